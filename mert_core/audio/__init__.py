@@ -1,0 +1,1 @@
+"""Audio: decoding, resampling, the frame grid, PCM shards, and the constant-Q transform. Import the submodules."""

@@ -1,0 +1,138 @@
+"""From a file to float32 mono at 24 kHz, or to the reason why not."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from mert_core.audio.containers import check_container
+from mert_core.audio.mpeg import MpegStream
+from mert_core.audio.resample import Resampler
+from mert_core.audio.unusable import Reason, UnusableAudio
+
+__all__ = ["AUDIO_SUFFIXES", "Decoded", "UnusableAudio", "check_music", "decode"]
+
+AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+RATES = range(1000, 1_000_001)
+"""Plausible sample rates in hertz; a damaged header that says 1 Hz would ask for gigabytes of output."""
+SILENCE_RANGE = 1e-4
+"""Highest minus lowest sample of a file that counts as silent: -80 dB of full scale, about 3 steps of int16."""
+
+_BLOCK_VALUES = 1 << 20  # values (frames × channels) decoded at a time
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded file.
+
+    Attributes:
+        waveform: float32 (samples,), mean of the channels, 24 kHz.
+        source_rate: the file's own sample rate in hertz.
+        source_seconds: duration at that rate.
+        sample_range: highest minus lowest sample of the mono mix before resampling.
+    """
+
+    waveform: NDArray[np.float32]
+    source_rate: int
+    source_seconds: float
+    sample_range: float
+
+
+def decode(path: Path) -> Decoded:
+    """Decode a wav, flac, ogg, opus or mp3 file to mono at 24 kHz.
+
+    Files are read in blocks: memory is the 24 kHz result and one block.
+
+    Raises:
+        UnusableAudio: with the reason, when the file is unreadable, empty, no audio, truncated or damaged, or
+            holds NaN or infinity.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusableAudio("unreadable", "no regular file")
+        if status.st_size == 0:
+            raise UnusableAudio("empty", "the file has 0 bytes")
+        with path.open("rb") as stream:
+            mpeg = check_container(stream, status.st_size)
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)  # libsndfile begins where the descriptor stands
+            return _decode_stream(BytesIO(mpeg.repaired) if mpeg and mpeg.repaired else stream.fileno(), mpeg)
+    except OSError as error:
+        raise UnusableAudio("unreadable", error.strerror or type(error).__name__) from error
+
+
+def check_music(decoded: Decoded, min_seconds: float) -> None:
+    """Refuse what decodes but is no use as music.
+
+    Raises:
+        UnusableAudio: too short, or silent from end to end (a constant offset is silence too).
+    """
+    if decoded.source_seconds < min_seconds:
+        raise UnusableAudio("too short", f"{decoded.source_seconds:.3f} s; at least {min_seconds:g} s are needed")
+    if decoded.sample_range < SILENCE_RANGE:
+        raise UnusableAudio("silent", f"all samples lie within {decoded.sample_range:.2g} of full scale")
+
+
+def _decode_stream(source: int | BytesIO, mpeg: MpegStream | None) -> Decoded:
+    try:
+        sound = soundfile.SoundFile(source, closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise UnusableAudio(_open_reason(error), error.error_string.strip()) from error
+    with sound:
+        rate = sound.samplerate
+        if rate not in RATES:
+            raise UnusableAudio("impossible rate", f"the header says {rate} Hz")
+        if sound.channels < 1:
+            raise UnusableAudio("no channels", "the header says 0 channels")
+        resampler = Resampler(rate)
+        parts: list[NDArray[np.float32]] = []
+        read, low, high = 0, np.inf, -np.inf
+        for block in _blocks(sound):
+            mono = block.mean(axis=1, dtype=np.float32)
+            if not np.isfinite(mono).all():
+                raise UnusableAudio("not finite", f"NaN or infinity between {read / rate:.2f} and {(read + len(mono)) / rate:.2f} s")
+            read, low, high = read + len(mono), min(low, float(mono.min())), max(high, float(mono.max()))
+            parts.append(resampler.push(mono))
+        if read == 0:
+            raise UnusableAudio("empty", "a header, but no audio behind it")
+        _check_count(sound, read, mpeg)
+        parts.append(resampler.push(np.zeros(0, dtype=np.float32), last=True))
+    return Decoded(np.concatenate(parts), rate, read / rate, high - low)
+
+
+def _blocks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+    frames = max(1, _BLOCK_VALUES // sound.channels)
+    read = 0
+    while True:
+        try:
+            block = sound.read(frames, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            seconds = read / sound.samplerate
+            raise UnusableAudio("truncated", f"cut off or damaged after {seconds:.2f} s: {error.error_string.strip()}") from error
+        if not len(block):
+            return
+        read += len(block)
+        yield block
+
+
+def _check_count(sound: soundfile.SoundFile, read: int, mpeg: MpegStream | None) -> None:
+    """Compare what was decoded with what the container promises."""
+    expected = sound.frames if mpeg is None else mpeg.samples - mpeg.slack_samples
+    if read < expected < 1 << 62:  # libsndfile's "unknown" is 2**63 - 1
+        raise UnusableAudio(
+            "truncated", f"cut off or damaged: {read / sound.samplerate:.2f} of {expected / sound.samplerate:.2f} s decode"
+        )
+
+
+def _open_reason(error: soundfile.LibsndfileError) -> Reason:
+    return "no channels" if "channel" in error.error_string.lower() else "not audio"
+
+

@@ -1,0 +1,274 @@
+"""The command ``mert``: every stage of the line as plain Python, and the tools around it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mert_core.errors import MertError
+from mert_core.paths import Layout
+
+if TYPE_CHECKING:
+    from mert_core.config import Config
+    from mert_core.records import Record
+
+PARAMS_NAME = "params.yaml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 for a check that found a problem, 2 for bad input, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.action(options)
+    except MertError as error:
+        print(f"mert {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nmert {options.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mert", description="From music to a probed, compared and exportable model.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    for name, (help_text, takes_run) in STAGES.items():
+        stage = commands.add_parser(name, help=help_text, description=help_text)
+        if takes_run:
+            stage.add_argument("--run", required=True, metavar="NAME", help="a run of params.yaml")
+        _common(stage)
+        stage.set_defaults(action=_run_stage)
+
+    doctor = commands.add_parser("doctor", help="check this machine, the packages and the checkout")
+    _common(doctor)
+    doctor.set_defaults(action=_doctor)
+
+    embed = commands.add_parser("embed", help="hidden states of one audio file as .npy")
+    embed.add_argument("audio", type=Path, help="wav, flac, ogg, opus or mp3; any rate, any channels")
+    embed.add_argument("--model", type=Path, required=True, help="folder with config.json and weights")
+    embed.add_argument("--layer", default="all", help="hidden state 0…L, or all (the default)")
+    embed.add_argument("--out", type=Path, help="where to write; default: the audio file's name with .npy, here")
+    embed.set_defaults(action=_embed)
+
+    export = commands.add_parser("export", help="write a run's encoder as a folder that transformers.HubertModel loads")
+    export.add_argument("--run", required=True, metavar="NAME")
+    export.add_argument("--to", type=Path, required=True, metavar="DIR")
+    _common(export)
+    export.set_defaults(action=_export)
+
+    import_ = commands.add_parser("import", help="take over a Hugging Face HuBERT or MERT folder")
+    import_.add_argument("checkpoint", type=Path)
+    import_.add_argument("--to", type=Path, required=True, metavar="DIR")
+    import_.set_defaults(action=_import)
+
+    leaderboard = commands.add_parser("leaderboard", help="scores of all probed runs beside the floors")
+    _common(leaderboard)
+    leaderboard.set_defaults(action=_leaderboard)
+
+    lineage = commands.add_parser("lineage", help="the way from a score back to the music, with every hash")
+    lineage.add_argument("id", help="the beginning of a record's or score's id, or RUN/TASK")
+    _common(lineage)
+    lineage.set_defaults(action=_lineage)
+
+    up = commands.add_parser("up", help="MLflow, Prefect and the deployments on 127.0.0.1, until Ctrl-C")
+    up.add_argument("--mlflow-port", type=int, default=5000)
+    up.add_argument("--prefect-port", type=int, default=4200)
+    _common(up)
+    up.set_defaults(action=_up)
+
+    sweep = commands.add_parser("sweep", help="search the loss weights, or write a winner to params.yaml")
+    sweep.add_argument("--apply", metavar="ID", help="write that sweep's winner to params.yaml (latest: the newest)")
+    _common(sweep)
+    sweep.set_defaults(action=_sweep)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--params", type=Path, metavar="FILE", help=f"parameters; default: {PARAMS_NAME} of the workdir")
+    parser.add_argument(
+        "-S", dest="overrides", action="append", default=[], metavar="section.key=value", help="change one parameter"
+    )
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: the repository that holds this folder")
+
+
+def find_root(start: Path) -> Path:
+    """Return the nearest folder at or above ``start`` that holds ``params.yaml``, or ``start`` itself."""
+    start = start.resolve()
+    return next((folder for folder in (start, *start.parents) if (folder / PARAMS_NAME).is_file()), start)
+
+
+def _context(options: argparse.Namespace) -> tuple[Config, Layout]:
+    from mert_core.config import load_config
+
+    layout = Layout.at(options.workdir) if options.workdir else Layout.at(find_root(Path.cwd()))
+    return load_config(options.params or layout.root / PARAMS_NAME, options.overrides), layout
+
+
+# Stages ---------------------------------------------------------------------------------------------------------------
+
+
+def _corpus(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.corpus import stage
+
+    return stage.run(config, layout, tracker)
+
+
+def _probe_set(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.corpus import stage
+
+    return stage.run_probe_set(config, layout, tracker)
+
+
+def _teachers(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.teachers import stage
+
+    return stage.run(config, layout, tracker)
+
+
+def _targets(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.targets import stage
+
+    return stage.run(config, layout, tracker)
+
+
+def _pretrain(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.pretrain import stage
+
+    return stage.run(config, layout, tracker, run)
+
+
+def _probe(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.probe import stage
+
+    return stage.run(config, layout, tracker, run)
+
+
+def _report(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.report import stage
+
+    return stage.run(config, layout, tracker)
+
+
+STAGES: dict[str, tuple[str, bool]] = {
+    "corpus": ("music → PCM shards and manifest", False),
+    "probe-set": ("labelled excerpts and single notes to probe on", False),
+    "teachers": ("fit the acoustic teacher, or take published weights", False),
+    "targets": ("codes for every track, then the label gate", False),
+    "pretrain": ("train a named run", True),
+    "probe": ("probe a named run or a floor (random-weights, mel-statistics)", True),
+    "report": ("tables, figures, report.html and metrics.json", False),
+}
+_ACTIONS: dict[str, Callable[[Config, Layout, Any, str], Record]] = {
+    "corpus": _corpus,
+    "probe-set": _probe_set,
+    "teachers": _teachers,
+    "targets": _targets,
+    "pretrain": _pretrain,
+    "probe": _probe,
+    "report": _report,
+}
+
+
+def _run_stage(options: argparse.Namespace) -> int:
+    config, layout = _context(options)
+    name, run = options.command, getattr(options, "run", None)
+    resume_run_id = None
+    # Thread pools are sized when the libraries load: numpy's and torch's sums depend on the count.
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(config.threads)
+    import torch
+
+    from mert_core.catalog import record_stage
+    from mert_core.tracking import open_run
+
+    torch.set_num_threads(config.threads)
+    if name == "pretrain":
+        from mert_core.pretrain.stage import resumable_run_id
+
+        resume_run_id = resumable_run_id(config, layout, options.run)
+    with open_run(config, layout, name, run, resume_run_id=resume_run_id) as tracker:
+        record = _ACTIONS[name](config, layout, tracker, run or "")
+    record_stage(config, layout)
+    print(f"{name}{f' {run}' if run else ''}: {record.kind} {record.id[:12]}")
+    return 0
+
+
+# Tools ----------------------------------------------------------------------------------------------------------------
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mert_core.doctor import examine
+
+    config, layout = _context(options)
+    return examine(config, layout)
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from mert_core.embed import embed_file
+
+    out = options.out or Path(options.audio.name).with_suffix(".npy")
+    shape = embed_file(options.audio, options.model, options.layer, out)
+    print(f"{out}: {shape[0]} state(s) × {shape[1]} frames × {shape[2]} units, float32, 75 frames per second")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from mert_core.model import MertModel, export_hubert
+
+    config, layout = _context(options)
+    config.run(options.run)
+    export_hubert(MertModel.from_pretrained(layout.model(options.run)), options.to)
+    print(f"{options.to}: load it with transformers.HubertModel.from_pretrained")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from mert_core.model import MertModel
+
+    MertModel.from_pretrained(options.checkpoint).save_pretrained(options.to)
+    print(f"{options.to}: load it with MertModel.from_pretrained")
+    return 0
+
+
+def _leaderboard(options: argparse.Namespace) -> int:
+    from mert_core.report.leaderboard import leaderboard
+
+    config, layout = _context(options)
+    print(leaderboard(config, layout))
+    return 0
+
+
+def _lineage(options: argparse.Namespace) -> int:
+    from mert_core.catalog import lineage, record_stage
+
+    config, layout = _context(options)
+    record_stage(config, layout)
+    print(lineage(config, layout, options.id))
+    return 0
+
+
+def _up(options: argparse.Namespace) -> int:
+    from mert_core.services.up import up
+
+    config, layout = _context(options)
+    return up(config, layout, mlflow_port=options.mlflow_port, prefect_port=options.prefect_port)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    config, layout = _context(options)
+    if options.apply:
+        from mert_core.sweep.winner import apply_winner
+
+        print(apply_winner(layout, options.params or layout.root / PARAMS_NAME, options.apply))
+        return 0
+    from mert_core.sweep.search import search
+
+    print(search(config, layout))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

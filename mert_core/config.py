@@ -1,0 +1,334 @@
+"""Typed parameters: one class per section of ``params.yaml``.
+
+No class has a default: every knob stands in the file, so that a stage's parameters, as DVC hashes them, are all
+there is to know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from mert_core.errors import MertError
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Split = Literal["train", "valid", "test"]
+Preset = Literal["mert-tiny", "mert-95m", "mert-330m"]
+Task = Literal["key", "pitch", "family", "composer"]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ScoresSource(Section):
+    """The demo corpus: excerpts of scores, performed."""
+
+    minutes: Positive
+    track_seconds: Annotated[float, Field(ge=3)]
+
+
+class Corpus(Section):
+    """Music to pre-train on."""
+
+    source: Literal["scores", "folder"]
+    folder: str | None
+    licence: str
+    min_seconds: Positive
+    valid_fraction: Annotated[float, Field(gt=0, lt=1)]
+    shard_megabytes: Positive
+    scores: ScoresSource
+
+    @model_validator(mode="after")
+    def _folder_is_named(self) -> Self:
+        if self.source == "folder" and not self.folder:
+            raise ValueError("source is 'folder' but corpus.folder names none; give the path of a tree of audio files")
+        return self
+
+
+class PerSplit(Section):
+    """How many items each split has."""
+
+    train: Count
+    valid: Count
+    test: Count
+
+
+class ProbeSet(Section):
+    """Labelled music to probe on."""
+
+    mixes: PerSplit
+    notes: PerSplit
+    mix_seconds: Positive
+    note_seconds: Positive
+
+
+class Pieces(Section):
+    """The score library that the demo corpus and the probe set perform."""
+
+    per_composer: Annotated[int, Field(ge=4)]
+    train: Annotated[float, Field(gt=0, lt=1)]
+    valid: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _test_is_left(self) -> Self:
+        if self.train + self.valid >= 1:
+            raise ValueError(f"train + valid is {self.train + self.valid:g}; it must leave pieces for the test split (< 1)")
+        return self
+
+
+class CodecWeights(Section):
+    """Loss weights of the RVQ-VAE."""
+
+    waveform: NonNegative
+    mel: NonNegative
+    commitment: NonNegative
+
+
+class Acoustic(Section):
+    """The acoustic teacher."""
+
+    checkpoint: str | None
+    codebooks: Annotated[int, Field(ge=1, le=32)]
+    entries: Annotated[int, Field(ge=2, le=65536)]
+    filters: Count
+    dimension: Count
+    crop_seconds: Positive
+    batch_clips: Count
+    steps: Count
+    learning_rate: Positive
+    weights: CodecWeights
+
+
+class Teachers(Section):
+    """All teachers that are fitted."""
+
+    acoustic: Acoustic
+
+
+class Gate(Section):
+    """Thresholds of the label gate."""
+
+    min_usage: Share
+    min_entropy_bits: NonNegative
+    max_top_share: Share
+    max_drift_frames: NonNegative
+
+
+class Targets(Section):
+    """Target store and label gate."""
+
+    segment_seconds: Annotated[float, Field(ge=3)]
+    gate: Gate
+
+
+class LossWeights(Section):
+    """Weights of the pre-training loss terms."""
+
+    acoustic: NonNegative
+    musical: NonNegative
+    feature_penalty: NonNegative
+
+
+class Pretrain(Section):
+    """One pre-training run."""
+
+    preset: Preset
+    workers: Annotated[int, Field(ge=0)]
+    crop_seconds: Annotated[float, Field(ge=0.5)]
+    batch_clips: Count
+    accumulate: Count
+    max_steps: Count
+    warmup_steps: Annotated[int, Field(ge=0)]
+    schedule_steps: Count
+    learning_rate: Positive
+    adam_betas: tuple[Share, Share]
+    adam_eps: Positive
+    weight_decay: NonNegative
+    clip_norm: Positive
+    temperature: Positive
+    mask_probability: Share
+    mask_frames: Count
+    mixture_probability: Share
+    mixture_snippets: Annotated[int, Field(ge=1)]
+    mixture_seconds: tuple[Positive, Positive]
+    weights: LossWeights
+    precision: Literal["fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda"]
+    checkpoint_every: Count
+    checkpoint_keep: Count
+    log_every: Count
+    validate_every: Count
+    validate_batches: Count
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.warmup_steps >= self.schedule_steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below schedule_steps ({self.schedule_steps})")
+        low, high = self.mixture_seconds
+        if not low <= high <= self.crop_seconds:
+            raise ValueError(f"mixture_seconds {[low, high]} must rise and fit into crop_seconds ({self.crop_seconds:g})")
+        return self
+
+
+class Probe(Section):
+    """Probing of a frozen encoder."""
+
+    tasks: Annotated[list[Task], Field(min_length=1)]
+    hidden: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    batch_items: Count
+    rates: Annotated[list[Positive], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=3)]
+    max_epochs: Count
+    patience: Count
+    bootstrap: Annotated[int, Field(ge=100)]
+    mel_bins: Count
+    floor_run: str
+
+
+class Report(Section):
+    """The report."""
+
+    runs: Annotated[list[str], Field(min_length=1)]
+    example_seconds: Positive
+
+
+class Sweep(Section):
+    """Search over the loss weights."""
+
+    run: str
+    trials: Count
+    concurrent: Count
+    max_steps: Count
+    grace_steps: Count
+    reduction: Annotated[int, Field(ge=2)]
+    weight_range: tuple[Positive, Positive]
+    task: Task
+
+
+class Tracking(Section):
+    """Where MLflow listens."""
+
+    uri: str | None
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+class Catalog(Section):
+    """Where the lineage catalog lies."""
+
+    url: str | None
+
+
+# A named run may change any field of `Pretrain`, and must give none of the others.
+RunChanges = create_model(
+    "RunChanges",
+    __base__=Section,
+    **{name: (field.annotation | None, None) for name, field in Pretrain.model_fields.items()},  # type: ignore[call-overload,operator]
+)
+
+
+class Config(Section):
+    """The whole of ``params.yaml``."""
+
+    seed: Annotated[int, Field(ge=0)]
+    threads: Count
+    corpus: Corpus
+    probe_set: ProbeSet
+    pieces: Pieces
+    teachers: Teachers
+    targets: Targets
+    pretrain: Pretrain
+    runs: dict[str, RunChanges]  # type: ignore[valid-type]
+    probe: Probe
+    report: Report
+    sweep: Sweep
+    tracking: Tracking
+    catalog: Catalog
+
+    @model_validator(mode="after")
+    def _runs_are_possible(self) -> Self:
+        for name in self.runs:
+            self.run(name)
+        for name in self.report.runs:
+            if name not in self.runs:
+                raise ValueError(f"report.runs names {name!r}; runs has {sorted(self.runs)}")
+        if self.sweep.run not in self.runs:
+            raise ValueError(f"sweep.run is {self.sweep.run!r}; runs has {sorted(self.runs)}")
+        if self.probe.floor_run not in self.runs:
+            raise ValueError(f"probe.floor_run is {self.probe.floor_run!r}; runs has {sorted(self.runs)}")
+        return self
+
+    def run(self, name: str) -> Pretrain:
+        """Return the parameters of a named run: the base with the run's changed lines.
+
+        Raises:
+            MertError: no such run, or its changes make an impossible whole.
+        """
+        if name not in self.runs:
+            raise MertError(f"no run is named {name!r}; params.yaml has {', '.join(sorted(self.runs))}")
+        changes = self.runs[name].model_dump(exclude_none=True)  # type: ignore[attr-defined]
+        try:
+            return Pretrain.model_validate({**self.pretrain.model_dump(), **changes})
+        except ValidationError as error:
+            raise MertError(_explain(error, f"runs.{name}")) from error
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(the whole)"
+        found = "" if item["type"] in {"missing", "value_error"} else f" (found {item['input']!r})"
+        message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        lines.append(f"  {key}: {message}{found}")
+    return f"{where} has {len(lines)} error(s):\n" + "\n".join(lines)
+
+
+def _override(tree: dict[str, Any], assignment: str) -> None:
+    key, separator, text = assignment.partition("=")
+    if not separator:
+        raise MertError(f"-S {assignment!r}: expected section.key=value")
+    *parents, leaf = key.split(".")
+    node = tree
+    for part in parents:
+        if not isinstance(node.get(part), dict):
+            raise MertError(f"-S {assignment!r}: there is no section {part!r}")
+        node = node[part]
+    in_run = len(parents) == 2 and parents[0] == "runs"  # a run may add any field of `pretrain`
+    if leaf not in node and not in_run:
+        raise MertError(f"-S {assignment!r}: unknown key {key!r}; {'.'.join(parents) or 'the file'} has {', '.join(map(str, node))}")
+    node[leaf] = yaml.safe_load(text)
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read and check ``params.yaml``.
+
+    Args:
+        path: the YAML file.
+        overrides: assignments ``section.key=value``; values are YAML.
+
+    Raises:
+        MertError: unreadable file, unknown key, missing key or impossible value; the message names each key.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MertError(f"cannot read the parameters {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise MertError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise MertError(f"{path} holds {type(tree).__name__}; expected sections (corpus, teachers, …)")
+    for assignment in overrides or []:
+        _override(tree, assignment)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise MertError(_explain(error, path.name)) from error

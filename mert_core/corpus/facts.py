@@ -1,0 +1,85 @@
+"""Figures of a corpus: for the record, the tracker and the data card."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mert_core.corpus.manifest import SPLITS
+
+
+def manifest_facts(table: pa.Table) -> dict[str, Any]:
+    """Return tracks, seconds, pieces and artists, in all and per split, and the sources' rates and licences."""
+    splits = {}
+    for split in SPLITS:
+        part = table.filter(pc.equal(table["split"], split))
+        if part.num_rows:
+            splits[split] = _sizes(part)
+    rates = Counter(table["source_rate"].to_pylist())
+    return {
+        **_sizes(table),
+        "splits": splits,
+        "source_rates": {str(rate): rates[rate] for rate in sorted(rates)},
+        "licences": sorted(table["licence"].unique().to_pylist()),
+    }
+
+
+def _sizes(table: pa.Table) -> dict[str, Any]:
+    return {
+        "tracks": table.num_rows,
+        "seconds": round(pc.sum(table["seconds"]).as_py(), 3),
+        "pieces": len(table["piece"].unique()),
+        "artists": len(table["artist"].unique()),
+    }
+
+
+def flat_metrics(facts: dict[str, Any]) -> dict[str, float]:
+    """Return the facts that are figures, as ``corpus``-level metrics with ``/`` in their names."""
+    metrics: dict[str, float] = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            metrics |= {f"{name}/{inner}": figure for inner, figure in flat_metrics(value).items()}
+        elif isinstance(value, int | float):
+            metrics[name] = float(value)
+    return {name.replace(" ", "_"): figure for name, figure in metrics.items()}
+
+
+def size_table(facts: dict[str, Any]) -> str:
+    """Return a Markdown table of the splits."""
+    lines = ["| split | tracks | hours | pieces | artists |", "|---|---|---|---|---|"]
+    for split, part in [*facts["splits"].items(), ("all", facts)]:
+        lines.append(
+            f"| {split} | {part['tracks']:,} | {part['seconds'] / 3600:.2f} | {part['pieces']:,} | {part['artists']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def folder_card(facts: dict[str, Any]) -> str:
+    """Return the data card of a corpus that was read from a folder."""
+    licences = ", ".join(facts["licences"])
+    rates = ", ".join(f"{int(rate):,} Hz: {count:,}" for rate, count in facts["source_rates"].items())
+    left_out = [f"| {reason} | {count:,} |" for reason, count in facts["quarantined"].items()]
+    unit = {"artist": "artists (top-level folders, else file names)", "piece": "files, because there is one artist"}
+    return "\n".join(
+        [
+            "# Data card",
+            "",
+            "Music read from a folder of audio files: channels averaged, resampled to 24 kHz (soxr HQ), 16 bits, level as found.",
+            "",
+            size_table(facts),
+            "",
+            f"- Licence, as given in `corpus.licence`: {licences}. It covers every track; the files were not asked.",
+            f"- Sample rates of the files: {rates}.",
+            f"- Splits go by {unit[facts['split_by']]}; there is no test split, the probes bring their own music.",
+            f"- Samples clipped at full scale: {facts['clipped_samples']:,}.",
+            f"- Files of other kinds, left alone: {sum(facts['ignored_files'].values()):,}.",
+            "",
+            "## Left out",
+            "",
+            *(["| reason | files |", "|---|---|", *left_out, "", "Paths: `quarantine.parquet`."] if left_out else ["Nothing."]),
+            "",
+        ]
+    )  # fmt: skip

@@ -1,0 +1,128 @@
+"""Corpus source ``folder``: any tree of wav, flac, ogg, opus or mp3 files, any rate, any channels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from mert_core.audio.decode import AUDIO_SUFFIXES, check_music, decode
+from mert_core.audio.unusable import UnusableAudio
+from mert_core.corpus.quarantine import Rejected, printable
+from mert_core.corpus.track import SourceTrack
+from mert_core.errors import MertError
+
+
+@dataclass
+class Listing:
+    """What lies in a folder.
+
+    Attributes:
+        root: the folder.
+        files: relative paths of everything that is named like audio, sorted.
+        ignored: how many other files there are, by suffix; hidden files and folders are not even counted.
+        rejected: folders that cannot be listed.
+    """
+
+    root: Path
+    files: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def list_folder(root: Path) -> Listing:
+    """List a tree in a stable order. Links are followed, but no folder is entered twice.
+
+    Raises:
+        MertError: ``root`` is missing or no folder.
+    """
+    if not root.is_dir():
+        found = "is no folder" if root.exists() else "does not exist"
+        raise MertError(f"corpus.folder: {root} {found}; expected a folder with {', '.join(sorted(AUDIO_SUFFIXES))} files")
+    listing = Listing(root)
+    entered: set[tuple[int, int]] = set()
+    links = deque([""])
+    while links:  # real folders before links, so that a file's own path is the one that is kept
+        folders = [links.popleft()]
+        while folders:
+            relative = folders.pop()
+            try:
+                status = os.stat(root / relative)
+                if (status.st_dev, status.st_ino) in entered:
+                    continue
+                entered.add((status.st_dev, status.st_ino))
+                with os.scandir(root / relative) as entries:
+                    found = sorted(entries, key=lambda entry: os.fsencode(entry.name), reverse=True)
+            except OSError as error:
+                if relative == "":
+                    raise MertError(f"corpus.folder: cannot list {root}: {error.strerror}") from error
+                why = UnusableAudio("unreadable", f"folder: {error.strerror}")
+                listing.rejected.append(Rejected(relative, why))
+                continue
+            for entry in found:
+                path = f"{relative}/{entry.name}" if relative else entry.name
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    (links if entry.is_symlink() else folders).append(path)
+                elif (suffix := PurePosixPath(entry.name).suffix.lower()) in AUDIO_SUFFIXES:
+                    listing.files.append(path)
+                else:
+                    listing.ignored[printable(suffix)] += 1
+    listing.files.sort(key=os.fsencode)
+    listing.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
+    return listing
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: `decode` will say so, if it is named like audio
+        return False
+
+
+def read_folder(
+    listing: Listing, *, licence: str, min_seconds: float, threads: int
+) -> Iterator[SourceTrack | Rejected]:
+    """Decode every listed file, in the listing's order, on a few threads.
+
+    At most ``threads`` + 1 decoded files wait in memory. The tracks have no split yet: it needs all artists.
+    """
+    yield from listing.rejected
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[SourceTrack | Rejected]] = deque()
+        try:
+            for path in listing.files:
+                waiting.append(pool.submit(_read_file, listing.root, path, licence, min_seconds))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _read_file(root: Path, relative: str, licence: str, min_seconds: float) -> SourceTrack | Rejected:
+    try:
+        decoded = decode(root / relative)
+        check_music(decoded, min_seconds)
+    except UnusableAudio as why:
+        return Rejected(relative, why)
+    path = PurePosixPath(printable(relative))
+    return SourceTrack(
+        track_id=hashlib.sha256(os.fsencode(relative)).hexdigest()[:16],
+        waveform=decoded.waveform,
+        source_rate=decoded.source_rate,
+        source=str(path),
+        # the same recording as .flac and as .mp3 is one piece; so is a name in either Unicode form
+        piece=unicodedata.normalize("NFC", str(path.with_suffix(""))),
+        artist=unicodedata.normalize("NFC", path.parts[0] if len(path.parts) > 1 else path.stem),
+        split=None,
+        licence=licence,
+    )

@@ -1,0 +1,153 @@
+"""The stages ``corpus`` and ``probe_set``: from a source to shards, manifest, quarantine, data card and record."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.config import Config
+from mert_core.corpus.facts import flat_metrics, folder_card, manifest_facts
+from mert_core.corpus.folder import list_folder, read_folder
+from mert_core.corpus.manifest import write_manifest
+from mert_core.corpus.quarantine import Rejected
+from mert_core.corpus.splits import assign_splits
+from mert_core.corpus.track import SourceTrack
+from mert_core.corpus.writer import CorpusWriter
+from mert_core.errors import MertError
+from mert_core.files import atomic_folder, write_text
+from mert_core.paths import Layout
+from mert_core.records import Record, write_record
+from mert_core.tracking.protocol import Tracker
+
+_TABLE_ROWS = 1000  # of the quarantine, in the tracker; the whole is in the corpus
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where tracks come from, and what the record says of it.
+
+    Attributes:
+        tracks: the tracks, in a stable order, and what could not become one.
+        total: how many, for the progress bar.
+        where: what to name in an error.
+        params: all that the result depends on, without paths.
+        facts: figures that the manifest does not know.
+        splits: gives splits to tracks that have none; returns the table and more facts.
+        card: the data card from the facts.
+    """
+
+    tracks: Iterable[SourceTrack | Rejected]
+    total: int
+    where: str
+    params: dict[str, Any]
+    facts: dict[str, Any]
+    splits: Callable[[pa.Table], tuple[pa.Table, dict[str, Any]]]
+    card: Callable[[dict[str, Any]], str]
+
+
+def run(config: Config, layout: Layout, tracker: Tracker) -> Record:
+    """Make the corpus to pre-train on.
+
+    Raises:
+        MertError: the source has no usable audio; what stood at the output before still stands there.
+    """
+    source = _folder(config, layout) if config.corpus.source == "folder" else _scores(config, layout, "corpus")
+    return _build(source, "corpus", layout.corpus, config.corpus.shard_megabytes, tracker)
+
+
+def run_probe_set(config: Config, layout: Layout, tracker: Tracker) -> Record:
+    """Make the labelled music to probe on; always from scores, because labels are needed."""
+    return _build(_scores(config, layout, "probe_set"), "probe_set", layout.probe_set, config.corpus.shard_megabytes, tracker)
+
+
+def _folder(config: Config, layout: Layout) -> _Source:
+    corpus = config.corpus
+    assert corpus.folder is not None  # checked by the config
+    listing = list_folder(layout.root / Path(corpus.folder).expanduser())
+
+    def splits(table: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+        table, split_by = assign_splits(table, config.seed, corpus.valid_fraction)
+        return table, {"split_by": split_by}
+
+    return _Source(
+        tracks=read_folder(listing, licence=corpus.licence, min_seconds=corpus.min_seconds, threads=config.threads),
+        total=len(listing.files) + len(listing.rejected),
+        where=f"the folder {listing.root}",
+        params={"seed": config.seed, **corpus.model_dump(mode="json", exclude={"folder", "scores"})},
+        facts={"ignored_files": dict(sorted(listing.ignored.items()))},
+        splits=splits,
+        card=folder_card,
+    )
+
+
+def _scores(config: Config, layout: Layout, kind: str) -> _Source:
+    from mert_core.corpus import scores  # brings music21 and symusic, which a folder does not need
+
+    corpus = kind == "corpus"
+    perform, count = (
+        (scores.perform_corpus, scores.count_corpus) if corpus else (scores.perform_probe_set, scores.count_probe_set)
+    )
+    sections = {"scores": config.corpus.scores} if corpus else {"probe_set": config.probe_set}
+    return _Source(
+        tracks=perform(config, layout.caches),
+        total=count(config),
+        where="the score library",
+        params={
+            "seed": config.seed, "shard_megabytes": config.corpus.shard_megabytes, "source": "scores",
+            **{name: section.model_dump(mode="json") for name, section in {**sections, "pieces": config.pieces}.items()},
+        },
+        facts={},
+        splits=lambda table: (table, {"split_by": "piece"}),
+        card=lambda facts: scores.data_card(config, kind, facts),
+    )  # fmt: skip
+
+
+def _build(source: _Source, kind: str, target: Path, shard_megabytes: float, tracker: Tracker) -> Record:
+    tracker.params({kind: source.params})
+    with atomic_folder(target) as folder:
+        with CorpusWriter(folder, shard_megabytes) as writer:
+            bar = tqdm(source.tracks, desc=kind.replace("_", " "), total=source.total, unit=" tracks", dynamic_ncols=True)
+            for item in bar:
+                writer.add(item)
+                bar.set_postfix_str(
+                    f"{writer.samples / SAMPLE_RATE / 3600:.2f} h, {len(writer.quarantine.rows)} left out", refresh=False
+                )
+        if not writer.tracks:
+            raise MertError(_nothing(source, writer))
+        table, split_facts = source.splits(writer.manifest())
+        write_manifest(folder, table)
+        writer.quarantine.write(folder)
+        facts = {
+            **manifest_facts(table), **source.facts, **split_facts,
+            "shards": writer.shards, "clipped_samples": writer.clipped_samples,
+            "quarantined": writer.quarantine.counts(),
+        }  # fmt: skip
+        write_text(folder / "DATACARD.md", source.card(facts))
+        record = write_record(folder, stage=kind, kind=kind, inputs={}, params=source.params, facts=facts)
+    _tell(writer, source, kind, facts, tracker)
+    return record
+
+
+def _nothing(source: _Source, writer: CorpusWriter) -> str:
+    if not source.total:
+        return f"{source.where} holds no audio file; expected wav, flac, ogg, opus or mp3"
+    first = "\n".join(f"  {row['path']}: {row['reason']} ({row['detail']})" for row in writer.quarantine.rows[:5])
+    return f"none of the {source.total} audio files of {source.where} is usable ({writer.quarantine.summary()}), for example:\n{first}"
+
+
+def _tell(writer: CorpusWriter, source: _Source, kind: str, facts: dict[str, Any], tracker: Tracker) -> None:
+    left_out = writer.quarantine.rows
+    tracker.metrics({"quarantined": float(len(left_out)), **flat_metrics(facts)})
+    if left_out:
+        tracker.table("quarantine", left_out[:_TABLE_ROWS])
+        print(
+            f"{kind}: {len(left_out)} of {source.total} files left out ({writer.quarantine.summary()}); see quarantine.parquet",
+            file=sys.stderr,
+        )

@@ -1,0 +1,167 @@
+"""The student's shape: one frozen dataclass with HuBERT's field names, and the table of published sizes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mert_core.errors import MertError
+from mert_core.files import write_json
+
+
+@dataclass(frozen=True)
+class MertConfig:
+    """Shape of a MERT encoder; the first block has the names and meanings of ``transformers.HubertConfig``.
+
+    Attributes:
+        do_stable_layer_norm: pre-LN blocks and a final norm (330M) in place of post-LN (95M).
+        feature_grad_mult: gradient scale of the convolution stack (0.1 for 95M, as published).
+        final_dim: width of one codebook's prediction space in the pre-training heads.
+        feature_extractor_cqt: concatenate the CQT of the (corrupted) input to the convolution features, an option
+            of the published code that no release uses.
+        feature_extractor_cqt_bins: bins of that CQT.
+        feature_extractor_cqt_gain: the CQT enters as log(1 + gain · magnitude), which puts a quiet and a loud note
+            within one order of magnitude; the linear scale would drown the convolution features in the joint
+            LayerNorm. Ours: the published code concatenates the linear scale.
+    """
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    do_stable_layer_norm: bool
+    conv_dim: tuple[int, ...] = (512,) * 7
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    feat_proj_dropout: float = 0.0
+    layerdrop: float = 0.0
+    layer_norm_eps: float = 1e-5
+
+    feature_grad_mult: float = 1.0
+    final_dim: int = 64
+    feature_extractor_cqt: bool = False
+    feature_extractor_cqt_bins: int = 336
+    feature_extractor_cqt_gain: float = 10.0
+    sample_rate: int = 24000
+
+    def __post_init__(self) -> None:
+        if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride) >= 1:
+            raise MertError(
+                f"conv_dim, conv_kernel and conv_stride have {len(self.conv_dim)}, {len(self.conv_kernel)} and "
+                f"{len(self.conv_stride)} entries; expected one each per convolution layer"
+            )
+        for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
+            if self.hidden_size % getattr(self, name):
+                raise MertError(f"hidden_size {self.hidden_size} is not a multiple of {name} {getattr(self, name)}")
+
+    @property
+    def feature_size(self) -> int:
+        """Channels that enter the feature projection."""
+        return self.conv_dim[-1] + (self.feature_extractor_cqt_bins if self.feature_extractor_cqt else 0)
+
+    def frames(self, samples: int) -> int:
+        """Return the number of output frames for a number of input samples (24000 → 74, 120000 → 374)."""
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            samples = max(0, (samples - kernel) // stride + 1)
+        return samples
+
+
+# | | mert-tiny | mert-95m | mert-330m |  The last two are the published sizes: 94,371,712 and 315,428,992 parameters.
+PRESETS: dict[str, MertConfig] = {
+    "mert-tiny": MertConfig(
+        hidden_size=192, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768, do_stable_layer_norm=False,
+        conv_dim=(64,) * 7, feature_extractor_cqt=True,
+    ),
+    "mert-95m": MertConfig(
+        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, do_stable_layer_norm=False,
+        hidden_dropout=0.1, attention_dropout=0.1, feat_proj_dropout=0.1, layerdrop=0.05, feature_grad_mult=0.1,
+    ),
+    "mert-330m": MertConfig(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, do_stable_layer_norm=True,
+        final_dim=128,
+    ),
+}  # fmt: skip
+
+# Facts of the architecture that HuBERT's configuration states and ours does not vary. `mask_time_prob` above zero makes
+# transformers create the mask vector; `apply_spec_augment` off keeps it from masking whenever the model is in train mode.
+HUBERT_FIXED: dict[str, Any] = {
+    "hidden_act": "gelu",
+    "feat_extract_activation": "gelu",
+    "feat_extract_norm": "group",
+    "feat_proj_layer_norm": True,
+    "conv_bias": False,
+    "conv_pos_batch_norm": False,
+    "initializer_range": 0.02,
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.05,
+}
+
+
+def preset(name: str) -> MertConfig:
+    """Return the configuration of a named size.
+
+    Raises:
+        MertError: no such preset.
+    """
+    if name not in PRESETS:
+        raise MertError(f"no preset is named {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def hubert_fields(config: MertConfig) -> dict[str, Any]:
+    """Return ``config.json``'s content for ``transformers.HubertModel``.
+
+    Raises:
+        MertError: the encoder uses the CQT input, which HubertModel has not.
+    """
+    if config.feature_extractor_cqt:
+        raise MertError(
+            "this encoder concatenates the CQT to its convolution features (feature_extractor_cqt: true), which "
+            "transformers.HubertModel cannot represent. Load it with mert_core.MertModel.from_pretrained, or export a run "
+            "without the CQT input (mert-95m, mert-330m)."
+        )
+    own = {field.name for field in fields(MertConfig)} - {"feature_grad_mult", "final_dim", "sample_rate"}
+    shape = {name: value for name, value in asdict(config).items() if name in own and "cqt" not in name}
+    return {"model_type": "hubert", "architectures": ["HubertModel"], **HUBERT_FIXED, **shape}
+
+
+def save_config(config: MertConfig, path: Path) -> None:
+    """Write ``config.json`` with model type ``mert_model`` and HuBERT's fields, like the published checkpoints."""
+    write_json(path, {"model_type": "mert_model", **HUBERT_FIXED, **asdict(config)})
+
+
+def load_config(path: Path) -> MertConfig:
+    """Read a ``config.json`` of ours, of a published MERT or of a HuBERT of the same architecture.
+
+    Raises:
+        MertError: unreadable, a field is missing, or the architecture is another one.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MertError(f"cannot read {path}: {error.strerror}. Expected a folder with config.json and weights.") from error
+    except json.JSONDecodeError as error:
+        raise MertError(f"{path} is not JSON: {error}") from error
+    if stored.get("model_type") not in {"mert_model", "hubert"}:
+        raise MertError(f"{path} describes a {stored.get('model_type')!r}; expected mert_model or hubert")
+    free = {"apply_spec_augment", "mask_time_prob", "initializer_range"}
+    wrong = [
+        f"{name}={stored[name]!r} (expected {value!r})"
+        for name, value in HUBERT_FIXED.items()
+        if name in stored and stored[name] != value and name not in free
+    ]
+    if wrong:
+        raise MertError(f"{path} is of another architecture: {', '.join(wrong)}")
+    known = {name: stored[name] for name in (field.name for field in fields(MertConfig)) if name in stored}
+    known.setdefault("do_stable_layer_norm", False)
+    missing = [n for n in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size") if n not in known]
+    if missing:
+        raise MertError(f"{path} lacks {', '.join(missing)}")
+    return MertConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})

@@ -1,0 +1,102 @@
+"""The BERT encoder in both orders of its norms: after each block (95M) or before it (330M)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mert_core.model.config import MertConfig
+from mert_core.model.position import PositionEmbedding
+
+
+class Attention(nn.Module):
+    """Full self-attention without bias on the scores, through torch's fused kernel."""
+
+    def __init__(self, config: MertConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads, self.dropout = config.num_attention_heads, config.attention_dropout
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, states: Tensor, keys: Tensor | None) -> Tensor:
+        """Map (batch, frames, width) to the same shape; ``keys`` (batch, 1, 1, frames) is true where a frame exists."""
+        query, key, value = (
+            layer(states).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=dropout)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Linear, exact GELU, linear."""
+
+    def __init__(self, config: MertConfig) -> None:
+        super().__init__()
+        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.inner_dropout, self.dropout = config.activation_dropout, config.hidden_dropout
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map (batch, frames, width) to the same shape."""
+        inner = F.dropout(F.gelu(self.intermediate_dense(states)), self.inner_dropout, self.training)
+        return F.dropout(self.output_dense(inner), self.dropout, self.training)
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward, each with a residual; ``layer_norm`` belongs to the first, ``final_layer_norm`` to the second."""
+
+    def __init__(self, config: MertConfig) -> None:
+        super().__init__()
+        self.pre_norm, self.dropout = config.do_stable_layer_norm, config.hidden_dropout
+        self.attention = Attention(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, states: Tensor, keys: Tensor | None) -> Tensor:
+        """Map (batch, frames, width) to the same shape."""
+        if self.pre_norm:
+            attended = self.attention(self.layer_norm(states), keys)
+            states = states + F.dropout(attended, self.dropout, self.training)
+            return states + self.feed_forward(self.final_layer_norm(states))
+        attended = self.attention(states, keys)
+        states = self.layer_norm(states + F.dropout(attended, self.dropout, self.training))
+        return self.final_layer_norm(states + self.feed_forward(states))
+
+
+class Encoder(nn.Module):
+    """Position convolution and the layers, with layer drop in training."""
+
+    def __init__(self, config: MertConfig) -> None:
+        super().__init__()
+        self.pre_norm, self.dropout, self.layerdrop = config.do_stable_layer_norm, config.hidden_dropout, config.layerdrop
+        self.pos_conv_embed = PositionEmbedding(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, states: Tensor, frame_lengths: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the states 0 … layers, each (batch, frames, width).
+
+        State 0 is the layers' input. With pre-LN the states between are the un-normalised residual stream and the
+        last one is after the final norm.
+        """
+        keys = None
+        if frame_lengths is not None:
+            exists = torch.arange(states.shape[1], device=states.device) < frame_lengths[:, None]
+            states = states * exists[..., None]  # the position convolution must see silence there, as at a clip's end
+            keys = exists[:, None, None]
+        states = states + self.pos_conv_embed(states)
+        if not self.pre_norm:
+            states = self.layer_norm(states)
+        states = F.dropout(states, self.dropout, self.training)
+        collected = [states]
+        for layer in self.layers:
+            if not (self.training and self.layerdrop > 0 and torch.rand(()) < self.layerdrop):
+                states = layer(states, keys)
+            collected.append(states)
+        if self.pre_norm:
+            collected[-1] = self.layer_norm(states)
+        return tuple(collected)

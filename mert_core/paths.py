@@ -1,0 +1,81 @@
+"""Where everything lies: the only place that knows a path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders of one working directory.
+
+    What DVC tracks lies under ``data/`` and ``report/``; what is local, volatile and git-ignored (resume
+    states, the MLflow store, the catalog, caches) lies under ``state``, which ``MERT_HOME`` can move.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | str) -> Layout:
+        """Return the layout of an absolute working directory."""
+        return cls(Path(root).resolve())
+
+    @property
+    def state(self) -> Path:
+        """Local state, never an output of a stage."""
+        return Path(os.environ.get("MERT_HOME", self.root / ".mert")).resolve()
+
+    @property
+    def corpus(self) -> Path:
+        """Music to pre-train on: PCM shards, manifest, quarantine, data card."""
+        return self.root / "data" / "corpus"
+
+    @property
+    def probe_set(self) -> Path:
+        """Labelled music to probe on."""
+        return self.root / "data" / "probe_set"
+
+    @property
+    def teachers(self) -> Path:
+        """Fitted teachers."""
+        return self.root / "data" / "teachers"
+
+    @property
+    def targets(self) -> Path:
+        """Teacher codes aligned to the frame grid, and the label gate's table."""
+        return self.root / "data" / "targets"
+
+    def model(self, run: str) -> Path:
+        """Return the pre-trained model of a named run."""
+        return self.root / "data" / "pretrain" / run
+
+    def scores(self, run: str) -> Path:
+        """Return the probe scores of a named run."""
+        return self.root / "data" / "probe" / run
+
+    @property
+    def report(self) -> Path:
+        """Tables, figures and ``report.html``."""
+        return self.root / "report"
+
+    @property
+    def metrics(self) -> Path:
+        """DVC's metrics file."""
+        return self.root / "metrics.json"
+
+    @property
+    def caches(self) -> Path:
+        """Recomputable intermediate results, keyed by content."""
+        return self.state / "cache"
+
+    @property
+    def resume(self) -> Path:
+        """Resume states of unfinished runs."""
+        return self.state / "resume"
+
+    @property
+    def last_runs(self) -> Path:
+        """One small JSON file per stage: the MLflow run that its last execution wrote."""
+        return self.state / "last-runs"

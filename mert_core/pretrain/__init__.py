@@ -1,0 +1,1 @@
+"""Pre-training: crops, corruption, objective, the loop, resume states and the Ray wiring."""

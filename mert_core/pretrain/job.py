@@ -1,0 +1,99 @@
+"""One training run as data, and the work of one of its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from mert_core.pretrain.artefacts import write_artefacts
+from mert_core.pretrain.data import Codes, CropSource, Music
+from mert_core.pretrain.loop import Report, train
+from mert_core.pretrain.objective import build_objective
+from mert_core.pretrain.observe import Observer
+from mert_core.pretrain.place import Place
+from mert_core.pretrain.state import StateStore
+from mert_core.pretrain.validate import cqt_example, unigram_cross_entropy
+
+if TYPE_CHECKING:
+    from mert_core.config import Pretrain
+
+
+class Data(Protocol):
+    """Says where music and codes lie; travels to the workers, who open them."""
+
+    def open(self) -> tuple[Music, Codes]:
+        """Open both, cheaply."""
+
+
+@dataclass(frozen=True)
+class StoredData:
+    """Music and codes as the stages before left them."""
+
+    corpus: Path
+    targets: Path
+
+    def open(self) -> tuple[Music, Codes]:
+        """Open the corpus and the target store."""
+        from mert_core.corpus import Corpus
+        from mert_core.targets import TargetStore
+
+        return Corpus.open(self.corpus), TargetStore.open(self.targets)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know.
+
+    Attributes:
+        params: of the run.
+        data: where music and codes lie.
+        seed: of weights, crops, masks, noise and dropout.
+        threads: CPU threads per worker.
+        out_folder: where the leading worker puts the artefacts; None writes none.
+        resume_folder: where the resume states lie; None keeps none. Every worker must reach it.
+    """
+
+    params: Pretrain
+    data: Data
+    seed: int
+    threads: int
+    out_folder: Path | None
+    resume_folder: Path | None
+
+
+def work(job: Job, place: Place, observer: Observer, report: Report | None = None) -> dict[str, Any]:
+    """Do one worker's share of a run and return the facts of its outcome, none of them volatile.
+
+    Raises:
+        MertError: unusable data, or the training diverged.
+    """
+    torch.set_num_threads(job.threads)
+    params = job.params
+    music, codes = job.data.open()
+    train_source = CropSource(music, codes, params, "train", job.seed)
+    valid_source = CropSource(music, codes, params, "valid", job.seed, corrupt=False)
+    objective = build_objective(params, codes.codebooks, codes.entries, job.seed)
+    states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
+    progress = train(
+        params, objective, train_source, valid_source,
+        seed=job.seed, place=place, states=states, observer=observer, report=report,
+    )  # fmt: skip
+    unigram = unigram_cross_entropy(train_source, valid_source, params)
+    if place.leads and job.out_folder is not None:
+        write_artefacts(job.out_folder, objective, progress, cqt_example(objective, valid_source, place))
+    place.wait()
+    crops = progress.step * params.batch_clips * max(1, params.workers) * params.accumulate
+    return {
+        "steps": progress.step,
+        "parameters": objective.encoder.parameter_count(),
+        "codebooks": codes.codebooks,
+        "entries": codes.entries,
+        "audio_hours_seen": crops * train_source.crop_samples / 24000 / 3600,
+        "epochs": crops / len(train_source),
+        "unigram_cross_entropy": sum(unigram),
+        "unigram_cross_entropy_per_codebook": unigram,
+        "valid": {term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step},
+    }

@@ -1,0 +1,38 @@
+"""A worker's place among the workers of one training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Place:
+    """Rank, number of workers and device of one worker; the default is a run without others."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes and reports."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over all workers, in place."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Wait for all workers."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device for ``auto``, ``cpu`` or ``cuda``."""
+    return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")

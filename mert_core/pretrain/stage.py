@@ -1,0 +1,87 @@
+"""The stage ``pretrain``: a named run from the corpus and its targets to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mert_core.errors import MertError
+from mert_core.files import atomic_folder, sha256_json
+from mert_core.pretrain.job import Job, StoredData, work
+from mert_core.pretrain.loop import Report
+from mert_core.pretrain.observe import BarObserver, SilentObserver
+from mert_core.pretrain.place import Place, choose_device
+from mert_core.pretrain.state import StateStore
+from mert_core.records import Record, read_record, write_record
+
+if TYPE_CHECKING:
+    from mert_core.config import Config, Pretrain
+    from mert_core.paths import Layout
+    from mert_core.tracking.protocol import Tracker
+
+
+def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Record:
+    """Train a named run and write its folder; an interrupted run goes on where it was.
+
+    Raises:
+        MertError: an input is missing, there is no CUDA device, the training diverged or a worker failed.
+    """
+    params = config.run(run_name)
+    inputs = _inputs(layout)
+    _check_device(params)
+    states = StateStore(_resume_folder(config, layout, run_name, inputs), params.checkpoint_keep)
+    states.begin(tracker.run_id)
+    with atomic_folder(layout.model(run_name)) as folder:
+        job = Job(params, StoredData(layout.corpus, layout.targets), config.seed, config.threads, folder, states.folder)
+        with BarObserver(tracker, run_name, params.max_steps) as observer:
+            if params.workers == 0:
+                facts = work(job, Place(device=choose_device(params.device)), observer)
+            else:
+                from mert_core.pretrain.ray_wiring import work_on_ray
+
+                facts = work_on_ray(job, layout.state / "ray", observer)
+        tracker.metrics({"reference/unigram_cross_entropy": facts["unigram_cross_entropy"]}, facts["steps"])
+        record = write_record(
+            folder,
+            stage="pretrain",
+            kind="checkpoint",
+            run=run_name,
+            inputs=inputs,
+            params={"seed": config.seed, "threads": config.threads, "pretrain": params.model_dump(mode="json")},
+            facts=facts,
+        )
+    states.clear()
+    return record
+
+
+def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | None:
+    """Return the tracker's run that an interrupted training wrote to, so that it can be continued; None if there is none."""
+    try:
+        inputs = _inputs(layout)
+    except MertError:
+        return None  # the stage itself says what is missing
+    return StateStore(_resume_folder(config, layout, run_name, inputs), 1).tracker_run_id()
+
+
+def run_trial(
+    config: Config, layout: Layout, params: Pretrain, report: Report, out_folder: Path | None = None
+) -> dict[str, Any]:
+    """Train in this process without resume states, for one trial of a sweep; see ``loop.Report``."""
+    job = Job(params, StoredData(layout.corpus, layout.targets), config.seed, config.threads, out_folder, None)
+    return work(job, Place(device=choose_device(params.device)), SilentObserver(), report)
+
+
+def _inputs(layout: Layout) -> dict[str, str]:
+    folders = {"corpus": layout.corpus, "teacher": layout.teachers, "targets": layout.targets}
+    return {role: read_record(folder).id for role, folder in folders.items()}
+
+
+def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:
+    params = config.run(run_name).model_dump(mode="json")
+    key = sha256_json({"params": params, "inputs": inputs, "seed": config.seed, "threads": config.threads})
+    return layout.resume / f"pretrain-{run_name}-{key[:16]}"
+
+
+def _check_device(params: Pretrain) -> None:
+    if params.device == "cuda" and choose_device("auto").type != "cuda" and params.workers == 0:
+        raise MertError("pretrain.device is cuda, but torch finds no CUDA device here. Use device: auto or cpu.")

@@ -1,0 +1,48 @@
+"""Sums of losses over micro-batches and workers, and the named terms they give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mert_core.config import LossWeights
+    from mert_core.pretrain.objective import Losses
+
+
+def tally(losses: Losses, masked_frames: int) -> Tensor:
+    """Return one vector of sums over masked frames, float64, that adds up over micro-batches and workers.
+
+    Its parts: frames, musical, feature penalty, cross-entropy per codebook, correct guesses per codebook.
+    """
+    frames = losses.musical.new_full((), masked_frames, dtype=torch.float64)
+    scalars = torch.stack([frames, losses.musical.double() * frames, losses.feature_penalty.double() * frames])
+    return torch.cat([scalars, losses.acoustic.double(), losses.correct.double()])
+
+
+def terms(total: Tensor, weights: LossWeights) -> dict[str, float]:
+    """Return the unweighted terms by name, per masked frame, and ``loss``, their weighted sum.
+
+    ``acoustic`` is summed over codebooks, as in the loss; ``accuracy`` is the mean over them.
+    """
+    frames, musical, penalty, *rest = total.tolist()
+    codebooks = len(rest) // 2
+    acoustic = sum(rest[:codebooks]) / frames
+    values = {
+        "acoustic": acoustic,
+        "musical": musical / frames,
+        "feature_penalty": penalty / frames,
+        "accuracy": sum(rest[codebooks:]) / frames / codebooks,
+    }
+    loss = weights.acoustic * acoustic + weights.musical * values["musical"] + weights.feature_penalty * values["feature_penalty"]
+    return {"loss": loss, **values}
+
+
+def codebook_terms(total: Tensor) -> dict[str, float]:
+    """Return cross-entropy (nats) and accuracy of each codebook by name."""
+    frames, _, _, *rest = total.tolist()
+    codebooks = len(rest) // 2
+    entropies = {f"acoustic_{k}": rest[k] / frames for k in range(codebooks)}
+    return entropies | {f"accuracy_{k}": rest[codebooks + k] / frames for k in range(codebooks)}

@@ -1,0 +1,72 @@
+"""Validation on crops and masks that never change, and the reference line of a student that has learned nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mert_core.pretrain.data import CropSource
+from mert_core.pretrain.objective import Objective
+from mert_core.pretrain.place import Place
+from mert_core.pretrain.tally import codebook_terms, tally, terms
+
+if TYPE_CHECKING:
+    from mert_core.config import Pretrain
+
+REFERENCE_CROPS = 512
+
+
+@torch.no_grad()
+def validate(params: Pretrain, objective: Objective, source: CropSource, place: Place) -> dict[str, float]:
+    """Return all terms, with those of each codebook, over the fixed validation batches.
+
+    The student hears the crops without noise mixture, so that runs with different mixtures compare; it must be built with
+    ``corrupt=False``. Batches are dealt out to the workers.
+    """
+    was_training = objective.training
+    objective.eval()
+    clips = params.batch_clips
+    total: Tensor = torch.zeros(3 + 2 * objective.heads.codebooks, dtype=torch.float64, device=place.device)
+    for number in range(place.rank, params.validate_batches, place.world):
+        batch = source.batch(number * clips, clips, range(clips)).to(place.device)
+        total += tally(objective(batch), batch.masked_frames)
+    objective.train(was_training)
+    place.sum(total)
+    return terms(total, params.weights) | codebook_terms(total)
+
+
+def unigram_cross_entropy(train: CropSource, valid: CropSource, params: Pretrain) -> list[float]:
+    """Return, per codebook, the cross-entropy in nats of guessing each validation code by its frequency in training.
+
+    A student below this line has learned something from the music around the mask. Frequencies come from the first
+    512 training crops, with one added to each count; the codes are all those of the fixed validation crops.
+    """
+    entries = train.targets.entries
+    seen = train.codes(np.arange(min(REFERENCE_CROPS, len(train)), dtype=np.int64))
+    asked = valid.codes(np.arange(params.validate_batches * params.batch_clips, dtype=np.int64))
+    return [_cross_entropy(seen[..., k], asked[..., k], entries) for k in range(seen.shape[-1])]
+
+
+def _cross_entropy(seen: NDArray[np.int64], asked: NDArray[np.int64], entries: int) -> float:
+    counts = np.bincount(seen.ravel(), minlength=entries) + 1.0
+    return float(-np.log(counts / counts.sum())[asked.ravel()].mean())
+
+
+@torch.no_grad()
+def cqt_example(objective: Objective, source: CropSource, place: Place) -> dict[str, NDArray[np.generic]]:
+    """Return one validation crop's true and predicted CQT (frames, 336) and its mask (frames,), for the report."""
+    was_training = objective.training
+    objective.eval()
+    batch = source.batch(0, 1, range(1)).to(place.device)
+    states = objective.encoder(batch.noisy, mask=batch.mask).last_hidden_state[0]
+    example = {
+        "true_cqt": objective.cqt_target(batch)[0].float().cpu().numpy(),
+        "predicted_cqt": objective.heads.cqt(states).float().cpu().numpy(),
+        "mask": batch.mask[0].cpu().numpy(),
+    }
+    objective.train(was_training)
+    return example

@@ -1,0 +1,78 @@
+"""EnCodec's architecture at any size: SEANet encoder, residual vector quantiser, SEANet decoder."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from encodec.modules import SEANetDecoder, SEANetEncoder
+from encodec.quantization import ResidualVectorQuantizer
+from torch import Tensor, nn
+
+from mert_core.audio.frames import FRAME_RATE
+from mert_core.teachers.codebooks import SteadyCodebook
+
+_EMA_DECAY = 0.95
+_K_MEANS_ITERATIONS = 20
+# An entry chosen less than this share of its fair part is revived.
+_DEAD_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What sets the shapes. EnCodec's published 24 kHz model: 32 codebooks, 1024 entries, 32 filters, dimension 128."""
+
+    codebooks: int
+    entries: int
+    filters: int
+    dimension: int
+
+
+class RvqVae(nn.Module):
+    """Encoder, quantiser and decoder with the module names (so the state-dict keys) of ``encodec.EncodecModel``.
+
+    Causal, mono, stride 320 (ratios 8, 5, 4, 2 of the package's default), weight norm, no loudness normalisation:
+    what EnCodec's 24 kHz model is.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        with warnings.catch_warnings():
+            # The package uses torch's old weight norm; its key names are the published ones.
+            warnings.filterwarnings("ignore", message=".*weight_norm.*", category=FutureWarning)
+            size = {"dimension": architecture.dimension, "n_filters": architecture.filters}
+            self.encoder = SEANetEncoder(channels=1, norm="weight_norm", causal=True, **size)
+            self.decoder = SEANetDecoder(channels=1, norm="weight_norm", causal=True, **size)
+        self.quantizer = ResidualVectorQuantizer(
+            dimension=architecture.dimension, n_q=architecture.codebooks, bins=architecture.entries
+        )
+        for layer in self.quantizer.vq.layers:
+            layer._codebook = SteadyCodebook(
+                dim=architecture.dimension,
+                codebook_size=architecture.entries,
+                kmeans_init=True,
+                kmeans_iters=_K_MEANS_ITERATIONS,
+                decay=_EMA_DECAY,
+                threshold_ema_dead_code=_DEAD_SHARE,  # type: ignore[arg-type]
+            )
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode, quantise, decode.
+
+        Args:
+            waveform: (batch, samples), samples a multiple of 320.
+
+        Returns:
+            The reconstruction (batch, samples), the codes (batch, frames, codebooks) and the commitment loss.
+        """
+        latent = self.encoder(waveform.unsqueeze(1))
+        result = self.quantizer(latent, FRAME_RATE)
+        decoded = self.decoder(result.quantized).squeeze(1)[:, : waveform.shape[1]]
+        return decoded, result.codes.permute(1, 2, 0), result.penalty
+
+    @torch.no_grad()
+    def quantize(self, latent: Tensor, codebooks: int) -> Tensor:
+        """Return the codes of latents: (batch, dimension, frames) → int64 (batch, frames, codebooks)."""
+        return self.quantizer.vq.encode(latent, n_q=codebooks).permute(1, 2, 0)

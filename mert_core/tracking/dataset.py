@@ -1,0 +1,52 @@
+"""The music a run has seen, as MLflow data sets: the manifest with the record id as its digest."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mert_core.errors import MertError
+from mert_core.records import read_record
+
+if TYPE_CHECKING:
+    from mert_core.tracking.buffer import RunTracker
+
+MUSIC = ("corpus", "probe_set")
+DIGEST_LENGTH = 36  # MLflow's column; the whole id is in the run's tags
+
+
+def log_music(tracker: RunTracker, folders: Mapping[str, Path]) -> None:
+    """Log the manifest of every music folder among ``folders`` (role to path) as a data set of the run.
+
+    A folder that is not there yet is left out: the stage itself says what is missing.
+    """
+    for role in MUSIC:
+        if role in folders and (folders[role] / "manifest.parquet").exists():
+            _log_manifest(tracker, role, folders[role])
+
+
+def _log_manifest(tracker: RunTracker, role: str, folder: Path) -> None:
+    if tracker.store is None or tracker.run_id is None:
+        return
+    try:
+        record = read_record(folder)
+    except MertError:  # half a folder; the stage itself says so
+        return
+    import pyarrow.parquet as parquet
+    from mlflow.data.pandas_dataset import from_pandas
+    from mlflow.entities import DatasetInput, InputTag
+
+    from mert_core.tracking.store import tracking_errors
+
+    manifest = folder / "manifest.parquet"
+    frame = parquet.read_table(manifest).to_pandas()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The specified dataset source can be interpreted in multiple ways")
+        dataset = from_pandas(frame, source=str(manifest), name=role, digest=record.id[:DIGEST_LENGTH])
+    entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", role)])
+    try:
+        tracker.store.client.log_inputs(tracker.run_id, [entry])
+    except tracking_errors() as error:
+        tracker.lost(error)

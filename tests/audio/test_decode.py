@@ -1,0 +1,110 @@
+"""Decoding real files of every format, rate and channel count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mert_core.audio.decode import check_music, decode
+from mert_core.audio.resample import Resampler, resample
+from mert_core.audio.unusable import UnusableAudio
+
+FORMATS = {
+    "wav": {"subtype": "PCM_16"},
+    "flac": {},
+    "ogg": {"format": "OGG", "subtype": "VORBIS"},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+    "mp3": {"format": "MP3"},
+}
+OPUS_RATES = {8000, 48000}
+MP3_RATES = {8000, 22050, 44100, 48000}
+
+
+def tone(rate: int, seconds: float = 2.0, hertz: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)).astype(np.float32)
+
+
+def cases() -> list[tuple[str, int, int]]:
+    every = [(kind, rate, channels) for kind in FORMATS for rate in (8000, 22050, 44100, 48000, 96000) for channels in (1, 2, 6)]
+    return [
+        case for case in every
+        if not (case[0] == "opus" and case[1] not in OPUS_RATES)
+        and not (case[0] == "mp3" and (case[1] not in MP3_RATES or case[2] > 2))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "rate", "channels"), cases())
+def test_every_format_rate_and_channel_count(tmp_path: Path, kind: str, rate: int, channels: int) -> None:
+    """One channel holds the tone, the others silence: the mean divides it by their number."""
+    path = tmp_path / f"tone.{kind}"
+    sound = np.zeros((rate * 2, channels), dtype=np.float32)
+    sound[:, 0] = tone(rate)
+    soundfile.write(path, sound, rate, **FORMATS[kind])
+    decoded = decode(path)
+    assert decoded.waveform.dtype == np.float32
+    assert decoded.waveform.ndim == 1
+    assert decoded.source_rate == rate
+    assert decoded.source_seconds == pytest.approx(2.0, abs=0.06)
+    assert len(decoded.waveform) == pytest.approx(48000, abs=0.06 * 24000)
+    middle = decoded.waveform[12000:36000]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    assert np.argmax(spectrum) == 440  # one bin is one hertz
+    expected = 0.5 / channels / np.sqrt(2)
+    lossy = kind in {"ogg", "opus", "mp3"}
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(expected, rel=0.12 if lossy else 0.002)
+
+
+def test_24_khz_passes_unchanged(tmp_path: Path) -> None:
+    pcm = np.random.default_rng(0).integers(-32768, 32768, 48000).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", pcm, 24000, subtype="PCM_16")
+    assert np.array_equal(decode(tmp_path / "a.wav").waveform * 32768, pcm)
+
+
+def test_what_lies_above_12_khz_does_not_fold_back() -> None:
+    low = np.sqrt(np.mean(resample(tone(44100, hertz=13000), 44100)[2400:-2400] ** 2))
+    assert low < 0.5 * 10 ** (-90 / 20)
+
+
+def test_resampling_does_not_depend_on_the_blocks_and_has_no_delay() -> None:
+    wave = np.random.default_rng(0).standard_normal(44101 * 2).astype(np.float32)
+    whole = resample(wave, 44101)
+    stream = Resampler(44101)
+    parts = [stream.push(wave[start : start + 999], last=start + 999 >= len(wave)) for start in range(0, len(wave), 999)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert len(whole) == 48000
+    click = np.zeros(48000, dtype=np.float32)
+    click[24000] = 1
+    assert np.argmax(resample(click, 48000)) == 12000
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "MS_ADPCM"])
+def test_wav_subtypes(tmp_path: Path, subtype: str) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(24000), 24000, subtype=subtype)
+    assert np.corrcoef(decode(tmp_path / "a.wav").waveform[:48000], tone(24000))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("container", ["WAVEX", "RF64"])
+def test_wav_relatives(tmp_path: Path, container: str) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(24000), 24000, format=container, subtype="PCM_16")
+    assert len(decode(tmp_path / "a.wav").waveform) == 48000
+
+
+def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.mp3", tone(24000), 24000, format="FLAC")
+    assert len(decode(tmp_path / "a.mp3").waveform) == 48000
+
+
+@pytest.mark.parametrize(("wave", "reason"), [(np.zeros(96000), "silent"), (np.full(96000, 0.3), "silent"), (tone(24000, 2.9), "too short")])
+def test_no_music(tmp_path: Path, wave: np.ndarray, reason: str) -> None:
+    soundfile.write(tmp_path / "a.wav", wave, 24000)
+    with pytest.raises(UnusableAudio) as caught:
+        check_music(decode(tmp_path / "a.wav"), min_seconds=3.0)
+    assert caught.value.reason == reason
+
+
+def test_quiet_music_is_music(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(24000, 3.0) * 0.001, 24000, subtype="FLOAT")
+    check_music(decode(tmp_path / "a.wav"), min_seconds=3.0)

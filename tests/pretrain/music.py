@@ -1,0 +1,69 @@
+"""A few seconds of tones with matching codes, in memory and picklable: what the loop needs, without the stages before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mert_core.config import LossWeights, Pretrain
+
+
+def params(**changes: Any) -> Pretrain:
+    """Return a run of a few seconds; keyword arguments change it."""
+    base: dict[str, Any] = {
+        "preset": "mert-tiny", "workers": 0, "crop_seconds": 0.5, "batch_clips": 4, "accumulate": 1, "max_steps": 6,
+        "warmup_steps": 2, "schedule_steps": 100, "learning_rate": 1e-3, "adam_betas": (0.9, 0.98), "adam_eps": 1e-6,
+        "weight_decay": 0.01, "clip_norm": 10.0, "temperature": 0.1, "mask_probability": 0.8, "mask_frames": 5,
+        "mixture_probability": 0.5, "mixture_snippets": 3, "mixture_seconds": (0.1, 0.3),
+        "weights": LossWeights(acoustic=1.0, musical=1.0, feature_penalty=10.0), "precision": "fp32", "device": "cpu",
+        "checkpoint_every": 2, "checkpoint_keep": 2, "log_every": 3, "validate_every": 4, "validate_batches": 1,
+    }  # fmt: skip
+    return Pretrain(**{**base, **changes})
+
+
+@dataclass(frozen=True)
+class Tones:
+    """Twelve tracks of random tones, a new one each quarter of a second; ``open`` makes it a ``job.Data``."""
+
+    seconds: float = 2.0
+
+    def open(self) -> tuple[TonesMusic, TonesCodes]:
+        """Return music and codes."""
+        music = TonesMusic(self.seconds)
+        return music, TonesCodes(music)
+
+
+class TonesMusic:
+    """Implements ``data.Music``: ten training tracks, two for validation."""
+
+    def __init__(self, seconds: float) -> None:
+        generator = np.random.default_rng(5)
+        samples = round(seconds * 24000) // 320 * 320
+        self.pitches = generator.integers(0, 8, (12, samples // 6000 + 1)).repeat(6000, axis=1)[:, :samples]
+        phase = np.cumsum(220 * 2 ** (self.pitches / 8) / 24000, axis=1)
+        self.pcm = (8000 * np.sin(2 * np.pi * phase)).astype(np.int16)
+        self.tracks = {"samples": np.full(12, samples)}
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return row numbers."""
+        return np.arange(10) if split == "train" else np.arange(10, 12)
+
+    def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int) -> np.ndarray:
+        """Return int16 (batch, length)."""
+        return np.stack([self.pcm[row, start : start + length] for row, start in zip(rows, offset_samples, strict=True)])
+
+
+class TonesCodes:
+    """Implements ``data.Codes``: two codebooks of 16 entries that follow the pitch."""
+
+    codebooks, entries = 2, 16
+
+    def __init__(self, music: TonesMusic) -> None:
+        frames = music.pitches[:, ::320]
+        self.table = np.stack([frames, 15 - frames], axis=-1)
+
+    def codes(self, rows: np.ndarray, offset_frames: np.ndarray, frames: int) -> np.ndarray:
+        """Return int64 (batch, frames, codebooks)."""
+        return np.stack([self.table[row, start : start + frames] for row, start in zip(rows, offset_frames, strict=True)])

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mert_core.errors import MertError
+from mert_core.paths import Layout
+from mert_core.services import local
+from mert_core.services.local import Addresses
+from mert_core.services.serve import read_deployments
+
+
+def test_a_taken_port_is_named_with_its_flag() -> None:
+    with socket.socket() as listener:
+        listener.bind((local.HOST, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(MertError, match=rf"port {port} .*--mlflow-port"):
+            local.require_free_port(port, "--mlflow-port")
+    local.require_free_port(port, "--mlflow-port")
+    with pytest.raises(MertError, match="--prefect-port 70000"):
+        local.require_free_port(70000, "--prefect-port")
+
+
+def test_prefect_finds_the_announced_server_without_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MERT_HOME", raising=False)
+    layout = Layout.at(tmp_path)
+    assert local.announce(layout, Addresses(prefect_port=4321))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    code = "from prefect.settings import get_current_settings as s; print(s().api.url, s().home)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["http://127.0.0.1:4321/api", str(tmp_path / ".mert" / "prefect")]
+    local.withdraw(layout)
+    assert not (tmp_path / "prefect.toml").exists()
+
+
+def test_the_users_own_prefect_toml_is_left_alone(tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path)
+    (tmp_path / "prefect.toml").write_text("[api]\nurl = 'http://elsewhere/api'\n")
+    assert not local.announce(layout, Addresses())
+    local.withdraw(layout)
+    assert "elsewhere" in (tmp_path / "prefect.toml").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "deployments: []", "deployments: [{name: a}]"])
+def test_a_prefect_yaml_without_deployments_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prefect.yaml"
+    path.write_text(text)
+    with pytest.raises(MertError, match=str(path)):
+        read_deployments(path)
+    with pytest.raises(MertError, match="repository root"):
+        read_deployments(tmp_path / "none.yaml")

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from mlflow.tracking import MlflowClient
+
+from mert_core.config import Config, load_config
+from mert_core.errors import MertError
+from mert_core.paths import Layout
+from mert_core.records import Record, write_record
+from mert_core.tracking import NullTracker, Tracker, attach_run, open_run
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def client_of(layout: Layout) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{layout.state / 'mlflow' / 'mlflow.db'}")
+
+
+def write_corpus(layout: Layout) -> Record:
+    layout.corpus.mkdir(parents=True)
+    table = pa.table({"track_id": ["a", "b"], "seconds": [3.0, 4.0], "split": ["train", "valid"]})
+    parquet.write_table(table, layout.corpus / "manifest.parquet")
+    return write_record(
+        layout.corpus, stage="corpus", kind="corpus", inputs={}, params={"seed": 1}, facts={"tracks": 2}
+    )
+
+
+def test_a_run_carries_metrics_params_tags_and_files(
+    config: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(layout)
+    monkeypatch.setenv("DVC_STAGE", "pretrain@tiny")
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "flow-7")
+    note = layout.root / "note.txt"
+    note.write_text("hello")
+    with open_run(config, layout, "pretrain", "tiny", tags={"sweep.id": "s1"}) as tracker:
+        assert isinstance(tracker, Tracker)
+        for step in range(1200):
+            tracker.metrics({"train/acoustic[0]": step / 10}, step=step)
+        tracker.metrics({"odd": math.nan})
+        tracker.params({"model": {"layers": 4}})
+        tracker.artifact(note, "notes")
+        tracker.table("gate", [{"codebook": 0, "usage": 0.5}, {"codebook": 1, "usage": 0.6}])
+    run = client_of(layout).get_run(str(tracker.run_id))
+    assert run.info.run_name == "pretrain/tiny"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["pretrain.preset"] == "mert-tiny"
+    assert run.data.params["model.layers"] == "4"
+    tags = run.data.tags
+    assert tags["dvc.stage"] == "pretrain@tiny"
+    assert tags["prefect.flow_run_id"] == "flow-7"
+    assert tags["sweep.id"] == "s1"
+    assert tags["input.corpus"] == corpus.id
+    assert tags["seed"] == str(config.seed)
+    assert len(tags["params.sha256"]) == 64
+    assert {"hardware.cpu", "hardware.cores"} <= set(tags)
+    history = client_of(layout).get_metric_history(run.info.run_id, "train/acoustic_0_")
+    assert [(point.step, point.value) for point in history] == [(step, step / 10) for step in range(1200)]
+    artifacts = layout.state / "mlflow" / "artifacts"
+    assert (artifacts / run.info.run_id / "artifacts" / "notes" / "note.txt").read_text() == "hello"
+    assert (artifacts / run.info.run_id / "artifacts" / "gate.json").exists()
+    noted = json.loads((layout.last_runs / "pretrain@tiny.json").read_text())
+    assert noted == {
+        "mlflow_run_id": run.info.run_id, "mlflow_uri": tracker.uri, "experiment_id": run.info.experiment_id,
+    }  # fmt: skip
+    assert run.inputs.dataset_inputs[0].dataset.digest == corpus.id[:36]
+
+
+def test_the_corpus_run_logs_its_manifest_and_record(config: Config, layout: Layout) -> None:
+    with open_run(config, layout, "corpus") as tracker:
+        record = write_corpus(layout)
+    run = client_of(layout).get_run(str(tracker.run_id))
+    assert run.data.tags["output.record"] == record.id
+    assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["corpus"]
+    assert (layout.last_runs / "corpus.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(MertError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(3), "KILLED")]
+)
+def test_an_error_ends_the_run_and_passes_through(
+    config: Config, layout: Layout, raised: BaseException, status: str
+) -> None:
+    with pytest.raises(type(raised)), open_run(config, layout, "targets") as tracker:
+        tracker.metrics({"before": 1.0}, step=3)
+        raise raised
+    run = client_of(layout).get_run(str(tracker.run_id))
+    assert run.info.status == status
+    assert run.data.metrics == {"before": 1.0}
+
+
+def test_children_nest_and_a_run_goes_on(config: Config, layout: Layout) -> None:
+    with open_run(config, layout, "sweep", "tiny") as parent:
+        with open_run(config, layout, "pretrain", "tiny", parent_run_id=parent.run_id) as child:
+            child.metrics({"loss": 2.0}, step=1)
+        with open_run(config, layout, "pretrain", "tiny", resume_run_id=child.run_id) as again:
+            again.metrics({"loss": 1.0}, step=2)
+            with attach_run(layout, again.uri, again.run_id) as worker:
+                worker.metrics({"worker": 5.0})
+            assert client_of(layout).get_run(str(again.run_id)).info.status == "RUNNING"
+    assert again.run_id == child.run_id
+    run = client_of(layout).get_run(str(child.run_id))
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert run.data.metrics == {"loss": 1.0, "worker": 5.0}
+
+
+def test_without_mlflow_the_stage_goes_on_and_the_next_run_sends(
+    config: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with open_run(config, layout, "pretrain", "tiny") as tracker:
+        tracker.metrics({"loss": 4.0, "gone": math.inf}, step=8)
+    assert tracker.run_id is None
+    assert "MLflow cannot be reached" in capsys.readouterr().err
+    (kept,) = (layout.state / "tracking-unsent").glob("*.jsonl")
+    assert '"loss"' in kept.read_text()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with open_run(config, layout, "targets"):
+        pass
+    assert not kept.exists()
+    client = client_of(layout)
+    (run,) = client.search_runs(["1"], "tags.`mert.stage` = 'pretrain'")
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "pretrain/tiny"
+    assert run.data.metrics["loss"] == 4.0
+    assert run.data.metrics["gone"] > 1e300
+    assert client.get_metric_history(run.info.run_id, "loss")[0].step == 8
+
+
+def test_a_store_lost_on_the_way_is_caught_up_at_the_end(
+    config: Config, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = layout.state / "mlflow" / "mlflow.db"
+    with open_run(config, layout, "teachers") as tracker:
+        tracker.metrics({"loss": 3.0}, step=1)
+        tracker.flush()
+        hidden = database.read_bytes()
+        database.write_bytes(b"not a database, for a while" * 100)
+        tracker.metrics({"loss": 2.0}, step=2)
+        tracker.flush()
+        assert "was lost" in capsys.readouterr().err
+        database.write_bytes(hidden)
+    run = client_of(layout).get_run(str(tracker.run_id))
+    assert run.info.status == "FINISHED"
+    assert [point.value for point in client_of(layout).get_metric_history(run.info.run_id, "loss")] == [3.0, 2.0]
+    assert not list((layout.state / "tracking-unsent").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_leaves_no_run_running(config: Config, layout: Layout, number: signal.Signals) -> None:
+    child = os.fork()  # MLflow's import, seconds long, is already done here
+    if child == 0:
+        code = 1
+        try:
+            with open_run(config, layout, "pretrain", "tiny"):
+                os.kill(os.getpid(), number)
+                signal.pause()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        finally:
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    run_id = json.loads((layout.last_runs / "pretrain@tiny.json").read_text())["mlflow_run_id"]
+    if number == signal.SIGTERM:
+        assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
+        assert client_of(layout).get_run(run_id).info.status == "KILLED"
+        return
+    assert client_of(layout).get_run(run_id).info.status == "RUNNING"
+    with open_run(config, layout, "pretrain", "tiny"):
+        pass
+    assert client_of(layout).get_run(run_id).info.status == "FAILED"
+
+
+def test_a_wrong_uri_is_named(layout: Layout) -> None:
+    config = load_config(PARAMS, ["tracking.uri=file:./mlruns"])
+    with pytest.raises(MertError, match=r"tracking\.uri is 'file:\./mlruns'"), open_run(config, layout, "corpus"):
+        pass
+
+
+def test_the_null_tracker_is_a_tracker_and_importing_tracking_is_light() -> None:
+    assert isinstance(NullTracker(), Tracker)
+    code = "import sys, mert_core.tracking; print(sorted({'mlflow', 'pandas', 'sqlalchemy'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(PARAMS.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
