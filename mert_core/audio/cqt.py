@@ -19,8 +19,6 @@ from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
 CQT_BINS = 336
 BINS_PER_OCTAVE = 48
 MIN_HERTZ = 32.7
-
-
 _OCTAVES = CQT_BINS // BINS_PER_OCTAVE
 _QUALITY = 1.0 / (2.0 ** (1.0 / BINS_PER_OCTAVE) - 1.0)
 # Samples per hop in the lowest octave: 150 Hz for 32.7-64.5 Hz, which leaves 11 side lobes of a Hann window below

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -26,6 +27,7 @@ RATES = range(1000, 1_000_001)
 SILENCE_RANGE = 1e-4
 """Highest minus lowest sample of a file that counts as silent: -80 dB of full scale, about 3 steps of int16."""
 
+_OPENING = threading.Lock()  # libsndfile keeps the error of a failed open in a global variable
 _BLOCK_VALUES = 1 << 20  # values (frames × channels) decoded at a time
 
 
@@ -83,7 +85,8 @@ def check_music(decoded: Decoded, min_seconds: float) -> None:
 
 def _decode_stream(source: int | BytesIO, mpeg: MpegStream | None) -> Decoded:
     try:
-        sound = soundfile.SoundFile(source, closefd=False)
+        with _OPENING:
+            sound = soundfile.SoundFile(source, closefd=False)
     except soundfile.LibsndfileError as error:
         raise UnusableAudio(_open_reason(error), error.error_string.strip()) from error
     with sound:
@@ -98,7 +101,8 @@ def _decode_stream(source: int | BytesIO, mpeg: MpegStream | None) -> Decoded:
         for block in _blocks(sound):
             mono = block.mean(axis=1, dtype=np.float32)
             if not np.isfinite(mono).all():
-                raise UnusableAudio("not finite", f"NaN or infinity between {read / rate:.2f} and {(read + len(mono)) / rate:.2f} s")
+                where = f"between {read / rate:.2f} and {(read + len(mono)) / rate:.2f} s"
+                raise UnusableAudio("not finite", f"NaN or infinity {where}")
             read, low, high = read + len(mono), min(low, float(mono.min())), max(high, float(mono.max()))
             parts.append(resampler.push(mono))
         if read == 0:
@@ -115,8 +119,8 @@ def _blocks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
         try:
             block = sound.read(frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            seconds = read / sound.samplerate
-            raise UnusableAudio("truncated", f"cut off or damaged after {seconds:.2f} s: {error.error_string.strip()}") from error
+            found = f"cut off or damaged after {read / sound.samplerate:.2f} s: {error.error_string.strip()}"
+            raise UnusableAudio("truncated", found) from error
         if not len(block):
             return
         read += len(block)
@@ -127,9 +131,8 @@ def _check_count(sound: soundfile.SoundFile, read: int, mpeg: MpegStream | None)
     """Compare what was decoded with what the container promises."""
     expected = sound.frames if mpeg is None else mpeg.samples - mpeg.slack_samples
     if read < expected < 1 << 62:  # libsndfile's "unknown" is 2**63 - 1
-        raise UnusableAudio(
-            "truncated", f"cut off or damaged: {read / sound.samplerate:.2f} of {expected / sound.samplerate:.2f} s decode"
-        )
+        seconds = f"{read / sound.samplerate:.2f} of {expected / sound.samplerate:.2f} s"
+        raise UnusableAudio("truncated", f"cut off or damaged: {seconds} decode")
 
 
 def _open_reason(error: soundfile.LibsndfileError) -> Reason:

@@ -147,7 +147,8 @@ def _xing_frame(like: _Frame, frames: int) -> bytes:
     version, layer = like.header[1] >> 3 & 3, 4 - (like.header[1] >> 1 & 3)
     if layer != 3:
         return b""
-    header = bytes([0xFF, like.header[1] | 1, 9 << 4 | like.header[2] & 0x0C, like.header[3]])  # no checksum, 128 or 80 kbit/s
+    # no checksum, 128 (MPEG-1) or 80 kbit/s, no padding
+    header = bytes([0xFF, like.header[1] | 1, 9 << 4 | like.header[2] & 0x0C, like.header[3]])
     mono = like.header[3] >> 6 == 3
     side_bytes = {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}[version == 3, mono]
     rate = _RATES[version][like.header[2] >> 2 & 3]

@@ -51,9 +51,8 @@ def size_table(facts: dict[str, Any]) -> str:
     """Return a Markdown table of the splits."""
     lines = ["| split | tracks | hours | pieces | artists |", "|---|---|---|---|---|"]
     for split, part in [*facts["splits"].items(), ("all", facts)]:
-        lines.append(
-            f"| {split} | {part['tracks']:,} | {part['seconds'] / 3600:.2f} | {part['pieces']:,} | {part['artists']:,} |"
-        )
+        hours = part["seconds"] / 3600
+        lines.append(f"| {split} | {part['tracks']:,} | {hours:.2f} | {part['pieces']:,} | {part['artists']:,} |")
     return "\n".join(lines)
 
 
@@ -62,12 +61,14 @@ def folder_card(facts: dict[str, Any]) -> str:
     licences = ", ".join(facts["licences"])
     rates = ", ".join(f"{int(rate):,} Hz: {count:,}" for rate, count in facts["source_rates"].items())
     left_out = [f"| {reason} | {count:,} |" for reason, count in facts["quarantined"].items()]
+    table = ["| reason | files |", "|---|---|", *left_out, "", "Paths: `quarantine.parquet`."]
     unit = {"artist": "artists (top-level folders, else file names)", "piece": "files, because there is one artist"}
     return "\n".join(
         [
             "# Data card",
             "",
-            "Music read from a folder of audio files: channels averaged, resampled to 24 kHz (soxr HQ), 16 bits, level as found.",
+            "Music read from a folder of audio files: channels averaged, resampled to 24 kHz (soxr HQ), 16 bits,",
+            "level as found.",
             "",
             size_table(facts),
             "",
@@ -79,7 +80,7 @@ def folder_card(facts: dict[str, Any]) -> str:
             "",
             "## Left out",
             "",
-            *(["| reason | files |", "|---|---|", *left_out, "", "Paths: `quarantine.parquet`."] if left_out else ["Nothing."]),
+            *(table if left_out else ["Nothing."]),
             "",
         ]
     )  # fmt: skip

@@ -42,8 +42,9 @@ def list_folder(root: Path) -> Listing:
         MertError: ``root`` is missing or no folder.
     """
     if not root.is_dir():
-        found = "is no folder" if root.exists() else "does not exist"
-        raise MertError(f"corpus.folder: {root} {found}; expected a folder with {', '.join(sorted(AUDIO_SUFFIXES))} files")
+        state = "is no folder" if root.exists() else "does not exist"
+        kinds = ", ".join(sorted(AUDIO_SUFFIXES))
+        raise MertError(f"corpus.folder: {root} {state}; expected a folder with {kinds} files")
     listing = Listing(root)
     entered: set[tuple[int, int]] = set()
     links = deque([""])

@@ -53,7 +53,7 @@ def read_manifest(folder: Path) -> pa.Table:
     """
     table = read_table(folder / MANIFEST_NAME)
     if not table.schema.equals(SCHEMA):
-        raise MertError(f"{folder / MANIFEST_NAME} has other columns than this version writes. Run `dvc repro corpus probe_set`.")
+        raise MertError(f"{folder / MANIFEST_NAME} has other columns than this version writes. Run `dvc repro`.")
     ends = pa.table({"shard": table["shard"], "end": pc.add(table["offset_samples"], table["samples"])})
     for row in ends.group_by("shard").aggregate([("end", "max")]).to_pylist():
         path = folder / SHARDS_NAME / shard_name(row["shard"])
@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> pa.Table:
         found = path.stat().st_size if path.exists() else None
         if found != expected:
             state = "is missing" if found is None else f"has {found} bytes"
-            raise MertError(f"{path} {state}; the manifest needs {expected} bytes. Run `dvc checkout`, `dvc pull` or `dvc repro`.")
+            raise MertError(f"{path} {state}; the manifest needs {expected} bytes. Run `dvc pull` or `dvc repro`.")
     return table
 
 

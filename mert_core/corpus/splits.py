@@ -26,8 +26,8 @@ def assign_splits(table: pa.Table, seed: int, valid_fraction: float) -> tuple[pa
     column = next((name for name in ("artist", "piece") if len(table[name].unique()) > 1), None)
     if column is None:
         raise MertError(
-            f"the only usable file is {table['source'][0].as_py()!r}; at least two are needed, because one is held out for "
-            "validation. Add a file, or cut this one in two."
+            f"the only usable piece is {table['source'][0].as_py()!r}; at least two are needed, because one is held "
+            "out for validation. Add a file, or cut this one in two."
         )
     grouped = table.group_by(column).aggregate([("samples", "sum")])
     length = dict(zip(grouped[column].to_pylist(), grouped["samples_sum"].to_pylist(), strict=True))

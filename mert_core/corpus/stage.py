@@ -64,7 +64,8 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Record:
 
 def run_probe_set(config: Config, layout: Layout, tracker: Tracker) -> Record:
     """Make the labelled music to probe on; always from scores, because labels are needed."""
-    return _build(_scores(config, layout, "probe_set"), "probe_set", layout.probe_set, config.corpus.shard_megabytes, tracker)
+    source = _scores(config, layout, "probe_set")
+    return _build(source, "probe_set", layout.probe_set, config.corpus.shard_megabytes, tracker)
 
 
 def _folder(config: Config, layout: Layout) -> _Source:
@@ -94,14 +95,14 @@ def _scores(config: Config, layout: Layout, kind: str) -> _Source:
     perform, count = (
         (scores.perform_corpus, scores.count_corpus) if corpus else (scores.perform_probe_set, scores.count_probe_set)
     )
-    sections = {"scores": config.corpus.scores} if corpus else {"probe_set": config.probe_set}
+    own = {"scores": config.corpus.scores} if corpus else {"probe_set": config.probe_set}
+    sections = {name: section.model_dump(mode="json") for name, section in {**own, "pieces": config.pieces}.items()}
     return _Source(
         tracks=perform(config, layout.caches),
         total=count(config),
         where="the score library",
         params={
-            "seed": config.seed, "shard_megabytes": config.corpus.shard_megabytes, "source": "scores",
-            **{name: section.model_dump(mode="json") for name, section in {**sections, "pieces": config.pieces}.items()},
+            "seed": config.seed, "shard_megabytes": config.corpus.shard_megabytes, "source": "scores", **sections,
         },
         facts={},
         splits=lambda table: (table, {"split_by": "piece"}),
@@ -113,12 +114,11 @@ def _build(source: _Source, kind: str, target: Path, shard_megabytes: float, tra
     tracker.params({kind: source.params})
     with atomic_folder(target) as folder:
         with CorpusWriter(folder, shard_megabytes) as writer:
-            bar = tqdm(source.tracks, desc=kind.replace("_", " "), total=source.total, unit=" tracks", dynamic_ncols=True)
+            bar = tqdm(source.tracks, desc=kind, total=source.total, unit=" tracks", dynamic_ncols=True)
             for item in bar:
                 writer.add(item)
-                bar.set_postfix_str(
-                    f"{writer.samples / SAMPLE_RATE / 3600:.2f} h, {len(writer.quarantine.rows)} left out", refresh=False
-                )
+                hours = writer.samples / SAMPLE_RATE / 3600
+                bar.set_postfix_str(f"{hours:.2f} h, {len(writer.quarantine.rows)} left out", refresh=False)
         if not writer.tracks:
             raise MertError(_nothing(source, writer))
         table, split_facts = source.splits(writer.manifest())
@@ -131,6 +131,7 @@ def _build(source: _Source, kind: str, target: Path, shard_megabytes: float, tra
         }  # fmt: skip
         write_text(folder / "DATACARD.md", source.card(facts))
         record = write_record(folder, stage=kind, kind=kind, inputs={}, params=source.params, facts=facts)
+    tracker.artifact(target / "DATACARD.md")
     _tell(writer, source, kind, facts, tracker)
     return record
 
@@ -139,7 +140,8 @@ def _nothing(source: _Source, writer: CorpusWriter) -> str:
     if not source.total:
         return f"{source.where} holds no audio file; expected wav, flac, ogg, opus or mp3"
     first = "\n".join(f"  {row['path']}: {row['reason']} ({row['detail']})" for row in writer.quarantine.rows[:5])
-    return f"none of the {source.total} audio files of {source.where} is usable ({writer.quarantine.summary()}), for example:\n{first}"
+    why = writer.quarantine.summary()
+    return f"none of the {source.total} audio files of {source.where} is usable ({why}), for example:\n{first}"
 
 
 def _tell(writer: CorpusWriter, source: _Source, kind: str, facts: dict[str, Any], tracker: Tracker) -> None:
@@ -148,6 +150,7 @@ def _tell(writer: CorpusWriter, source: _Source, kind: str, facts: dict[str, Any
     if left_out:
         tracker.table("quarantine", left_out[:_TABLE_ROWS])
         print(
-            f"{kind}: {len(left_out)} of {source.total} files left out ({writer.quarantine.summary()}); see quarantine.parquet",
+            f"{kind}: {len(left_out)} of {source.total} files left out ({writer.quarantine.summary()}); "
+            "see quarantine.parquet",
             file=sys.stderr,
         )

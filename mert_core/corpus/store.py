@@ -78,7 +78,7 @@ class Corpus:
         """
         table = self._table("labels")
         if not table["track_id"].equals(self.tracks["track_id"]):
-            raise MertError(f"{self.folder / 'labels.parquet'} and the manifest name different tracks. Run `dvc repro`.")
+            raise MertError(f"{self.folder}: labels and manifest name different tracks. Run `dvc repro`.")
         return table
 
     def notes(self) -> pa.Table:
@@ -124,7 +124,6 @@ class Corpus:
         outside = (starts < 0) | (starts + length > self._samples[rows])
         if outside.any():
             first = int(np.flatnonzero(outside)[0])
-            raise IndexError(
-                f"crop of {length} samples at {starts[first]} of row {rows[first]}, which has {self._samples[rows[first]]}"
-            )
+            crop = f"crop of {length} samples at {starts[first]}"
+            raise IndexError(f"{crop} of row {rows[first]}, which has {self._samples[rows[first]]}")
         return self._reader.gather(self._shard[rows], self._offset[rows] + starts, length, out)

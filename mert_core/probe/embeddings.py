@@ -55,7 +55,8 @@ def embed(
         bad = np.flatnonzero(~np.isfinite(found).all(axis=(0, 2)))
         raise MertError(
             f"{len(bad)} embeddings of {items.kind!r} items are not finite, the first of "
-            f"{items.track_ids[positions[bad[0]]]}: the model has diverged. Look at its training curve and train it again."
+            f"{items.track_ids[positions[bad[0]]]}: the model has diverged. "
+            "Look at its training curve and train it again."
         )
     return found
 

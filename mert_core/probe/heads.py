@@ -11,7 +11,7 @@ on equal luck, and a probe trained in a bank is the probe trained alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +83,7 @@ def batches(generator: torch.Generator, items: int, recipe: Recipe) -> Iterator[
         yield chosen, kept / (1 - recipe.dropout)
 
 
-def logits(weights: list[Tensor] | tuple[Tensor, ...], inputs: Tensor, dropout: Tensor | None = None) -> Tensor:
+def logits(weights: Sequence[Tensor], inputs: Tensor, dropout: Tensor | None = None) -> Tensor:
     """Return (probes, items, classes) from inputs (probes, items, width)."""
     hidden = torch.baddbmm(weights[1], inputs, weights[0]).relu()
     if dropout is not None:
@@ -92,7 +92,7 @@ def logits(weights: list[Tensor] | tuple[Tensor, ...], inputs: Tensor, dropout: 
 
 
 @torch.no_grad()
-def predict(weights: list[Tensor] | tuple[Tensor, ...], features: Tensor, layers: list[int]) -> NDArray[np.int64]:
+def predict(weights: Sequence[Tensor], features: Tensor, layers: list[int]) -> NDArray[np.int64]:
     """Return each probe's class per item (probes, items); probe i reads ``features[layers[i]]``."""
     return logits(weights, features[layers]).argmax(dim=-1).cpu().numpy()
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from mert_core.config import Config
 from mert_core.corpus import Corpus
+from mert_core.corpus.tables import write_table
 from mert_core.files import atomic_folder, sha256_json, write_json
 from mert_core.model import MertModel
 from mert_core.paths import Layout
@@ -154,7 +154,7 @@ def _write(folder: Path, run_name: str, protocol: str, verdicts: dict[str, Verdi
     write_json(folder / "scores.json", {"run": run_name, "protocol": protocol, "tasks": scores})
     write_json(folder / "layers.json", {name: verdict.by_layer for name, verdict in verdicts.items()})
     table = pa.concat_tables([verdict.predictions for verdict in verdicts.values()])
-    pq.write_table(table, folder / "predictions.parquet", compression="zstd")
+    write_table(folder / "predictions.parquet", table)
 
 
 def _track(tracker: Tracker, task: str, verdict: Verdict) -> None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from mert_core.errors import MertError
 from mert_core.probe.metrics import KEYS
 
-
 RANDOM_WEIGHTS = "random-weights"
 MEL_STATISTICS = "mel-statistics"
 FLOORS = (RANDOM_WEIGHTS, MEL_STATISTICS)

@@ -175,7 +175,7 @@ def _greeting(addresses: Addresses, mlflow_page: str, names: list[str], announce
     )
 
 
-def run(
+def up(
     config: Config, layout: Layout, *, mlflow_port: int = local.MLFLOW_PORT, prefect_port: int = local.PREFECT_PORT
 ) -> int:
     """Start the three services on 127.0.0.1, print their addresses, and stop all of them when one is asked to end.

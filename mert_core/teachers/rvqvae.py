@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mert_core.audio.frames import FRAME_RATE
 from mert_core.teachers.codebooks import SteadyCodebook
 
-_EMA_DECAY = 0.95
+_EMA_DECAY = 0.97
 _K_MEANS_ITERATIONS = 20
 # An entry chosen less than this share of its fair part is revived.
 _DEAD_SHARE = 0.1
@@ -57,6 +57,23 @@ class RvqVae(nn.Module):
                 decay=_EMA_DECAY,
                 threshold_ema_dead_code=_DEAD_SHARE,  # type: ignore[arg-type]
             )
+
+    def autoencode(self, waveform: Tensor) -> Tensor:
+        """Encode and decode (batch, samples) without quantising."""
+        return self.decoder(self.encoder(waveform.unsqueeze(1))).squeeze(1)[:, : waveform.shape[1]]
+
+    @torch.no_grad()
+    def start_codebooks(self, latent: Tensor) -> None:
+        """Set every codebook to the k-means centroids of what the ones before it leave over.
+
+        Args:
+            latent: (batch, dimension, frames), as many frames as can be had. Torch's global RNG draws the first centroids.
+        """
+        residual = latent.transpose(1, 2).reshape(-1, latent.shape[1])
+        for layer in self.quantizer.vq.layers:
+            codebook = layer._codebook
+            codebook.init_embed_(residual)
+            residual = residual - codebook.decode(codebook.encode(residual))
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode, quantise, decode.

@@ -28,7 +28,8 @@ def tone(rate: int, seconds: float = 2.0, hertz: float = 440.0) -> np.ndarray:
 
 
 def cases() -> list[tuple[str, int, int]]:
-    every = [(kind, rate, channels) for kind in FORMATS for rate in (8000, 22050, 44100, 48000, 96000) for channels in (1, 2, 6)]
+    rates = (8000, 22050, 44100, 48000, 96000)
+    every = [(kind, rate, channels) for kind in FORMATS for rate in rates for channels in (1, 2, 6)]
     return [
         case for case in every
         if not (case[0] == "opus" and case[1] not in OPUS_RATES)
@@ -72,7 +73,8 @@ def test_resampling_does_not_depend_on_the_blocks_and_has_no_delay() -> None:
     wave = np.random.default_rng(0).standard_normal(44101 * 2).astype(np.float32)
     whole = resample(wave, 44101)
     stream = Resampler(44101)
-    parts = [stream.push(wave[start : start + 999], last=start + 999 >= len(wave)) for start in range(0, len(wave), 999)]
+    starts = range(0, len(wave), 999)
+    parts = [stream.push(wave[start : start + 999], last=start + 999 >= len(wave)) for start in starts]
     assert np.array_equal(np.concatenate(parts), whole)
     assert len(whole) == 48000
     click = np.zeros(48000, dtype=np.float32)
@@ -97,7 +99,10 @@ def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
     assert len(decode(tmp_path / "a.mp3").waveform) == 48000
 
 
-@pytest.mark.parametrize(("wave", "reason"), [(np.zeros(96000), "silent"), (np.full(96000, 0.3), "silent"), (tone(24000, 2.9), "too short")])
+@pytest.mark.parametrize(
+    ("wave", "reason"),
+    [(np.zeros(96000), "silent"), (np.full(96000, 0.3), "silent"), (tone(24000, 2.9), "too short")],
+)
 def test_no_music(tmp_path: Path, wave: np.ndarray, reason: str) -> None:
     soundfile.write(tmp_path / "a.wav", wave, 24000)
     with pytest.raises(UnusableAudio) as caught:

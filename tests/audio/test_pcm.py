@@ -49,7 +49,9 @@ def test_bytes_are_little_endian(tmp_path: Path) -> None:
     assert (tmp_path / "00000.pcm").read_bytes()[:2] == b"\x01\x00"
 
 
-@pytest.mark.parametrize("bad", [np.zeros(321, "<i2"), np.zeros(0, "<i2"), np.zeros((2, 320), "<i2"), np.zeros(320, "f4")])
+@pytest.mark.parametrize(
+    "bad", [np.zeros(321, "<i2"), np.zeros(0, "<i2"), np.zeros((2, 320), "<i2"), np.zeros(320, "f4")]
+)
 def test_off_grid_tracks_are_refused(tmp_path: Path, bad: np.ndarray) -> None:
     with ShardWriter(tmp_path, 1) as writer, pytest.raises(ValueError, match="expected int16"):
         writer.append(bad)
@@ -61,5 +63,5 @@ def test_reading_cannot_write_and_a_missing_shard_is_named(tmp_path: Path) -> No
     reader = ShardReader(tmp_path)
     with pytest.raises(ValueError, match="read-only"):
         reader.view(0, 0, 320)[0] = 1
-    with pytest.raises(MertError, match="00007.pcm"):
+    with pytest.raises(MertError, match=r"00007.pcm"):
         reader.shard(7)

@@ -41,5 +41,3 @@ def test_address_is_at_the_server_of_the_run_or_at_ours(monkeypatch: pytest.Monk
     assert run_address(note) == "https://mlflow.example.org/#/experiments/1/runs/r"
     monkeypatch.setenv(MLFLOW_PAGE, "http://127.0.0.1:5999")
     assert run_address(note | {"mlflow_uri": "sqlite:////x.db"}) == "http://127.0.0.1:5999/#/experiments/1/runs/r"
-
-

@@ -44,7 +44,7 @@ def hashes(path: Path) -> dict[str, str]:
 
 def test_the_loss_falls_and_artefacts_are_whole(tmp_path: Path) -> None:
     out = folder(tmp_path / "out")
-    facts = work(job(out, max_steps=30, schedule_steps=1000, validate_every=10, learning_rate=2e-3), Place(), SilentObserver())
+    facts = work(job(out, max_steps=30, warmup_steps=10, schedule_steps=1000, validate_every=15), Place(), SilentObserver())
     curve = pq.read_table(out / "curve.parquet").to_pandas()
     valid = curve[(curve.split == "valid") & (curve.term == "acoustic")].value.to_numpy()
     assert valid[-1] < valid[0]

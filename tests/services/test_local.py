@@ -27,7 +27,9 @@ def test_a_taken_port_is_named_with_its_flag() -> None:
         local.require_free_port(70000, "--prefect-port")
 
 
-def test_prefect_finds_the_announced_server_without_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefect_finds_the_announced_server_without_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MERT_HOME", raising=False)
     layout = Layout.at(tmp_path)
     assert local.announce(layout, Addresses(prefect_port=4321))

@@ -21,7 +21,9 @@ near = subprocess.Popen(sleep)
 far = subprocess.Popen(sleep, start_new_session=True)
 print(os.getpid(), near.pid, far.pid, flush=True)
 """
-STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(300)\n"
+STUBBORN = (
+    "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(300)\n"
+)
 
 
 def alive(pids: list[int]) -> list[int]:
@@ -65,7 +67,9 @@ def test_stop_kills_what_ignores_sigterm() -> None:
 
 
 def test_stop_ends_what_a_finished_leader_left() -> None:
-    process = start("import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\nprint(p.pid)")
+    process = start(
+        "import subprocess, sys\nprint(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)']).pid)\n"
+    )
     child = int(process.stdout.readline())
     while not processes.has_ended(process):
         time.sleep(0.02)
@@ -77,14 +81,19 @@ def test_stop_ends_what_a_finished_leader_left() -> None:
 
 def test_stream_gives_lines_and_status() -> None:
     lines: list[str] = []
-    status = stream("import sys; print('out'); print('err', file=sys.stderr); print('ünï', end=''); sys.exit(4)", lines.append)
+    status = stream(
+        "import sys; print('out'); print('err', file=sys.stderr); print('ünï', end=''); sys.exit(4)", lines.append
+    )
     assert status == 4
     assert lines == ["out", "err", "ünï"]
 
 
 def test_stream_thins_a_progress_bar_out() -> None:
     lines: list[str] = []
-    stream("import sys\nfor i in range(500): sys.stdout.write(f'\\rstep {i}'); sys.stdout.flush()\nprint('\\nend')", lines.append)
+    stream(
+        "import sys\nfor i in range(500): sys.stdout.write(f'\\rstep {i}'); sys.stdout.flush()\nprint('\\nend')",
+        lines.append,
+    )
     assert lines[-2:] == ["step 499", "end"]
     assert len(lines) <= 4
 

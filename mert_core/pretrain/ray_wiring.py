@@ -1,0 +1,134 @@
+"""Ray Train around the loop: how wide one run is. Nothing of Ray's own checkpoints or tracking is used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mert_core
+from mert_core.errors import MertError
+from mert_core.files import write_json
+from mert_core.pretrain.job import Job, work
+from mert_core.pretrain.observe import JournalObserver, Observer, SilentObserver, follow
+from mert_core.pretrain.place import Place, choose_device
+
+if TYPE_CHECKING:
+    from ray.train import TrainingFailedError
+
+_OBJECT_STORE_BYTES = 100 * 2**20  # nothing large passes through it
+_JOURNAL, _FACTS = "journal.jsonl", "facts.json"
+
+
+def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
+    """Train with ``job.params.workers`` Ray workers and return the facts of the outcome.
+
+    The leading worker keeps a journal, which this process passes on to the observer: so the tracker and the progress bar
+    live in one place. On a cluster (``RAY_ADDRESS``), ``storage`` and all folders of the job must be shared.
+
+    Args:
+        job: the run.
+        storage: absolute folder for Ray's own files of this run; they are removed afterwards.
+        observer: is told what the workers do.
+
+    Raises:
+        MertError: a worker failed; the message carries its error.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    # A name used twice makes Ray return the first run's result without training.
+    name = f"pretrain-{uuid.uuid4().hex}"
+    folder = storage.resolve() / name
+    folder.mkdir(parents=True)
+    cuda = choose_device(job.params.device).type == "cuda"
+    trainer_failure: list[BaseException] = []
+    finished = threading.Event()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            trainer_failure.append(error)
+        finally:
+            finished.set()
+
+    try:
+        with _ray(job.params.workers, cuda):
+            trainer = TorchTrainer(
+                _worker,
+                train_loop_config={"job": job, "folder": str(folder), "cuda": cuda},
+                scaling_config=ScalingConfig(num_workers=job.params.workers, use_gpu=cuda, resources_per_worker={"CPU": 1, "GPU": int(cuda)}),
+                torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+                run_config=RunConfig(name=name, storage_path=str(storage.resolve()), failure_config=FailureConfig(max_failures=0)),
+            )
+            # Ray waits in a thread; this one draws the bar and, being the main thread, is the one signals reach.
+            threading.Thread(target=fit, name="ray-train", daemon=True).start()
+            follow(folder / _JOURNAL, observer, finished)
+        if trainer_failure:
+            _raise(trainer_failure[0])
+        return json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """Run in each worker process: find the place, do the work."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    folder, job = Path(config["folder"]), config["job"]
+    observer: Observer = JournalObserver(folder / _JOURNAL) if place.leads else SilentObserver()
+    facts = work(job, place, observer)
+    if place.leads:
+        write_json(folder / _FACTS, facts)
+
+
+@contextmanager
+def _ray(workers: int, cuda: bool) -> Iterator[None]:
+    """Start Ray for the block, or use the one that runs already, and leave no process behind."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    # Workers must find this very package, installed or not.
+    package_root = str(Path(mert_core.__path__[0]).parent)
+    paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    common: dict[str, Any] = {
+        "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
+        "logging_level": logging.ERROR,
+    }
+    if not os.environ.get("RAY_ADDRESS"):
+        common |= {
+            "num_cpus": workers + 1,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
+    ray.init(**common)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _raise(error: BaseException) -> None:
+    from ray.train import WorkerGroupError
+
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        rank, cause = sorted(error.worker_failures.items())[0]
+        inner = cause.__cause__ if isinstance(cause.__cause__, MertError) else cause
+        raise MertError(f"training worker {rank} failed: {inner}") from error
+    raise MertError(f"Ray Train failed: {error}") from error

@@ -1,0 +1,181 @@
+"""Reads what the other stages left. Nothing is computed here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+from numpy.typing import NDArray
+
+from mert_core.errors import MertError
+from mert_core.paths import Layout
+from mert_core.probe import FLOORS, TASKS
+from mert_core.records import Record, read_record
+
+if TYPE_CHECKING:
+    from mert_core.config import Config
+
+Curve = dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run's pre-training.
+
+    Attributes:
+        run: its name.
+        record: of the checkpoint.
+        curve: steps and values by (split, term).
+        example: ``true_cqt`` and ``predicted_cqt`` (frames, 336) and ``mask`` (frames,) of a validation crop.
+    """
+
+    run: str
+    record: Record
+    curve: Curve
+    example: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One encoder's probe scores.
+
+    Attributes:
+        run: a named run, or a floor.
+        record: of the scores.
+        tasks: task to metric, value, low, high, items, layer, rate, …
+        layers: task to rows of layer and best validation score.
+    """
+
+    run: str
+    record: Record
+    tasks: dict[str, dict[str, Any]]
+    layers: dict[str, list[tuple[int, float]]]
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether this is a floor rather than a pre-trained run."""
+        return self.run in FLOORS
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the report shows.
+
+    Attributes:
+        corpus: record of the music.
+        quarantine: rows of path, reason and detail.
+        targets: record of the codes.
+        gate: the label gate's rows.
+        usage: share of each entry (codebooks, entries) in the training split.
+        trainings: of the runs shown.
+        scores: of the runs shown, then of the floors.
+    """
+
+    corpus: Record
+    quarantine: list[dict[str, str]]
+    targets: Record
+    gate: list[dict[str, Any]]
+    usage: NDArray[np.float64]
+    trainings: list[Training]
+    scores: list[Scores]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks that every encoder was probed on, in the order in which they are declared."""
+        common = set.intersection(*(set(scores.tasks) for scores in self.scores))
+        return [task for task in TASKS if task in common]
+
+
+def collect(config: Config, layout: Layout) -> Material:
+    """Read the outputs of all stages before.
+
+    Raises:
+        MertError: an output is missing or unreadable; the message says which stage makes it.
+    """
+    material = Material(
+        corpus=read_record(layout.corpus),
+        quarantine=read_rows(layout.corpus / "quarantine.parquet"),
+        targets=read_record(layout.targets),
+        gate=read_gate(layout.targets / "gate.json"),
+        usage=read_usage(layout.targets / "usage.parquet"),
+        trainings=[read_training(layout, run) for run in config.report.runs],
+        scores=[read_scores(layout, run) for run in (*config.report.runs, *FLOORS)],
+    )
+    if not material.tasks:
+        raise MertError("the runs and the floors have no task in common. Run `dvc repro` so that all are probed alike.")
+    return material
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return a parquet file's rows.
+
+    Raises:
+        MertError: it cannot be read.
+    """
+    try:
+        return list(parquet.read_table(path).to_pylist())
+    except (OSError, ValueError) as error:
+        raise MertError(f"{path} cannot be read ({error}). Run `dvc repro` or `dvc checkout`.") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's content.
+
+    Raises:
+        MertError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MertError(f"{path} cannot be read ({error}). Run `dvc repro` or `dvc checkout`.") from error
+
+
+def read_gate(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of the label gate's table."""
+    found = read_json(path)
+    return list(found["checks"] if isinstance(found, dict) else found)
+
+
+def read_usage(path: Path) -> NDArray[np.float64]:
+    """Return each entry's share of the training frames (codebooks, entries)."""
+    rows = [row for row in read_rows(path) if row["split"] == "train"]
+    codebooks, entries = (1 + max(row[name] for row in rows) for name in ("codebook", "entry"))
+    counts = np.zeros((codebooks, entries))
+    for row in rows:
+        counts[row["codebook"], row["entry"]] = row["count"]
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def read_training(layout: Layout, run: str) -> Training:
+    """Return a run's pre-training."""
+    folder = layout.model(run)
+    record = read_record(folder)
+    points: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for row in read_rows(folder / "curve.parquet"):
+        points.setdefault((row["split"], row["term"]), []).append((row["step"], row["value"]))
+    curve = {}
+    for key, pairs in points.items():
+        steps, values = zip(*sorted(pairs), strict=True)
+        curve[key] = (np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
+    try:
+        with np.load(folder / "example.npz") as stored:
+            example = {name: stored[name] for name in ("true_cqt", "predicted_cqt", "mask")}
+    except (OSError, ValueError, KeyError) as error:
+        path = folder / "example.npz"
+        raise MertError(f"{path} cannot be read ({error}). Run `dvc repro pretrain@{run}`.") from error
+    return Training(run, record, curve, example)
+
+
+def read_scores(layout: Layout, run: str) -> Scores:
+    """Return a run's or a floor's probe scores."""
+    folder = layout.scores(run)
+    record = read_record(folder)
+    layers = {
+        task: [(int(layer), float(value)) for layer, value in rows]
+        for task, rows in read_json(folder / "layers.json").items()
+    }
+    return Scores(run, record, read_json(folder / "scores.json")["tasks"], layers)

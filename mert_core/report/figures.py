@@ -1,0 +1,75 @@
+"""All figures of the report: file name, caption, drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mert_core.report.collect import Material
+from mert_core.report.figures_probe import layer_by_task, scores_against_floors
+from mert_core.report.figures_targets import usage
+from mert_core.report.figures_training import cqt_example, loss_by_term
+from mert_core.report.style import look, save_png
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on disk: where it lies, its heading and what to see in it."""
+
+    path: Path
+    heading: str
+    caption: str
+
+
+def draw_all(material: Material, example_seconds: float, folder: Path) -> list[Picture]:
+    """Draw every figure into a folder, in the order of the report.
+
+    Args:
+        material: what the stages left.
+        example_seconds: longest stretch of the CQT example.
+        folder: existing folder for the PNG files.
+    """
+    plan: list[tuple[str, str, str, Callable[[], Figure | None]]] = [
+        (
+            "scores", "Scores against floors",
+            "The same probes on the pre-trained model, on the same network with random weights, and on mel statistics. "
+            "Layer and learning rate were chosen on validation; the test split was read once.",
+            lambda: scores_against_floors(material.scores, material.tasks),
+        ),
+        (
+            "layers", "Where each task is answered",
+            "Best validation score of each hidden state. A task's colours have one scale across the panels.",
+            lambda: layer_by_task(material.scores, material.tasks),
+        ),
+        (
+            "loss", "Loss by term",
+            "Below the dashed line the student knows more than how often each code occurs: it has learned from the "
+            "music around the mask. Terms are shown without their weights.",
+            lambda: loss_by_term(material.trainings),
+        ),
+        *(
+            (
+                f"cqt-{training.run}", f"True against predicted spectrum · {training.run}",
+                "One validation crop. The loss is taken at masked frames alone, where the student has to guess from "
+                "what surrounds them.",
+                lambda training=training: cqt_example(training, example_seconds),
+            )
+            for training in material.trainings
+        ),
+        (
+            "usage", "Codebook usage",
+            "A healthy teacher spreads its codes; a collapsed codebook would be a few dark cells and white.",
+            lambda: usage(material.usage),
+        ),
+    ]  # fmt: skip
+    pictures = []
+    with look():
+        for name, heading, caption, draw in plan:
+            figure = draw()
+            if figure is not None:
+                save_png(figure, folder / f"{name}.png")
+                pictures.append(Picture(folder / f"{name}.png", heading, caption))
+    return pictures

@@ -1,0 +1,160 @@
+"""Figures of pre-training: loss by term, and true against predicted CQT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from mert_core.audio.cqt import BINS_PER_OCTAVE, MIN_HERTZ
+from mert_core.audio.frames import FRAME_RATE
+from mert_core.report.collect import Training
+from mert_core.report.style import INK, SOFT, SPECTRUM, bare, colour_of, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN_DECIBELS = 50.0
+TERMS = {
+    "acoustic": ("Acoustic codes · cross-entropy", "nats per masked frame"),
+    "musical": ("Constant-Q spectrum · squared error", "amplitude², mean over bins"),
+    "feature_penalty": ("Feature penalty · convolutions' output", "mean square"),
+}
+
+
+def loss_by_term(trainings: list[Training]) -> Figure:
+    """Return training and validation loss by term, with the unigram reference, and the gain per codebook."""
+    figure = new_figure(6.6)
+    grid = figure.subplots(2, 2)
+    runs = [training.run for training in trainings]
+    panels = [grid[0, 0], grid[1, 0], grid[1, 1]]
+    for (term, (title, unit)), axes in zip(TERMS.items(), panels, strict=True):
+        for training in trainings:
+            _lines(axes, training, term, colour_of(training.run, runs))
+        axes.set_title(title)
+        axes.set_ylabel(unit)
+        axes.set_xlabel("optimiser step")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.margins(x=0.02)
+        _leave_out_the_start(axes, trainings, term)
+    _unigram(grid[0, 0], trainings)
+    _gain_per_codebook(grid[0, 1], trainings, runs)
+    handles = [
+        grid[1, 0].plot([], [], color=SOFT, linewidth=1.0, alpha=0.55, label="training")[0],
+        grid[1, 0].plot([], [], color=SOFT, linewidth=2.0, marker="o", markersize=4, label="validation")[0],
+    ]
+    if len(runs) > 1:
+        handles += [grid[1, 0].plot([], [], color=colour_of(run, runs), linewidth=4, label=run)[0] for run in runs]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+def _lines(axes: Axes, training: Training, term: str, colour: str) -> None:
+    if ("train", term) in training.curve:
+        axes.plot(*training.curve["train", term], color=colour, linewidth=1.0, alpha=0.55)
+    if ("valid", term) in training.curve:
+        steps, values = training.curve["valid", term]
+        dots = max(1, len(steps) // 12)
+        axes.plot(steps, values, color=colour, linewidth=2.0, marker="o", markersize=4, markevery=dots)
+
+
+def _leave_out_the_start(axes: Axes, trainings: list[Training], term: str) -> None:
+    """Fit the axis to what comes after the first 3 % of the steps: the very first fall would flatten the rest."""
+    late = []
+    for training in trainings:
+        for split in ("train", "valid"):
+            steps, values = training.curve.get((split, term), (np.zeros(0), np.zeros(0)))
+            late += values[steps > 0.03 * steps.max(initial=0)].tolist()
+    if late:
+        low, high = min(late), max(late)
+        margin = 0.06 * max(high - low, 1e-6)
+        axes.set_ylim(low - margin, high + margin)
+
+
+def _unigram(axes: Axes, trainings: list[Training]) -> None:
+    """Draw what guessing each code by its frequency costs."""
+    references = sorted({round(float(item.record.facts["unigram_cross_entropy"]), 3) for item in trainings})
+    for number, reference in enumerate(references):
+        axes.axhline(reference, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
+        if number == len(references) - 1:
+            axes.annotate(
+                f"guessing by frequency {reference:.1f}", (1.0, reference), xycoords=("axes fraction", "data"),
+                xytext=(-2, 4), textcoords="offset points", ha="right", va="bottom", fontsize=9, color=INK,
+            )  # fmt: skip
+    low, high = axes.get_ylim()
+    low, high = min(low, references[0] - 0.1 * (high - low)), max(high, references[-1])
+    axes.set_ylim(low, max(high, references[-1] + 0.1 * (high - low)))
+
+
+def codebook_gain(training: Training) -> np.ndarray:
+    """Return, per codebook, by how many nats the last validation lies below guessing by frequency (codebooks,)."""
+    reference = training.record.facts["unigram_cross_entropy_per_codebook"]
+    last = [training.curve["valid", f"acoustic_{index}"][1][-1] for index in range(len(reference))]
+    return np.array(reference) - np.array(last)
+
+
+def _gain_per_codebook(axes: Axes, trainings: list[Training], runs: list[str]) -> None:
+    width = 0.72 / len(trainings)
+    for number, training in enumerate(trainings):
+        gain = codebook_gain(training)
+        place = np.arange(1, len(gain) + 1) + (number - (len(trainings) - 1) / 2) * width
+        axes.bar(place, gain, width=width * 0.92, color=colour_of(training.run, runs), linewidth=0)
+        axes.set_xticks(np.arange(1, len(gain) + 1))
+    axes.axhline(0, color=INK, linewidth=0.9)
+    axes.grid(axis="x", visible=False)
+    axes.set_title("Learned per codebook")
+    axes.set_xlabel("codebook, coarse to fine")
+    axes.set_ylabel("nats below guessing, validation")
+
+
+def cqt_example(training: Training, example_seconds: float) -> Figure:
+    """Return the true above the predicted CQT of one validation crop, with the masked frames between them."""
+    frames = min(len(training.example["mask"]), round(example_seconds * FRAME_RATE))
+    mask = training.example["mask"][:frames].astype(bool)
+    true = np.maximum(training.example["true_cqt"][:frames].T.astype(np.float64), 0.0)
+    predicted = np.maximum(training.example["predicted_cqt"][:frames].T.astype(np.float64), 0.0)
+    loudest = max(float(true.max()), 1e-9)
+    figure = new_figure(6.4)
+    upper, strip, lower = figure.subplots(3, 1, sharex=True, height_ratios=[12, 1, 12])
+    seconds = frames / FRAME_RATE
+    for axes, values, title in ((upper, true, "True"), (lower, predicted, "Predicted")):
+        decibels = 20 * np.log10(np.maximum(values / loudest, 10 ** (-SHOWN_DECIBELS / 20)))
+        extent = (0.0, seconds, -0.5, len(values) - 0.5)
+        image = axes.imshow(
+            decibels, origin="lower", aspect="auto", extent=extent, cmap=SPECTRUM, vmin=-SHOWN_DECIBELS, vmax=0.0,
+            interpolation="nearest",
+        )  # fmt: skip
+        bare(axes)
+        _hertz(axes, len(values))
+        axes.set_title(f"{title} constant-Q spectrum")
+    span = (0.0, seconds, 0.0, 1.0)
+    strip.imshow(mask[None], aspect="auto", extent=span, cmap="Greys", vmin=0, vmax=1.6, interpolation="nearest")
+    bare(strip)
+    strip.set_yticks([0.5], ["masked"])
+    strip.annotate(
+        f"{100 * mask.mean():.0f} % of the frames were hidden from the student (dark)", (1.0, 1.0),
+        xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha="right", va="bottom",
+        fontsize=9, color=SOFT,
+    )  # fmt: skip
+    lower.set_xlabel("time, seconds")
+    lower.tick_params(axis="x", length=3)
+    bar = figure.colorbar(image, ax=[upper, strip, lower], pad=0.015, fraction=0.03, aspect=36)
+    bar.set_label("level, dB relative to the loudest", color=SOFT)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0)
+    return figure
+
+
+def _hertz(axes: Axes, bins: int) -> None:
+    """Label the logarithmic axis at the As, in hertz."""
+    pitches = [hertz for hertz in (55, 110, 220, 440, 880, 1760, 3520) if _bin(hertz) < bins]
+    axes.yaxis.set_major_locator(FixedLocator([_bin(hertz) for hertz in pitches]))
+    axes.set_yticklabels([f"{hertz:,}" for hertz in pitches])
+    axes.set_ylabel("frequency, Hz")
+
+
+def _bin(hertz: float) -> float:
+    return BINS_PER_OCTAVE * float(np.log2(hertz / MIN_HERTZ))

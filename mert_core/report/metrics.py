@@ -1,0 +1,41 @@
+"""``metrics.json``: the figures that `dvc metrics` compares between revisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mert_core.report.collect import Material, Training
+from mert_core.report.figures_targets import entropy_bits, used_share
+from mert_core.report.judge import verdicts
+
+
+def metrics_of(material: Material) -> dict[str, Any]:
+    """Return ``probe`` by run, task and metric, ``pretrain`` by run and term, and figures of corpus and targets."""
+    probe = {
+        item.run: {
+            task: {score["metric"]: {name: score[name] for name in ("value", "low", "high")}}
+            for task, score in sorted(item.tasks.items())
+        }
+        for item in material.scores
+    }
+    beaten: dict[str, dict[str, int]] = {}
+    for verdict in verdicts(material):
+        beaten.setdefault(verdict.run, {})[verdict.floor] = len(verdict.above)
+    return {
+        "probe": probe,
+        "pretrain": {training.run: _final(training) for training in material.trainings},
+        "beats": beaten,
+        "targets": {
+            "min_entropy_bits": float(entropy_bits(material.usage).min()),
+            "min_usage": float(used_share(material.usage).min()),
+        },
+        "corpus": {name: material.corpus.facts[name] for name in ("tracks", "seconds") if name in material.corpus.facts}
+        | {"quarantined": len(material.quarantine)},
+    }
+
+
+def _final(training: Training) -> dict[str, float]:
+    """Return each term's last validation value, and what guessing by frequency would cost."""
+    final = {term: float(values[-1]) for (split, term), (_, values) in training.curve.items() if split == "valid"}
+    final["unigram_cross_entropy"] = float(training.record.facts["unigram_cross_entropy"])
+    return dict(sorted(final.items()))

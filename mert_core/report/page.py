@@ -1,0 +1,164 @@
+"""``report.html``: one file with everything in it, for a browser without a network or a phone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from mert_core.catalog.build import score_id
+from mert_core.probe import FLOORS
+from mert_core.report.collect import Material, Scores
+from mert_core.report.figures import Picture
+from mert_core.report.html_parts import STYLE, figure, number, section, table, text
+from mert_core.report.judge import beats, unlike, verdicts
+from mert_core.report.style import plain
+
+MOST_QUARANTINED_SHOWN = 20
+
+
+def render(material: Material, pictures: list[Picture]) -> str:
+    """Return the whole page. It holds no date, host or path of this machine, so equal inputs give equal bytes."""
+    by_name = {picture.path.stem: picture for picture in pictures}
+    early = [figure(by_name[name]) for name in ("scores", "layers") if name in by_name]
+    late = [figure(picture) for name, picture in by_name.items() if name not in {"scores", "layers"}]
+    body = "".join(
+        [
+            _head(material), _summary(material), *early, _training(material), *late,
+            _gate(material), _corpus(material), _quarantine(material), _lineage(material),
+        ]
+    )  # fmt: skip
+    title = f"MERT report · {', '.join(training.run for training in material.trainings)}"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )
+
+
+def _head(material: Material) -> str:
+    facts = material.corpus.facts
+    hours = f"{facts['seconds'] / 3600:.2f} hours of music" if "seconds" in facts else "music"
+    runs = ", ".join(training.run for training in material.trainings)
+    items = [f"<li><strong>{text(item.run)}</strong> {text(item.sentence)}</li>" for item in verdicts(material)]
+    warning = ""
+    if others := unlike(material.scores):
+        warning = (
+            f'<p class="warning">Not comparable: {text(", ".join(others))} were probed by another protocol or on '
+            "another probe set. Run <code>dvc repro</code>.</p>"
+        )
+    return (
+        f"<header><h1>What the model has learned</h1><p class='lead'>Run {text(runs)}, pre-trained on {hours}; frozen, "
+        "then probed beside two floors, interval against interval: a floor is beaten on a task when the run’s whole "
+        "95 % interval lies above the floor’s.</p>"
+        f'<ul class="verdicts">{"".join(items)}</ul>{warning}</header>'
+    )
+
+
+def _summary(material: Material) -> str:
+    header = ["task", "metric", "test items", *(plain(item.run) for item in material.scores)]
+    rows = []
+    for task in material.tasks:
+        first = material.scores[0].tasks[task]
+        best = max(item.tasks[task]["value"] for item in material.scores)
+        cells = [_score_cell(item, task, best, material.scores) for item in material.scores]
+        rows.append([text(task), text(plain(first["metric"])), number(first["items"]), *cells])
+    note = "Score with its 95 % bootstrap interval. ▲ interval above that of both floors; bold: the highest score."
+    return section("Scores", table(header, rows, note, numeric=range(2, len(header))))
+
+
+def _score_cell(item: Scores, task: str, best: float, everyone: list[Scores]) -> str:
+    score = item.tasks[task]
+    floors = [other.tasks[task] for other in everyone if other.is_floor]
+    mark = ""
+    if not item.is_floor and all(beats(score, floor) for floor in floors):
+        mark = ' <span class="mark" title="interval above both floors">▲</span>'
+    value = f'<span class="best">{score["value"]:.3f}</span>' if score["value"] == best else f"{score['value']:.3f}"
+    return f'{value}{mark}<span class="interval">{score["low"]:.3f} – {score["high"]:.3f}</span>'
+
+
+def _training(material: Material) -> str:
+    names = {
+        "parameters": "encoder parameters", "steps": "optimiser steps", "audio_hours_seen": "hours of audio seen",
+        "epochs": "passes over the music", "codebooks": "codebooks", "entries": "entries per codebook",
+    }  # fmt: skip
+    header = ["", *(training.run for training in material.trainings)]
+    rows = [
+        [text(label), *(number(training.record.facts.get(name, "–")) for training in material.trainings)]
+        for name, label in names.items()
+    ]
+    finals = {"acoustic": "cross-entropy, nats", "musical": "CQT error", "accuracy": "share of codes guessed right"}
+    for term, label in finals.items():
+        curves = [training.curve.get(("valid", term)) for training in material.trainings]
+        last = [number(float(curve[1][-1])) if curve else "–" for curve in curves]
+        rows.append([f"final validation: {text(label)}", *last])
+    reference = [number(float(training.record.facts["unigram_cross_entropy"])) for training in material.trainings]
+    rows.append(["cross-entropy of guessing by frequency, nats", *reference])
+    return section("Pre-training", table(header, rows, numeric=range(1, len(header))))
+
+
+def _gate(material: Material) -> str:
+    if not material.gate:
+        return ""
+    header = list(material.gate[0])
+    rows = [[number(row.get(name, "")) for name in header] for row in material.gate]
+    numeric = [index for index, name in enumerate(header) if isinstance(material.gate[0][name], int | float)]
+    note = "Checks made on the targets before any training; one that fails stops the line."
+    return section("Label gate", table([plain(name) for name in header], rows, note, numeric))
+
+
+def _corpus(material: Material) -> str:
+    facts = material.corpus.facts
+    splits: Mapping[str, Mapping[str, Any]] = facts.get("splits", {})
+    parts = [*splits.items(), ("all", facts)]
+    rows = [
+        [
+            text(name), number(part.get("tracks", "–")),
+            f"{part['seconds'] / 3600:.2f}" if "seconds" in part else "–",
+            number(part.get("pieces", "–")), number(part.get("artists", "–")),
+        ]
+        for name, part in parts
+    ]  # fmt: skip
+    content = [table(["split", "tracks", "hours", "pieces", "artists"], rows, numeric=range(1, 5))]
+    if rates := facts.get("source_rates"):
+        listed = ", ".join(f"{int(rate):,} Hz ({count:,})" for rate, count in rates.items())
+        content.append(f"<p class='caption'>Sample rates of the sources: {text(listed)}.</p>")
+    if licences := facts.get("licences"):
+        content.append(f"<p class='caption'>Licence: {text(', '.join(licences))}.</p>")
+    return section("Corpus", *content)
+
+
+def _quarantine(material: Material) -> str:
+    left_out = material.quarantine
+    if not left_out:
+        return section("Left out", "<p>Nothing: every file could be used.</p>")
+    counts = Counter(row["reason"] for row in left_out).most_common()
+    counted = [[text(plain(reason)), number(count)] for reason, count in counts]
+    summary = table(["reason", "files"], counted, numeric=[1])
+    shown = left_out[:MOST_QUARANTINED_SHOWN]
+    rows = [[text(row["path"]), text(plain(row["reason"])), text(row["detail"])] for row in shown]
+    more = len(left_out) - len(shown)
+    note = f"{more:,} more in quarantine.parquet." if more else ""
+    files = f"<details><summary>Which files</summary>{table(['file', 'reason', 'detail'], rows, note)}</details>"
+    return section("Left out", summary, files)
+
+
+def _lineage(material: Material) -> str:
+    targets = material.targets
+    rows = [["corpus", "", material.corpus.id]]
+    if teacher := targets.inputs.get("teacher"):
+        rows.append(["teacher", "", teacher])
+    rows.append(["targets", "", targets.id])
+    rows += [["checkpoint", training.run, training.record.id] for training in material.trainings]
+    probe_sets = {item.record.inputs["probe_set"] for item in material.scores if "probe_set" in item.record.inputs}
+    rows += [["probe set", "", identity] for identity in sorted(probe_sets)]
+    rows += [["floor" if item.run in FLOORS else "scores", item.run, item.record.id] for item in material.scores]
+    rows += [
+        ["score", f"{item.run}/{task}", score_id(item.record.id, task)]
+        for item in material.scores
+        if not item.is_floor
+        for task in material.tasks
+    ]
+    cells = [[text(kind), text(name), f"<code>{identity}</code>"] for kind, name, identity in rows]
+    note = "SHA-256 of each stage’s record. `mert lineage` with the beginning of one, or RUN/TASK, prints its origin."
+    return section("Lineage", table(["what", "of", "id"], cells, note))

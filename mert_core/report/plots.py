@@ -1,0 +1,71 @@
+"""CSV files for `dvc plots`: the same figures, comparable between revisions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mert_core.files import atomic_path
+from mert_core.report.collect import Material, Training
+from mert_core.report.figures_targets import entropy_bits, used_share
+
+TERMS = ("loss", "acoustic", "musical", "feature_penalty", "accuracy")
+SCORE_COLUMNS = ("metric", "value", "low", "high")
+
+
+def write_plots(material: Material, folder: Path) -> None:
+    """Write ``<run>/{train,valid}.csv`` (step and terms), ``scores.csv``, ``layers.csv`` and ``usage.csv``."""
+    for training in material.trainings:
+        for split in ("train", "valid"):
+            write_csv(folder / training.run / f"{split}.csv", _curve(training, split))
+    write_csv(folder / "scores.csv", _scores(material))
+    write_csv(folder / "layers.csv", _layers(material))
+    write_csv(folder / "usage.csv", _usage(material))
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of equal keys with a header; figures in Python's shortest exact form."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _curve(training: Training, split: str) -> list[dict[str, Any]]:
+    columns: dict[str, dict[int, float]] = {}
+    for term in TERMS:
+        if (split, term) in training.curve:
+            steps, values = training.curve[split, term]
+            columns[term] = dict(zip(steps.tolist(), values.tolist(), strict=True))
+    if split == "valid" and "acoustic" in columns:
+        columns["unigram"] = dict.fromkeys(columns["acoustic"], training.record.facts["unigram_cross_entropy"])
+    steps_seen = sorted(set().union(*columns.values())) if columns else []
+    return [{"step": step} | {term: points.get(step, "") for term, points in columns.items()} for step in steps_seen]
+
+
+def _scores(material: Material) -> list[dict[str, Any]]:
+    return [
+        {"task": task, "encoder": item.run} | {name: item.tasks[task][name] for name in SCORE_COLUMNS}
+        for task in material.tasks
+        for item in material.scores
+    ]
+
+
+def _layers(material: Material) -> list[dict[str, Any]]:
+    return [
+        {"encoder": item.run, "task": task, "layer": layer, "validation": value}
+        for item in material.scores
+        for task in material.tasks
+        for layer, value in item.layers[task]
+    ]
+
+
+def _usage(material: Material) -> list[dict[str, Any]]:
+    return [
+        {"codebook": index + 1, "entropy_bits": float(bits), "used": float(share), "top_share": float(top)}
+        for index, (bits, share, top) in enumerate(
+            zip(entropy_bits(material.usage), used_share(material.usage), material.usage.max(axis=1), strict=True)
+        )
+    ]

@@ -1,0 +1,205 @@
+"""The search: Ray Tune with ASHA over the acoustic and the musical loss weight."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mert_core.errors import MertError
+from mert_core.files import write_json
+from mert_core.records import read_record
+from mert_core.sweep.trial import SCORE, STEP, Task, run_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mert_core.config import Config
+    from mert_core.paths import Layout
+    from mert_core.tracking.protocol import Tracker
+
+RESULT_NAME = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one pair of weights: its last step and score, or its error."""
+
+    id: str
+    acoustic: float
+    musical: float
+    step: int
+    score: float | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished search."""
+
+    id: str
+    run: str
+    task: str
+    max_steps: int
+    winner: Trial
+    trials: list[Trial]
+
+
+def sweeps_folder(layout: Layout) -> Path:
+    """Return the folder of all sweeps of this checkout; local state, since their outcome depends on timing."""
+    return layout.state / "sweeps"
+
+
+def search(config: Config, layout: Layout) -> str:
+    """Search the loss weights under an MLflow run of its own and return the outcome as a table; see `run`."""
+    from mert_core.tracking import open_run
+
+    with open_run(config, layout, stage="sweep") as tracker:
+        return describe(run(config, layout, tracker))
+
+
+def run(config: Config, layout: Layout, tracker: Tracker) -> Sweep:
+    """Search the weights of ``sweep.run`` and keep the outcome under the state folder's ``sweeps``.
+
+    The first trial has the run's present weights; the others are drawn log-uniformly from ``sweep.weight_range``. The
+    winner has the best score among the trials that went furthest: scores of different steps do not compare.
+
+    Args:
+        config: all parameters.
+        layout: folders of an absolute working directory with corpus, targets and probe set.
+        tracker: the parent run.
+
+    Raises:
+        MertError: an input is missing, or no trial gave a score.
+    """
+    for folder in (layout.corpus, layout.targets, layout.probe_set):
+        read_record(folder)  # says which stage has not run
+    sweep_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    from mert_core.sweep.children import TrialRuns, key_params
+
+    tracker.tags({"sweep.id": sweep_id})
+    tracker.params(key_params(config))
+    children = TrialRuns(config, layout, tracker, sweep_id)
+    try:
+        with _ray(config):
+            results = _tuner(config, layout, sweep_id, children).fit()
+            trials = [_trial(result) for result in results]
+    finally:
+        children.close()
+    return _conclude(config, layout, tracker, sweep_id, trials)
+
+
+def _tuner(config: Config, layout: Layout, sweep_id: str, children: Any) -> Any:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    sweep = config.sweep
+    low, high = sweep.weight_range
+    present = config.run(sweep.run).weights
+    task = Task(config.model_dump(mode="json"), str(layout.root), str(layout.state))
+    trainable = tune.with_resources(tune.with_parameters(run_trial, task=task), _resources(config))
+    return tune.Tuner(
+        trainable,
+        param_space={"acoustic": tune.loguniform(low, high), "musical": tune.loguniform(low, high)},
+        tune_config=tune.TuneConfig(
+            num_samples=sweep.trials,
+            max_concurrent_trials=sweep.concurrent,
+            search_alg=BasicVariantGenerator(
+                points_to_evaluate=[{"acoustic": present.acoustic, "musical": present.musical}],
+                random_state=config.seed,
+                max_concurrent=sweep.concurrent,
+            ),
+            scheduler=ASHAScheduler(
+                time_attr=STEP,
+                metric=SCORE,
+                mode="max",
+                max_t=sweep.max_steps,
+                grace_period=min(sweep.grace_steps, sweep.max_steps),
+                reduction_factor=sweep.reduction,
+            ),
+            trial_dirname_creator=lambda trial: str(trial.trial_id),  # the default is longer than some paths allow
+        ),
+        # A name of its own for each sweep: Tune silently resumes one that exists.
+        run_config=tune.RunConfig(
+            name="ray", storage_path=str(sweeps_folder(layout) / sweep_id), callbacks=[children], verbose=1
+        ),
+    )
+
+
+def _resources(config: Config) -> dict[str, float]:
+    import ray
+
+    wanted: dict[str, float] = {"cpu": config.threads}
+    accelerators = ray.cluster_resources().get("GPU", 0)
+    if accelerators and config.run(config.sweep.run).device != "cpu":
+        wanted["gpu"] = min(1.0, accelerators / config.sweep.concurrent)
+    return wanted
+
+
+@contextmanager
+def _ray(config: Config) -> Iterator[None]:
+    """Use the cluster that ``RAY_ADDRESS`` names, or start one in this machine for as long as the block lasts."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours and os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+    elif ours:
+        processors = max(os.cpu_count() or 1, config.threads)
+        ray.init(num_cpus=processors, include_dashboard=False, object_store_memory=150 * 2**20, log_to_driver=False)
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _trial(result: Any) -> Trial:
+    metrics, weights = result.metrics or {}, result.config or {}
+    score = metrics.get(SCORE)
+    usable = score is not None and math.isfinite(score)
+    lines = str(result.error).strip().splitlines() if result.error else []
+    return Trial(
+        id=Path(result.path).name,
+        acoustic=float(weights.get("acoustic", math.nan)),
+        musical=float(weights.get("musical", math.nan)),
+        step=int(metrics.get(STEP, 0)),
+        score=float(score) if usable else None,
+        error=lines[-1] if lines else None,
+    )
+
+
+def _conclude(config: Config, layout: Layout, tracker: Tracker, sweep_id: str, trials: list[Trial]) -> Sweep:
+    usable = [trial for trial in trials if trial.score is not None and trial.error is None]
+    if not usable:
+        errors = "\n".join(f"  {trial.id}: {trial.error or 'no score'}" for trial in trials)
+        raise MertError(f"no trial of sweep {sweep_id} gave a score:\n{errors}\nDoes `mert pretrain` work by itself?")
+    winner = max(usable, key=_standing)
+    sweep = Sweep(sweep_id, config.sweep.run, config.sweep.task, config.sweep.max_steps, winner, trials)
+    write_json(sweeps_folder(layout) / sweep_id / RESULT_NAME, asdict(sweep))
+    tracker.metrics({"best/score": winner.score or 0.0, "trials/failed": len(trials) - len(usable)}, winner.step)
+    tracker.params({"best.acoustic": winner.acoustic, "best.musical": winner.musical, "best.trial": winner.id})
+    tracker.table("trials", [asdict(trial) for trial in trials])
+    return sweep
+
+
+def describe(sweep: Sweep) -> str:
+    """Return the outcome as a table, best first, and how to take the winner over."""
+    lines = [f"sweep {sweep.id}: {sweep.task} on validation, run {sweep.run}", "  acoustic   musical   step   score"]
+    for trial in sorted(sweep.trials, key=_standing, reverse=True):
+        score = f"{trial.score:.4f}" if trial.score is not None else "–"
+        mark = "  ← winner" if trial == sweep.winner else f"  failed: {trial.error}" if trial.error else ""
+        lines.append(f"  {trial.acoustic:8.4g}  {trial.musical:8.4g}  {trial.step:5d}  {score:>6}{mark}")
+    return "\n".join([*lines, f"Take the winner over: mert sweep --apply {sweep.id}"])
+
+
+def _standing(trial: Trial) -> tuple[bool, int, float]:
+    return trial.error is None, trial.step, trial.score if trial.score is not None else -math.inf

@@ -1,0 +1,204 @@
+"""Training of the acoustic teacher: crops in, a fitted RVQ-VAE out. Resumable, and deterministic on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from mert_core.audio.frames import SAMPLE_RATE, seconds_to_samples, whole_hops
+from mert_core.errors import MertError
+from mert_core.files import atomic_path
+from mert_core.teachers.losses import LogMelDistance
+from mert_core.teachers.rvqvae import Architecture, RvqVae
+
+if TYPE_CHECKING:
+    from mert_core.config import Acoustic
+
+_LOG_EVERY = 10
+_SAVE_EVERY = 100
+_VALIDATION_CLIPS = 32
+_CLIP_NORM = 1.0
+# The first share of the steps trains encoder and decoder alone. Quantised from the start, the latents of a fast
+# learning encoder fall onto a few entries before the running means can follow (measured: 2 % of the entries in use
+# after 60 steps).
+_PLAIN_SHARE = 0.25
+_START_BATCHES = 8
+_FULL_SCALE = 32768.0
+
+Report = Callable[[Mapping[str, float], int | None], None]
+
+
+class Music(Protocol):
+    """What training needs of a corpus; ``mert_core.corpus.Corpus`` is one."""
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Length of every track in samples (tracks,)."""
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Return the rows of a split."""
+
+    def crops(self, rows: NDArray[np.int64], offset_samples: NDArray[np.int64], length: int) -> NDArray[np.int16]:
+        """Return equally long crops, int16 (batch, length)."""
+
+
+class CropSampler:
+    """Draws crops uniformly over the music of one split; a batch is a pure function of (seed, step)."""
+
+    def __init__(self, music: Music, split: str, crop_seconds: float, seed: int) -> None:
+        self._music, self._seed = music, seed
+        self.length = whole_hops(seconds_to_samples(crop_seconds))
+        rows = music.rows(split)
+        self._rows = rows[music.samples[rows] >= self.length]
+        if not len(self._rows) or not self.length:
+            raise MertError(
+                f"no track of the {split} split ({len(rows)} tracks) holds a crop of teachers.acoustic.crop_seconds = "
+                f"{crop_seconds:g} s; lower it (at least 0.1 s), or add longer music to the corpus"
+            )
+        self._ends = np.cumsum(music.samples[self._rows] - self.length + 1)
+
+    def batch(self, step: int, clips: int) -> Tensor:
+        """Return float32 crops (clips, samples)."""
+        generator = np.random.default_rng([self._seed, step])
+        places = generator.integers(self._ends[-1], size=clips)
+        index = np.searchsorted(self._ends, places, side="right")
+        rows = self._rows[index]
+        offsets = self._ends[index] - 1 - places
+        crops = self._music.crops(rows, offsets, self.length)
+        return torch.from_numpy(crops.astype(np.float32) / _FULL_SCALE)
+
+
+def train(
+    params: Acoustic, music: Music, seed: int, state_folder: Path | None, report: Report
+) -> tuple[RvqVae, dict[str, float]]:
+    """Fit an RVQ-VAE on the training split.
+
+    Adam on waveform L1, log-mel distance at three scales and the commitment loss; the codebooks follow the latents by
+    exponential moving average. A first quarter of the steps does not quantise; then k-means over several batches'
+    latents starts the codebooks. The learning rate falls linearly to a tenth over the last half.
+
+    Args:
+        params: the section ``teachers.acoustic``.
+        music: the corpus.
+        seed: decides the initial weights, the crops and which vectors revive dead entries.
+        state_folder: where to keep and look for the state of an unfinished run; None keeps none. The caller
+            keys it by everything that the result depends on, and removes it after success.
+        report: called with figures by name and the step.
+
+    Returns:
+        The model in evaluation mode, and its figures on the validation split.
+
+    Raises:
+        MertError: no track is as long as a crop; or the loss is not finite.
+    """
+    crops = CropSampler(music, "train", params.crop_seconds, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = RvqVae(Architecture(params.codebooks, params.entries, params.filters, params.dimension))
+        distance = LogMelDistance()
+        networks = [*model.encoder.parameters(), *model.decoder.parameters()]
+        optimiser = torch.optim.Adam(networks, lr=params.learning_rate, betas=(0.8, 0.99))
+        plain_steps = round(_PLAIN_SHARE * params.steps)
+        first = _restore(state_folder, model, optimiser)
+        bar = tqdm(range(first, params.steps), desc="acoustic teacher", unit="step", initial=first, total=params.steps)
+        for step in bar:
+            # Torch's global RNG draws the vectors of k-means and of revivals: seeded per step, it needs no state.
+            torch.manual_seed(seed + 1 + step)
+            for group in optimiser.param_groups:
+                group["lr"] = params.learning_rate * _decay(step / params.steps)
+            quantised = step >= plain_steps
+            if step == plain_steps:
+                _start_codebooks(model, crops, params)
+            terms = _step(model, distance, optimiser, networks, crops.batch(step, params.batch_clips), params, quantised)
+            if not np.isfinite(terms["loss"]):
+                raise MertError(
+                    f"the acoustic teacher's loss is {terms['loss']} at step {step}; lower teachers.acoustic.learning_rate "
+                    f"(now {params.learning_rate:g})"
+                )
+            if step % _LOG_EVERY == 0 or step == params.steps - 1:
+                bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
+                report({f"train/{name}": value for name, value in terms.items()}, step)
+            if state_folder and (step + 1) % _SAVE_EVERY == 0 and step + 1 < params.steps:
+                _keep(state_folder, model, optimiser, step + 1)
+        model.eval()
+        figures = validate(model, distance, music, params, seed)
+    report({f"valid/{name}": value for name, value in figures.items()}, params.steps)
+    return model, figures
+
+
+def _decay(progress: float) -> float:
+    return 1.0 - 0.9 * max(0.0, 2.0 * progress - 1.0)
+
+
+@torch.no_grad()
+def _start_codebooks(model: RvqVae, crops: CropSampler, params: Acoustic) -> None:
+    batches = range(params.steps + 1, params.steps + 1 + _START_BATCHES)  # none that a training step sees
+    latents = [model.encoder(crops.batch(step, params.batch_clips).unsqueeze(1)) for step in batches]
+    model.start_codebooks(torch.cat(latents))
+
+
+def _step(
+    model: RvqVae,
+    distance: LogMelDistance,
+    optimiser: torch.optim.Adam,
+    networks: list[Tensor],
+    waveform: Tensor,
+    params: Acoustic,
+    quantised: bool,
+) -> dict[str, float]:
+    if quantised:
+        decoded, _, commitment = model(waveform)
+    else:
+        decoded, commitment = model.autoencode(waveform), waveform.new_zeros(())
+    weights = params.weights
+    terms = {"waveform": (decoded - waveform).abs().mean(), "mel": distance(decoded, waveform), "commitment": commitment}
+    loss = weights.waveform * terms["waveform"] + weights.mel * terms["mel"] + weights.commitment * terms["commitment"]
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(networks, _CLIP_NORM)
+    optimiser.step()
+    return {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
+
+
+@torch.no_grad()
+def validate(model: RvqVae, distance: LogMelDistance, music: Music, params: Acoustic, seed: int) -> dict[str, float]:
+    """Return reconstruction figures on a fixed draw of clips (validation split; training split if that is empty).
+
+    ``mel_nepers``: log-mel distance; ``waveform``: mean absolute error; ``usage_least``, ``usage_mean``: share of
+    entries in use, least and mean over the codebooks.
+    """
+    try:
+        crops = CropSampler(music, "valid", params.crop_seconds, seed)
+    except MertError:
+        crops = CropSampler(music, "train", params.crop_seconds, seed)
+    waveform = crops.batch(params.steps, _VALIDATION_CLIPS)
+    decoded, codes, _ = model(waveform)
+    usage = [len(codes[..., book].unique()) / params.entries for book in range(params.codebooks)]
+    return {
+        "mel_nepers": distance(decoded, waveform).item(),
+        "waveform": (decoded - waveform).abs().mean().item(),
+        "usage_least": min(usage),
+        "usage_mean": float(np.mean(usage)),
+        "clip_seconds": crops.length / SAMPLE_RATE,
+    }
+
+
+def _keep(folder: Path, model: RvqVae, optimiser: torch.optim.Adam, step: int) -> None:
+    with atomic_path(folder / "state.pt") as path:
+        torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, path)
+
+
+def _restore(folder: Path | None, model: RvqVae, optimiser: torch.optim.Adam) -> int:
+    if folder is None or not (folder / "state.pt").exists():
+        return 0
+    state = torch.load(folder / "state.pt", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])

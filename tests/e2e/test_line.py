@@ -1,0 +1,139 @@
+"""The whole line, tiny: reproducible, idempotent, clean, and the same for a user's own folder of music."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from tests.e2e.tiny import clone, commit, run, set_parameters
+
+pytestmark = pytest.mark.e2e
+TASKS = {"key", "pitch", "family", "composer"}
+RUNS = {"tiny", "random-weights", "mel-statistics"}
+
+
+@pytest.fixture(scope="module")
+def line(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which `dvc repro` has run once and whose result is committed."""
+    folder = clone(repository, tmp_path_factory.mktemp("line"))
+    run(folder, "dvc", "repro")
+    commit(folder, "the line has run")
+    return folder
+
+
+def test_every_stage_left_what_it_promises(line: Path) -> None:
+    metrics = json.loads((line / "metrics.json").read_text())
+    assert set(metrics["probe"]) == RUNS
+    for run_scores in metrics["probe"].values():
+        assert set(run_scores) == TASKS
+        for task in run_scores.values():
+            for score in task.values():
+                assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+    curve = pq.read_table(line / "data/pretrain/tiny/curve.parquet").to_pandas()
+    assert np.isfinite(curve["value"]).all()
+    assert curve["step"].max() == 12
+    assert len(list((line / "report/figures").glob("*.png"))) >= 5
+
+
+def test_the_report_stands_alone(line: Path) -> None:
+    page = (line / "report/report.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in page
+    assert 'src="http' not in page and 'href="http' not in page
+    assert str(line) not in page
+
+
+def test_a_second_run_does_nothing_and_everything_is_clean(line: Path) -> None:
+    cache = line / "mert_core" / "audio" / "__pycache__"
+    cache.mkdir(exist_ok=True)
+    (cache / "frames.cpython-311.pyc").write_bytes(b"bytecode")
+    assert "Data and pipelines are up to date" in run(line, "dvc", "repro")
+    assert "up to date" in run(line, "dvc", "status")
+    assert run(line, "git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("stage", ["corpus", "teachers", "targets", "pretrain@tiny", "probe@tiny", "report"])
+def test_forcing_a_stage_leaves_the_lock_as_it_was(line: Path, stage: str) -> None:
+    before = (line / "dvc.lock").read_text()
+    run(line, "dvc", "repro", "--force", "--single-item", stage)
+    assert (line / "dvc.lock").read_text() == before
+    assert run(line, "git", "status", "--porcelain") == ""
+
+
+def test_lineage_leads_from_a_score_to_the_corpus(line: Path) -> None:
+    text = run(line, "mert", "lineage", "tiny/key")
+    for folder in ("data/pretrain/tiny", "data/targets", "data/teachers", "data/corpus"):
+        identity = json.loads((line / folder / "record.json").read_text())["id"]
+        assert identity[:12] in text, folder
+    assert "zzzz" in run(line, "mert", "lineage", "zzzz", status=2)
+
+
+def test_mlflow_has_one_run_per_stage_and_probe(line: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{line}/.mert/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("mert")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    names = [found.info.run_name for found in runs]
+    for expected in ("corpus", "teachers", "targets", "pretrain/tiny", "probe/tiny", "probe/random-weights", "report"):
+        assert expected in names
+    assert {found.info.status for found in runs} == {"FINISHED"}
+    training = next(found for found in runs if found.info.run_name == "pretrain/tiny")
+    assert training.data.tags["DVC_STAGE"] == "pretrain@tiny"
+
+
+def _music(path: Path, rate: int, channels: int, seconds: float, pitch: float) -> None:
+    time = np.arange(int(rate * seconds)) / rate
+    tone = sum(np.sin(2 * math.pi * pitch * k * time * (1 + 0.2 * np.floor(time * 2) % 3)) / k for k in (1, 2, 3)) * 0.2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.repeat(tone[:, None], channels, axis=1).astype(np.float32), rate)
+
+
+@pytest.fixture(scope="module")
+def music_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("music")
+    kinds = [("wav", 44100, 2), ("flac", 48000, 1), ("ogg", 22050, 2), ("mp3", 44100, 2), ("flac", 96000, 6), ("wav", 8000, 1)]
+    for number in range(12):
+        ending, rate, channels = kinds[number % len(kinds)]
+        _music(folder / f"artist {number % 4}" / f"song {number}.{ending}", rate, channels, 6 + number % 3, 110 * 2 ** (number / 12))
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "text.wav").write_text("not audio at all")
+    whole = (folder / "artist 0" / "song 0.wav").read_bytes()
+    (folder / "truncated.wav").write_bytes(whole[: len(whole) // 2])
+    soundfile.write(folder / "silent.wav", np.zeros(24000 * 5), 24000)
+    soundfile.write(folder / "nan.wav", np.full(24000 * 5, np.nan, dtype=np.float32), 24000, subtype="FLOAT")
+    _music(folder / "short.wav", 24000, 1, 1.0, 220)
+    return folder
+
+
+def test_a_folder_of_good_and_bad_files_runs_to_the_report(line: Path, music_folder: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(line, checkout, symlinks=True)
+    set_parameters(checkout, {"corpus.source": "folder", "corpus.folder": str(music_folder), "corpus.valid_fraction": 0.3})
+    output = run(checkout, "dvc", "repro")
+    assert "6" in output and "quarantine" in output
+    quarantined = {row["path"] for row in pq.read_table(checkout / "data/corpus/quarantine.parquet").to_pylist()}
+    assert quarantined == {"empty.wav", "text.wav", "truncated.wav", "silent.wav", "nan.wav", "short.wav"}
+    tracks = pq.read_table(checkout / "data/corpus/manifest.parquet").to_pandas()
+    assert len(tracks) == 12
+    assert set(tracks["source_rate"]) == {8000, 22050, 44100, 48000, 96000}
+    assert set(json.loads((checkout / "metrics.json").read_text())["probe"]) == RUNS
+
+
+def test_no_usable_file_at_all_leaves_everything_as_it_was(line: Path, tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.wav").write_text("no audio")
+    before = (line / "data/corpus/record.json").read_text()
+    output = run(
+        line, "mert", "corpus", "-S", "corpus.source=folder", "-S", f"corpus.folder={tmp_path / 'music'}", status=2
+    )  # fmt: skip
+    assert "a.wav" in output or "no usable" in output.lower()
+    assert "Traceback" not in output
+    assert (line / "data/corpus/record.json").read_text() == before

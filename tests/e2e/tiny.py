@@ -1,0 +1,93 @@
+"""A temporary checkout with parameters small enough to run the whole line in a minute or two."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+BIN = Path(sys.executable).parent
+
+SMALL = {
+    "corpus.scores.minutes": 3,
+    "corpus.scores.track_seconds": 8,
+    "probe_set.mixes": {"train": 40, "valid": 20, "test": 24},
+    "probe_set.notes": {"train": 60, "valid": 30, "test": 30},
+    "probe_set.mix_seconds": 3.0,
+    "pieces.per_composer": 4,
+    "pieces.train": 0.5,
+    "pieces.valid": 0.25,
+    "teachers.acoustic.steps": 12,
+    "teachers.acoustic.batch_clips": 4,
+    "targets.gate": {"min_usage": 0.01, "min_entropy_bits": 0.5, "max_top_share": 0.95, "max_drift_frames": 1},
+    "pretrain.max_steps": 12,
+    "pretrain.warmup_steps": 2,
+    "pretrain.schedule_steps": 12,
+    "pretrain.batch_clips": 4,
+    "pretrain.crop_seconds": 1.0,
+    "pretrain.mixture_seconds": [0.3, 0.5],
+    "pretrain.checkpoint_every": 5,
+    "pretrain.validate_every": 6,
+    "pretrain.validate_batches": 1,
+    "pretrain.log_every": 2,
+    "probe.rates": [1.0e-3],
+    "probe.max_epochs": 4,
+    "probe.bootstrap": 100,
+}
+
+
+def set_parameters(folder: Path, changes: dict[str, object]) -> None:
+    """Change parameters of a checkout by dotted name; a name that is not there fails the test."""
+    path = folder / "params.yaml"
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for part in parents:
+            node = node[part]
+        assert leaf in node, f"params.yaml has no {key}"
+        node[leaf] = value
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+
+
+def environment() -> dict[str, str]:
+    """A clean environment with our commands on the path and no server in sight."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MERT_", "PREFECT_", "DVC_"))}
+    return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1", "DO_NOT_TRACK": "1"}
+
+
+def run(folder: Path, *command: str, status: int | None = 0, timeout: float = 600) -> str:
+    """Run a command in a checkout and return what it printed; an unexpected exit status fails the test."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout
+    )
+    assert status is None or done.returncode == status, f"{' '.join(command)} → {done.returncode}\n{done.stdout[-6000:]}"
+    return done.stdout
+
+
+def clone(repository: Path, folder: Path) -> Path:
+    """Copy what git would carry (uncommitted edits too) into a new repository with one commit."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=repository, capture_output=True, check=True,
+    ).stdout.decode()  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (repository / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(repository / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)  # it belongs to the committed parameters
+    run(folder, "git", "init", "-q", "-b", "main")
+    set_parameters(folder, SMALL)
+    commit(folder, "clone")
+    return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit everything that git does not ignore."""
+    run(folder, "git", "add", "--all")
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    run(folder, "git", *who, "commit", "-q", "--allow-empty", "-m", message)

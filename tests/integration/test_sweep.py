@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.config import load_config
+from mert_core.corpus import Corpus
+from mert_core.corpus.manifest import write_manifest
+from mert_core.corpus.track import SourceTrack
+from mert_core.corpus.writer import CorpusWriter
+from mert_core.files import sha256_file, write_json
+from mert_core.paths import Layout
+from mert_core.records import write_record
+from mert_core.sweep.search import run
+from mert_core.sweep.winner import apply_winner, read_sweep
+from mert_core.targets.store import CHECKSUMS_NAME, CODE_TYPE, INDEX_NAME, INDEX_SCHEMA, SHARDS_NAME, shard_name
+from mert_core.tracking import open_run
+
+pytestmark = pytest.mark.integration
+
+CHANGES = {
+    "pretrain": {
+        "crop_seconds": 0.5,
+        "batch_clips": 2,
+        "mixture_seconds": [0.1, 0.3],
+        "validate_batches": 1,
+        "device": "cpu",
+    },
+    "sweep": {"trials": 2, "concurrent": 1, "max_steps": 2, "grace_steps": 1, "reduction": 2},
+    "probe": {"max_epochs": 2, "hidden": 8, "bootstrap": 100},
+}
+
+
+def write_music(folder: Path, seconds: float, splits: dict[str, int], labelled: bool) -> None:
+    """Write a corpus of random tones."""
+    generator = np.random.default_rng(3)
+    folder.mkdir(parents=True)
+    with CorpusWriter(folder, 64) as writer:
+        for split, count in splits.items():
+            for number in range(count):
+                frequency = 110 * 2 ** (generator.integers(0, 24) / 12)
+                time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+                wave = (
+                    0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * generator.standard_normal(len(time))
+                ).astype("f4")
+                labels = {"kind": "mix", "key": np.int16(number % 24), "composer": "a"} if labelled else None
+                name = f"{split}-{number}"
+                writer.add(SourceTrack(name, wave, SAMPLE_RATE, name, name, name, split, "CC0-1.0", labels))
+        manifest = writer.manifest()
+    write_manifest(folder, manifest)
+    pq.write_table(pa.table({"path": pa.array([], pa.string())}), folder / "quarantine.parquet")
+    write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+
+
+def write_targets(layout: Layout, codebooks: int = 2, entries: int = 16) -> None:
+    """Write random codes for the corpus."""
+    corpus = Corpus.open(layout.corpus)
+    frames = corpus.samples // HOP_SAMPLES
+    offsets = corpus.column("offset_samples") // HOP_SAMPLES
+    codes = np.random.default_rng(4).integers(0, entries, (int((offsets + frames).max()), codebooks)).astype(CODE_TYPE)
+    path = layout.targets / SHARDS_NAME / shard_name(0)
+    path.parent.mkdir(parents=True)
+    codes.tofile(path)
+    shard = {"name": path.name, "sha256": sha256_file(path), "frames": len(codes)}
+    write_json(layout.targets / CHECKSUMS_NAME, {"codebooks": codebooks, "entries": entries, "shards": [shard]})
+    columns = {
+        "track_id": corpus.tracks["track_id"].combine_chunks(), "shard": corpus.column("shard"),
+        "offset_frames": offsets, "frames": frames,
+    }  # fmt: skip
+    pq.write_table(pa.table(columns, schema=INDEX_SCHEMA), layout.targets / INDEX_NAME)
+    write_record(layout.targets, stage="targets", kind="targets", inputs={}, params={}, facts={})
+
+
+def test_two_trials_end_nested_and_the_winner_can_be_taken_over(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MERT_HOME", str(tmp_path / ".mert"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    params = tmp_path / "params.yaml"
+    tree = yaml.safe_load((repository / "params.yaml").read_text())
+    for section, changes in CHANGES.items():
+        tree[section] |= changes
+    tree |= {"threads": 1, "runs": {name: {"preset": f"mert-{name}"} for name in ("tiny", "95m", "330m")}}
+    params.write_text(yaml.safe_dump(tree))
+    config, layout = load_config(params), Layout.at(tmp_path)
+    write_music(layout.corpus, 2.0, {"train": 8, "valid": 2}, labelled=False)
+    write_targets(layout)
+    write_music(layout.probe_set, 1.0, {"train": 24, "valid": 12, "test": 2}, labelled=True)
+
+    with open_run(config, layout, stage="sweep") as tracker:
+        sweep = run(config, layout, tracker)
+        parent, uri = tracker.run_id, tracker.uri
+
+    assert len(sweep.trials) == 2
+    assert not [trial.error for trial in sweep.trials if trial.error]
+    assert max(trial.step for trial in sweep.trials) == 2
+    assert (sweep.trials[0].acoustic, sweep.trials[0].musical) == (1.0, 1.0)  # the present weights are tried first
+    assert read_sweep(layout, "latest") == sweep
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    runs = client.search_runs([experiment.experiment_id])
+    children = [item for item in runs if item.data.tags.get("mlflow.parentRunId") == parent]
+    assert len(children) == 2
+    assert {item.info.status for item in runs} == {"FINISHED"}
+    for item in runs:
+        assert item.data.tags["sweep.id"] == sweep.id
+        assert item.data.params["swept_run"] == "tiny"
+        assert item.data.params["preset"] == "mert-tiny"
+    by_trial = {item.data.tags["ray.trial_id"]: item for item in children}
+    for trial in sweep.trials:
+        assert float(by_trial[trial.id].data.params["weights.acoustic"]) == trial.acoustic
+        assert by_trial[trial.id].data.metrics["score"] == pytest.approx(trial.score)
+
+    strays = [path for path in tmp_path.rglob("mlflow.db") if path != layout.state / "mlflow" / "mlflow.db"]
+    assert not strays and not list(tmp_path.rglob("mlruns"))
+    assert {path.name for path in tmp_path.iterdir()} == {".mert", "data", "params.yaml"}
+    assert json.loads((layout.last_runs / "sweep.json").read_text())["mlflow_run_id"] == parent
+
+    apply_winner(layout, params, sweep.id)
+    assert load_config(params).run("tiny").weights.acoustic == pytest.approx(sweep.winner.acoustic, rel=1e-3)

@@ -1,0 +1,153 @@
+"""A small, plausible set of stage outputs in their true formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from mert_core.files import write_json
+from mert_core.paths import Layout
+from mert_core.records import Record, write_record
+
+CODEBOOKS, ENTRIES, LAYERS = 8, 256, 5
+TASKS = {"key": "weighted_score", "pitch": "accuracy", "family": "accuracy", "composer": "accuracy"}
+VALUES = {
+    "tiny": {"key": 0.52, "pitch": 0.81, "family": 0.66, "composer": 0.31},
+    "95m": {"key": 0.58, "pitch": 0.84, "family": 0.69, "composer": 0.33},
+    "random-weights": {"key": 0.21, "pitch": 0.62, "family": 0.58, "composer": 0.28},
+    "mel-statistics": {"key": 0.24, "pitch": 0.86, "family": 0.61, "composer": 0.29},
+}
+
+
+def write_corpus(layout: Layout, source: str = "scores", left_out: int = 3) -> Record:
+    layout.corpus.mkdir(parents=True)
+    reasons = ["truncated", "silent", "too_short"]
+    rows = [
+        {"path": f"broken/track {number}.wav", "reason": reasons[number % 3], "detail": "0.4 s; needs 3 s"}
+        for number in range(left_out)
+    ]
+    schema = pa.schema([("path", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), layout.corpus / "quarantine.parquet")
+    facts = {
+        "tracks": 225, "seconds": 4500.0, "pieces": 120, "artists": 9,
+        "splits": {
+            "train": {"tracks": 190, "seconds": 3800.0, "pieces": 100, "artists": 9},
+            "valid": {"tracks": 35, "seconds": 700.0, "pieces": 20, "artists": 8},
+        },
+        "source_rates": {"24000": 225} if source == "scores" else {"44100": 200, "48000": 25},
+        "licences": ["CC0 & more"],
+    }  # fmt: skip
+    return write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={"source": source}, facts=facts)
+
+
+def write_targets(layout: Layout, corpus: Record) -> Record:
+    layout.targets.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    rows = []
+    for codebook in range(CODEBOOKS):
+        shares = random.dirichlet(np.full(ENTRIES, 0.25 + 0.1 * codebook))
+        for split, frames in (("train", 285000), ("valid", 52500)):
+            counts = random.multinomial(frames, shares)
+            rows += [
+                {"codebook": codebook, "entry": entry, "split": split, "count": int(count)}
+                for entry, count in enumerate(counts)
+            ]
+    parquet.write_table(pa.Table.from_pylist(rows), layout.targets / "usage.parquet")
+    gate = [
+        {"check": "usage", "codebook": codebook, "value": 0.9, "limit": 0.3, "passed": True}
+        for codebook in range(CODEBOOKS)
+    ]
+    write_json(layout.targets / "gate.json", gate)
+    inputs = {"corpus": corpus.id, "teacher": "7e" * 32}
+    return write_record(layout.targets, stage="targets", kind="targets", inputs=inputs, params={}, facts={"frames": 3})
+
+
+def write_training(layout: Layout, run: str, targets: Record, better: float = 0.0) -> Record:
+    folder = layout.model(run)
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(2)
+    unigram = [4.6, 4.9, 5.0, 5.1, 5.15, 5.2, 5.2, 5.25]
+    gains = [1.5, 1.1, 0.7, 0.5, 0.3, 0.2, 0.12, 0.05]
+    rows = []
+    for step in range(10, 1001, 10):
+        learned = (1 - np.exp(-step / 260)) * (1 + better)
+        acoustic = sum(unigram) + 3.5 * np.exp(-step / 40) - sum(gains) * learned
+        terms = {
+            "acoustic": acoustic, "musical": 2.6 * np.exp(-step / 180) + 0.9,
+            "feature_penalty": 0.02 + 0.3 * np.exp(-step / 90), "accuracy": 0.01 + 0.09 * learned,
+        }  # fmt: skip
+        terms["loss"] = terms["acoustic"] + terms["musical"] + 10 * terms["feature_penalty"]
+        rows += [(step, "train", name, float(value * (1 + 0.01 * random.normal()))) for name, value in terms.items()]
+        if step % 100 == 0:
+            rows += [(step, "valid", name, float(value * 1.01)) for name, value in terms.items()]
+            rows += [
+                (step, "valid", f"acoustic_{index}", float(base - gain * learned))
+                for index, (base, gain) in enumerate(zip(unigram, gains, strict=True))
+            ]
+    columns = list(zip(*rows, strict=True))
+    table = pa.table(dict(zip(("step", "split", "term", "value"), columns, strict=True)))
+    parquet.write_table(table, folder / "curve.parquet")
+    np.savez_compressed(folder / "example.npz", **_example(random))
+    facts = {
+        "steps": 1000, "parameters": 2412032, "codebooks": CODEBOOKS, "entries": ENTRIES, "audio_hours_seen": 8.9,
+        "epochs": 8.4, "unigram_cross_entropy": sum(unigram), "unigram_cross_entropy_per_codebook": unigram,
+    }  # fmt: skip
+    inputs = {"corpus": targets.inputs["corpus"], "teacher": targets.inputs["teacher"], "targets": targets.id}
+    return write_record(folder, stage="pretrain", kind="checkpoint", run=run, inputs=inputs, params={}, facts=facts)
+
+
+def _example(random: np.random.Generator) -> dict[str, np.ndarray]:
+    frames, bins = 149, 336
+    true = np.abs(random.normal(0, 0.02, (frames, bins)))
+    for start, pitch in ((0, 57), (25, 61), (50, 64), (75, 69), (100, 64), (125, 61)):
+        for harmonic in range(1, 6):
+            place = 48 * np.log2(440 * 2 ** ((pitch - 69) / 12) * harmonic / 32.7)
+            if place < bins - 2:
+                shape = np.exp(-0.5 * ((np.arange(bins) - place) / 1.3) ** 2)
+                true[start : start + 60] += 4 / harmonic * shape * np.exp(-np.arange(60) / 30)[: frames - start, None]
+    kernel = np.exp(-0.5 * (np.arange(-6, 7) / 2.2) ** 2)
+    kernel /= kernel.sum()
+    smooth = np.apply_along_axis(lambda row: np.convolve(row, kernel, "same"), 1, true)
+    smooth = np.apply_along_axis(lambda row: np.convolve(row, kernel, "same"), 0, smooth)
+    mask = np.zeros(frames, dtype=bool)
+    for start in random.choice(frames - 5, 22, replace=False):
+        mask[start : start + 5] = True
+    noise = random.normal(0, 0.05, true.shape)
+    return {
+        "true_cqt": true.astype(np.float32), "predicted_cqt": (smooth + noise).astype(np.float32), "mask": mask,
+    }  # fmt: skip
+
+
+def write_scores(layout: Layout, run: str, checkpoint: Record | None, tasks: dict[str, str] = TASKS) -> Record:
+    folder = layout.scores(run)
+    folder.mkdir(parents=True)
+    entries, layers = {}, {}
+    for number, (task, metric) in enumerate(tasks.items()):
+        value = VALUES[run][task]
+        count = 1 if run == "mel-statistics" else LAYERS
+        rows = [[layer, value - 0.03 * abs(layer - (number + 1)) + 0.01] for layer in range(count)]
+        layers[task] = rows
+        entries[task] = {
+            "metric": metric, "value": value, "low": value - 0.03, "high": value + 0.03, "items": 700, "classes": 24,
+            "layer": max(rows, key=lambda row: row[1])[0], "rate": 0.001, "validation": value + 0.01,
+            "per_seed": [value] * 3,
+        }  # fmt: skip
+    write_json(folder / "scores.json", {"run": run, "protocol": "p", "tasks": entries})
+    write_json(folder / "layers.json", layers)
+    inputs = {"probe_set": "5e" * 32} | ({"checkpoint": checkpoint.id} if checkpoint else {})
+    facts = {"protocol": "p", "tasks": entries}
+    return write_record(folder, stage="probe", kind="scores", run=run, inputs=inputs, params={}, facts=facts)
+
+
+def write_line(root: Path, runs: tuple[str, ...] = ("tiny",), source: str = "scores", left_out: int = 3) -> Layout:
+    """Write the outputs of every stage before the report."""
+    layout = Layout.at(root)
+    targets = write_targets(layout, write_corpus(layout, source, left_out))
+    for number, run in enumerate(runs):
+        write_scores(layout, run, write_training(layout, run, targets, better=0.2 * number))
+    for floor in ("random-weights", "mel-statistics"):
+        write_scores(layout, floor, None)
+    return layout
