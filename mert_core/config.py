@@ -90,6 +90,7 @@ class CodecWeights(Section):
 
     waveform: NonNegative
     mel: NonNegative
+    readout: NonNegative
     commitment: NonNegative
 
 
@@ -126,7 +127,6 @@ class Gate(Section):
 class Targets(Section):
     """Target store and label gate."""
 
-    segment_seconds: Annotated[float, Field(ge=3)]
     gate: Gate
 
 

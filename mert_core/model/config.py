@@ -77,20 +77,21 @@ class MertConfig:
 PRESETS: dict[str, MertConfig] = {
     "mert-tiny": MertConfig(
         hidden_size=192, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768, do_stable_layer_norm=False,
-        conv_dim=(64,) * 7, feature_extractor_cqt=True,
+        conv_dim=(32,) * 7, feature_extractor_cqt=True,
     ),
     "mert-95m": MertConfig(
-        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, do_stable_layer_norm=False,
-        hidden_dropout=0.1, attention_dropout=0.1, feat_proj_dropout=0.1, layerdrop=0.05, feature_grad_mult=0.1,
+        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+        do_stable_layer_norm=False, hidden_dropout=0.1, attention_dropout=0.1, feat_proj_dropout=0.1, layerdrop=0.05,
+        feature_grad_mult=0.1,
     ),
     "mert-330m": MertConfig(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, do_stable_layer_norm=True,
-        final_dim=128,
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+        do_stable_layer_norm=True, final_dim=128,
     ),
 }  # fmt: skip
 
-# Facts of the architecture that HuBERT's configuration states and ours does not vary. `mask_time_prob` above zero makes
-# transformers create the mask vector; `apply_spec_augment` off keeps it from masking whenever the model is in train mode.
+# Facts of the architecture that HuBERT's configuration states and ours does not vary. `mask_time_prob` above zero
+# makes transformers create the mask vector; `apply_spec_augment` off keeps it from masking in train mode.
 HUBERT_FIXED: dict[str, Any] = {
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
@@ -124,8 +125,8 @@ def hubert_fields(config: MertConfig) -> dict[str, Any]:
     if config.feature_extractor_cqt:
         raise MertError(
             "this encoder concatenates the CQT to its convolution features (feature_extractor_cqt: true), which "
-            "transformers.HubertModel cannot represent. Load it with mert_core.MertModel.from_pretrained, or export a run "
-            "without the CQT input (mert-95m, mert-330m)."
+            "transformers.HubertModel cannot represent. Load it with mert_core.MertModel.from_pretrained, or export "
+            "a run without the CQT input (mert-95m, mert-330m)."
         )
     own = {field.name for field in fields(MertConfig)} - {"feature_grad_mult", "final_dim", "sample_rate"}
     shape = {name: value for name, value in asdict(config).items() if name in own and "cqt" not in name}
@@ -146,7 +147,9 @@ def load_config(path: Path) -> MertConfig:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MertError(f"cannot read {path}: {error.strerror}. Expected a folder with config.json and weights.") from error
+        raise MertError(
+            f"cannot read {path}: {error.strerror}. Expected a folder with config.json and weights."
+        ) from error
     except json.JSONDecodeError as error:
         raise MertError(f"{path} is not JSON: {error}") from error
     if stored.get("model_type") not in {"mert_model", "hubert"}:
@@ -159,9 +162,14 @@ def load_config(path: Path) -> MertConfig:
     ]
     if wrong:
         raise MertError(f"{path} is of another architecture: {', '.join(wrong)}")
-    known = {name: stored[name] for name in (field.name for field in fields(MertConfig)) if name in stored}
+    known: dict[str, Any] = {
+        name: stored[name] for name in (field.name for field in fields(MertConfig)) if name in stored
+    }
     known.setdefault("do_stable_layer_norm", False)
-    missing = [n for n in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size") if n not in known]
+    missing = [
+        n for n in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size") if n not in known
+    ]
     if missing:
         raise MertError(f"{path} lacks {', '.join(missing)}")
-    return MertConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    return MertConfig(**known)

@@ -23,7 +23,8 @@ class Attention(nn.Module):
     def forward(self, states: Tensor, keys: Tensor | None) -> Tensor:
         """Map (batch, frames, width) to the same shape; ``keys`` (batch, 1, 1, frames) is true where a frame exists."""
         query, key, value = (
-            layer(states).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
+            layer(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=dropout)
@@ -46,7 +47,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward, each with a residual; ``layer_norm`` belongs to the first, ``final_layer_norm`` to the second."""
+    """Attention with ``layer_norm``, feed-forward with ``final_layer_norm``, each with a residual."""
 
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
@@ -72,7 +73,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
-        self.pre_norm, self.dropout, self.layerdrop = config.do_stable_layer_norm, config.hidden_dropout, config.layerdrop
+        self.pre_norm, self.layerdrop = config.do_stable_layer_norm, config.layerdrop
+        self.dropout = config.hidden_dropout
         self.pos_conv_embed = PositionEmbedding(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))

@@ -21,7 +21,9 @@ class Heads(nn.Module):
         seed: seed of the initial weights.
     """
 
-    def __init__(self, width: int, codebooks: int, entries: int, final_dim: int, temperature: float, seed: int = 0) -> None:
+    def __init__(
+        self, width: int, codebooks: int, entries: int, final_dim: int, temperature: float, seed: int = 0
+    ) -> None:
         super().__init__()
         self.codebooks, self.entries, self.final_dim, self.temperature = codebooks, entries, final_dim, temperature
         with torch.random.fork_rng(devices=[]):

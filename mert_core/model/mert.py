@@ -15,7 +15,6 @@ from mert_core.model.encoder import Encoder
 from mert_core.model.frontend import FeatureExtractor, FeatureProjection
 
 
-
 @dataclass(frozen=True)
 class MertOutput:
     """What the encoder returns.
@@ -96,7 +95,9 @@ class MertModel(nn.Module):
         """Return the number of trained values, mask vector included."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def forward(self, waveform: Tensor, sample_lengths: Tensor | None = None, *, mask: Tensor | None = None) -> MertOutput:
+    def forward(
+        self, waveform: Tensor, sample_lengths: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> MertOutput:
         """Encode music.
 
         Args:

@@ -26,7 +26,7 @@ class NormedConv(nn.Module):
         self.weight_v = nn.Parameter(torch.empty(width, width // groups, kernel))
 
     def reset(self) -> None:
-        """Draw the weight from N(0, √(4/(kernel·width))); the gain is its norm, so that the weight is what was drawn."""
+        """Draw the weight from N(0, √(4/(kernel·width))); the gain is its norm, so that it stays as drawn."""
         nn.init.normal_(self.weight_v, std=math.sqrt(4 / (self.kernel * self.weight_v.shape[0])))
         nn.init.zeros_(self.bias)
         with torch.no_grad():
@@ -42,7 +42,7 @@ class NormedConv(nn.Module):
 
 
 def _fft_conv(states: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Correlate through the spectrum: with 12 channels in 16 groups a CPU needs 27 ms in place of 277 (forward, backward).
+    """Correlate through the spectrum: for 16 × 149 frames of width 192 a CPU core needs 27 ms, not 277, with backward.
 
     Args:
         states: (batch, width, frames).

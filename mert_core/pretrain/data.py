@@ -73,8 +73,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        moved = (value.to(device, non_blocking=True) for value in (self.noisy, self.clean, self.codes, self.mask))
-        return Batch(*moved, masked_frames=self.masked_frames)
+        noisy, clean, codes, mask = (x.to(device) for x in (self.noisy, self.clean, self.codes, self.mask))
+        return Batch(noisy, clean, codes, mask, self.masked_frames)
 
 
 class CropSource:
@@ -87,7 +87,9 @@ class CropSource:
         MertError: no track of the split is as long as a crop.
     """
 
-    def __init__(self, music: Music, targets: Codes, params: Pretrain, split: str, seed: int, *, corrupt: bool = True) -> None:
+    def __init__(
+        self, music: Music, targets: Codes, params: Pretrain, split: str, seed: int, *, corrupt: bool = True
+    ) -> None:
         self.music, self.targets, self.params, self.corrupt = music, targets, params, corrupt
         self.crop_samples = crop_samples(params.crop_seconds)
         self.frames = student_frames(self.crop_samples)
@@ -97,13 +99,14 @@ class CropSource:
         whole = samples // self.crop_samples
         if not whole.any():
             raise MertError(
-                f"no track of the {split} split is as long as a crop ({params.crop_seconds:g} s): it has {len(rows)} track(s), "
-                f"the longest of {samples.max(initial=0) / SAMPLE_RATE:.2f} s. Shorten pretrain.crop_seconds or add music."
+                f"no track of the {split} split is as long as a crop ({params.crop_seconds:g} s): it has {len(rows)} "
+                f"track(s), the longest of {samples.max(initial=0) / SAMPLE_RATE:.2f} s. Shorten pretrain.crop_seconds "
+                "or add music."
             )
         self._slots = np.repeat(rows, whole)
         self._places = np.repeat((samples - self.crop_samples) // HOP_SAMPLES + 1, whole)
-        low, high = params.mixture_seconds
-        self._snippet_samples = min(round(low * SAMPLE_RATE), self.crop_samples), min(round(high * SAMPLE_RATE), self.crop_samples)
+        low_samples, high_samples = (min(round(s * SAMPLE_RATE), self.crop_samples) for s in params.mixture_seconds)
+        self._snippet_samples = low_samples, high_samples
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
@@ -153,9 +156,8 @@ class CropSource:
                 source = sound[place[s.source]]
                 target[s.start : s.start + s.samples] += source[s.source_start : s.source_start + s.samples]
         codes = self.targets.codes(rows[own_places], offsets[own_places] // HOP_SAMPLES, self.frames)
-        masks = span_masks(
-            [self._generator(_MASK, p) for p in mine.tolist()], self.frames, self.params.mask_probability, self.params.mask_frames
-        )
+        generators = [self._generator(_MASK, position) for position in mine.tolist()]
+        masks = span_masks(generators, self.frames, self.params.mask_probability, self.params.mask_frames)
         return Batch(
             torch.from_numpy(noisy),
             torch.from_numpy(clean),
@@ -167,11 +169,9 @@ class CropSource:
     def _snippets(self, mine: Rows, own: range, clips: int) -> list[list[Snippet]]:
         if not self.corrupt:
             return [[] for _ in own]
-        probability, most = self.params.mixture_probability, self.params.mixture_snippets
+        fixed = self.params.mixture_probability, self.params.mixture_snippets, self._snippet_samples
         return [
-            draw_snippets(
-                self._generator(_MIXTURE, position), clip, clips, self.crop_samples, probability, most, self._snippet_samples
-            )
+            draw_snippets(self._generator(_MIXTURE, position), clip, clips, self.crop_samples, *fixed)
             for position, clip in zip(mine.tolist(), own, strict=True)
         ]
 

@@ -95,5 +95,7 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
         "epochs": crops / len(train_source),
         "unigram_cross_entropy": sum(unigram),
         "unigram_cross_entropy_per_codebook": unigram,
-        "valid": {term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step},
+        "valid": {
+            term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step
+        },
     }

@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -35,7 +35,7 @@ Report = Callable[[int, dict[str, float], MertModel], None]
 """Called after each validation with step, terms and encoder; may raise ``StopTraining``. For runs of one worker."""
 
 
-class StopTraining(Exception):  # noqa: N818 - not an error
+class StopTraining(Exception):
     """Raised by a ``report`` callable: end here, as if ``max_steps`` were reached."""
 
 
@@ -159,7 +159,7 @@ def _parallel(objective: Objective, place: Place) -> nn.Module:
     )
 
 
-def _no_sync(module: nn.Module, last: bool) -> object:
+def _no_sync(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
     return nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
 
 

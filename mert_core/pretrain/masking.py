@@ -15,9 +15,9 @@ def span_masks(
 ) -> NDArray[np.bool_]:
     """Draw the masks of a batch; fairseq's static spans with overlap, as MERT uses them.
 
-    Each row gets ``probability · frames / span_frames`` spans (rounded up or down at random), at least two, with distinct
-    starts. Then random masked frames of the fuller rows are uncovered until all rows have as many as the emptiest:
-    58 % become 54 % at 16 clips of 5 s.
+    Each row gets ``probability · frames / span_frames`` spans (rounded up or down at random), at least two, with
+    distinct starts. Then random masked frames of the fuller rows are uncovered until all rows have as many as the
+    emptiest: 58 % become 54 % at 16 clips of 5 s.
 
     Args:
         generators: one per clip; row i depends on its own generator and, by the trimming, on the batch's minimum.

@@ -54,7 +54,7 @@ class Objective(nn.Module):
         self.constant_q = ConstantQ()
 
     def forward(self, batch: Batch) -> Losses:
-        """Return the losses of a micro-batch; the sum is Σ CE · acoustic + N · (penalty + musical) for N masked frames."""
+        """Return a micro-batch's losses: Σ CE · acoustic + N · (penalty + musical) for N masked frames."""
         output = self.encoder(batch.noisy, mask=batch.mask)
         states = output.last_hidden_state[batch.mask]
         codes = batch.codes[batch.mask].T

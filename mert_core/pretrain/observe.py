@@ -41,12 +41,16 @@ class BarObserver:
 
         self._tracker = tracker
         interval = 0.5 if sys.stderr.isatty() else 10.0  # a log file needs no twenty lines a second
-        self._bar = tqdm(total=max_steps, desc=f"pretrain {name}", unit="step", mininterval=interval, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=max_steps, desc=f"pretrain {name}", unit="step", mininterval=interval, dynamic_ncols=True
+        )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.close()
 
     def progress(self, step: int, loss: float, audio_hours_per_second: float) -> None:
@@ -93,7 +97,9 @@ class JournalObserver:
         """Write, but not more often than a person looks."""
         if time.monotonic() - self._last >= self._between:
             self._last = time.monotonic()
-            self._write({"kind": "progress", "step": step, "loss": loss, "audio_hours_per_second": audio_hours_per_second})
+            self._write(
+                {"kind": "progress", "step": step, "loss": loss, "audio_hours_per_second": audio_hours_per_second}
+            )
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Write all values."""

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mert_core
 from mert_core.errors import MertError
@@ -20,9 +20,6 @@ from mert_core.pretrain.job import Job, work
 from mert_core.pretrain.observe import JournalObserver, Observer, SilentObserver, follow
 from mert_core.pretrain.place import Place, choose_device
 
-if TYPE_CHECKING:
-    from ray.train import TrainingFailedError
-
 _OBJECT_STORE_BYTES = 100 * 2**20  # nothing large passes through it
 _JOURNAL, _FACTS = "journal.jsonl", "facts.json"
 
@@ -30,8 +27,8 @@ _JOURNAL, _FACTS = "journal.jsonl", "facts.json"
 def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
     """Train with ``job.params.workers`` Ray workers and return the facts of the outcome.
 
-    The leading worker keeps a journal, which this process passes on to the observer: so the tracker and the progress bar
-    live in one place. On a cluster (``RAY_ADDRESS``), ``storage`` and all folders of the job must be shared.
+    The leading worker keeps a journal, which this process passes on to the observer: so the tracker and the progress
+    bar live in one place. On a cluster (``RAY_ADDRESS``), ``storage`` and all folders of the job must be shared.
 
     Args:
         job: the run.
@@ -65,9 +62,13 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
             trainer = TorchTrainer(
                 _worker,
                 train_loop_config={"job": job, "folder": str(folder), "cuda": cuda},
-                scaling_config=ScalingConfig(num_workers=job.params.workers, use_gpu=cuda, resources_per_worker={"CPU": 1, "GPU": int(cuda)}),
+                scaling_config=ScalingConfig(
+                    num_workers=job.params.workers, use_gpu=cuda, resources_per_worker={"CPU": 1, "GPU": int(cuda)}
+                ),
                 torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-                run_config=RunConfig(name=name, storage_path=str(storage.resolve()), failure_config=FailureConfig(max_failures=0)),
+                run_config=RunConfig(
+                    name=name, storage_path=str(storage.resolve()), failure_config=FailureConfig(max_failures=0)
+                ),
             )
             # Ray waits in a thread; this one draws the bar and, being the main thread, is the one signals reach.
             threading.Thread(target=fit, name="ray-train", daemon=True).start()
@@ -129,6 +130,8 @@ def _raise(error: BaseException) -> None:
 
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         rank, cause = sorted(error.worker_failures.items())[0]
-        inner = cause.__cause__ if isinstance(cause.__cause__, MertError) else cause
-        raise MertError(f"training worker {rank} failed: {inner}") from error
+        inner = getattr(
+            cause, "_base_exc", cause
+        )  # Ray shows the traceback; a MertError's message is meant to stand alone
+        raise MertError(f"training worker {rank} failed: {inner if isinstance(inner, MertError) else cause}") from error
     raise MertError(f"Ray Train failed: {error}") from error

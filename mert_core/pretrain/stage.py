@@ -55,7 +55,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
 
 
 def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | None:
-    """Return the tracker's run that an interrupted training wrote to, so that it can be continued; None if there is none."""
+    """Return the tracker's run that an interrupted training wrote to, so that it can be continued, or None."""
     try:
         inputs = _inputs(layout)
     except MertError:

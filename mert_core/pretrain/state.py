@@ -77,7 +77,12 @@ class StateStore:
             os.fsync(stream.fileno())
         write_json(
             temporary / _META,
-            {"sha256": sha256_file(temporary / _STATE), "step": progress.step, "first_loss": progress.first_loss, "curve": progress.curve},
+            {
+                "sha256": sha256_file(temporary / _STATE),
+                "step": progress.step,
+                "first_loss": progress.first_loss,
+                "curve": progress.curve,
+            },
         )
         final = self._folder(progress.step)
         if final.exists():  # a damaged state of this very step, passed over when the run was resumed
@@ -88,7 +93,7 @@ class StateStore:
 
     def newest(self) -> tuple[int | None, list[str]]:
         """Return the newest undamaged step, and a sentence about each damaged state above it."""
-        damaged = []
+        damaged: list[str] = []
         for step in reversed(self.steps()):
             problem = self._problem(self._folder(step))
             if problem is None:
@@ -107,7 +112,9 @@ class StateStore:
         expected = dict(module.named_parameters())
         stored: dict[str, Tensor] = tensors["parameters"]
         if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in expected.items()}:
-            raise MertError(f"{folder} is of another architecture than this run. Remove {self.folder} to train from the start.")
+            raise MertError(
+                f"{folder} is of another architecture than this run. Remove {self.folder} to train from the start."
+            )
         with torch.no_grad():
             for name, parameter in expected.items():
                 parameter.copy_(stored[name])

@@ -36,7 +36,8 @@ def terms(total: Tensor, weights: LossWeights) -> dict[str, float]:
         "feature_penalty": penalty / frames,
         "accuracy": sum(rest[codebooks:]) / frames / codebooks,
     }
-    loss = weights.acoustic * acoustic + weights.musical * values["musical"] + weights.feature_penalty * values["feature_penalty"]
+    loss = weights.acoustic * acoustic + weights.musical * values["musical"]
+    loss += weights.feature_penalty * values["feature_penalty"]
     return {"loss": loss, **values}
 
 

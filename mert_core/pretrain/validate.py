@@ -24,8 +24,8 @@ REFERENCE_CROPS = 512
 def validate(params: Pretrain, objective: Objective, source: CropSource, place: Place) -> dict[str, float]:
     """Return all terms, with those of each codebook, over the fixed validation batches.
 
-    The student hears the crops without noise mixture, so that runs with different mixtures compare; it must be built with
-    ``corrupt=False``. Batches are dealt out to the workers.
+    The student hears the crops without noise mixture, so that runs with different mixtures compare; it must be built
+    with ``corrupt=False``. Batches are dealt out to the workers.
     """
     was_training = objective.training
     objective.eval()

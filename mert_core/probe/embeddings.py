@@ -77,6 +77,7 @@ def cached_embeddings(encoder: Encoder, items: Items, caches: Path) -> NDArray[n
     card = {
         "protocol": PROTOCOL,
         "encoder": fingerprint(encoder),
+        "computed_on": [encoder.device, torch.get_num_threads()],  # both move the last bits
         "probe_set": items.probe_set,
         "kind": items.kind,
         "audio": sha256_json(items.content_hashes),

@@ -136,8 +136,7 @@ def read_json(path: Path) -> Any:
 
 def read_gate(path: Path) -> list[dict[str, Any]]:
     """Return the rows of the label gate's table."""
-    found = read_json(path)
-    return list(found["checks"] if isinstance(found, dict) else found)
+    return list(read_json(path)["checks"])
 
 
 def read_usage(path: Path) -> NDArray[np.float64]:

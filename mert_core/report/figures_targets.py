@@ -37,7 +37,7 @@ def usage(shares: NDArray[np.float64]) -> Figure:
         interpolation="nearest", extent=(0, entries, codebooks - 0.5, -0.5),
     )  # fmt: skip
     bare(axes)
-    axes.set_yticks(range(codebooks), [str(index + 1) for index in range(codebooks)])
+    axes.set_yticks(range(codebooks), [str(index) for index in range(codebooks)])
     for edge in np.arange(0.5, codebooks - 1):
         axes.axhline(edge, color="white", linewidth=3)
     axes.set_xlim(0, entries)

@@ -100,9 +100,9 @@ def _gain_per_codebook(axes: Axes, trainings: list[Training], runs: list[str]) -
     width = 0.72 / len(trainings)
     for number, training in enumerate(trainings):
         gain = codebook_gain(training)
-        place = np.arange(1, len(gain) + 1) + (number - (len(trainings) - 1) / 2) * width
+        place = np.arange(len(gain)) + (number - (len(trainings) - 1) / 2) * width
         axes.bar(place, gain, width=width * 0.92, color=colour_of(training.run, runs), linewidth=0)
-        axes.set_xticks(np.arange(1, len(gain) + 1))
+        axes.set_xticks(np.arange(len(gain)))
     axes.axhline(0, color=INK, linewidth=0.9)
     axes.grid(axis="x", visible=False)
     axes.set_title("Learned per codebook")

@@ -27,22 +27,23 @@ ul.verdicts { list-style: none; margin: 1rem 0 0; padding: 0; display: grid; gap
 ul.verdicts li { background: var(--tint); border-left: 4px solid var(--accent); border-radius: 6px;
   padding: .55rem .8rem; }
 .warning { border-left: 4px solid #d98a00; background: var(--tint); border-radius: 6px; padding: .55rem .8rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll + .scroll { margin-top: 1.2rem; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; }
-caption { text-align: left; color: var(--soft); padding-bottom: .4rem; font-size: .9rem; }
+.note { color: var(--soft); font-size: .9rem; }
 th, td { text-align: left; padding: .42rem .8rem .42rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 tbody th { font-weight: 600; }
 tr:last-child th, tr:last-child td { border-bottom: 0; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.interval { color: var(--soft); font-size: .85em; display: block; }
+.interval { color: var(--soft); font-size: .85em; font-weight: 400; display: block; }
 .best { font-weight: 700; } .mark { color: var(--good); font-weight: 700; }
-figure { margin: .4rem 0 0; }
+figure { margin: .4rem 0 0; overflow-x: auto; }
 figure img { width: 100%; height: auto; display: block; background: #fff; border-radius: 8px; }
 code { font: .86em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 details summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 40rem) { main { padding: 1.2rem .7rem 3rem; } section { padding: .9rem .8rem; border-radius: 10px; }
-  h1 { font-size: 1.5rem; } th, td { padding-right: .6rem; } }
+  h1 { font-size: 1.5rem; } table { font-size: .86rem; } th, td { padding-right: .55rem; }
+  thead th { white-space: normal; } figure img { min-width: 40rem; } }
 @media print { body { background: #fff; } section { break-inside: avoid; border: 0; padding: 0; } }
 """
 
@@ -72,9 +73,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "
         first, *rest = row
         cells = "".join(f"<td{kind[column + 1]}>{cell}</td>" for column, cell in enumerate(rest))
         body.append(f'<tr><th scope="row"{kind[0]}>{first}</th>{cells}</tr>')
-    title = f"<caption>{text(caption)}</caption>" if caption else ""
+    title = f'<p class="note">{text(caption)}</p>' if caption else ""
     return (
-        f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f'{title}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
     )
 
 

@@ -56,15 +56,16 @@ def _head(material: Material) -> str:
 
 
 def _summary(material: Material) -> str:
-    header = ["task", "metric", "test items", *(plain(item.run) for item in material.scores)]
+    header = ["task", *(plain(item.run) for item in material.scores)]
     rows = []
     for task in material.tasks:
         first = material.scores[0].tasks[task]
         best = max(item.tasks[task]["value"] for item in material.scores)
-        cells = [_score_cell(item, task, best, material.scores) for item in material.scores]
-        rows.append([text(task), text(plain(first["metric"])), number(first["items"]), *cells])
+        about = f"{plain(first['metric'])}, {first['items']:,} test items"
+        name = f'{text(task)}<span class="interval">{text(about)}</span>'
+        rows.append([name, *(_score_cell(item, task, best, material.scores) for item in material.scores)])
     note = "Score with its 95 % bootstrap interval. ▲ interval above that of both floors; bold: the highest score."
-    return section("Scores", table(header, rows, note, numeric=range(2, len(header))))
+    return section("Scores", table(header, rows, note, numeric=range(1, len(header))))
 
 
 def _score_cell(item: Scores, task: str, best: float, everyone: list[Scores]) -> str:
@@ -98,13 +99,28 @@ def _training(material: Material) -> str:
 
 
 def _gate(material: Material) -> str:
-    if not material.gate:
-        return ""
-    header = list(material.gate[0])
-    rows = [[number(row.get(name, "")) for name in header] for row in material.gate]
-    numeric = [index for index, name in enumerate(header) if isinstance(material.gate[0][name], int | float)]
-    note = "Checks made on the targets before any training; one that fails stops the line."
-    return section("Label gate", table([plain(name) for name in header], rows, note, numeric))
+    """Return the gate's checks: those of the codebooks as one table, a line each, then the others."""
+    columns: list[str] = []
+    books: dict[str, dict[str, str]] = {}
+    others = []
+    for row in material.gate:
+        allowed = row["limit"].replace(">=", "≥").replace("<=", "≤")
+        cell = number(row["value"]) + ("" if row["passed"] else ' <strong title="failed">✗</strong>')
+        if not row["where"].startswith("codebook"):
+            others.append([text(row["check"]), text(row["where"]), text(allowed), cell])
+            continue
+        name = "top share" if row["check"].startswith("share of entry") else row["check"]
+        column = f"{name} ({allowed})"
+        if column not in columns:
+            columns.append(column)
+        books.setdefault(row["where"], {})[column] = cell
+    failed = sum(not row["passed"] for row in material.gate)
+    note = f"{len(material.gate)} checks on the targets before training, {failed} failed. In brackets: what is allowed."
+    rows = [[text(where), *(cells.get(column, "–") for column in columns)] for where, cells in books.items()]
+    content = [table(["", *columns], rows, note, numeric=range(1, len(columns) + 1))]
+    if others:
+        content.append(table(["check", "of", "allowed", "value"], others, numeric=[3]))
+    return section("Label gate", *content)
 
 
 def _corpus(material: Material) -> str:
@@ -160,5 +176,5 @@ def _lineage(material: Material) -> str:
         for task in material.tasks
     ]
     cells = [[text(kind), text(name), f"<code>{identity}</code>"] for kind, name, identity in rows]
-    note = "SHA-256 of each stage’s record. `mert lineage` with the beginning of one, or RUN/TASK, prints its origin."
+    note = "SHA-256 of each stage’s record. “mert lineage” with the beginning of one, or RUN/TASK, prints its origin."
     return section("Lineage", table(["what", "of", "id"], cells, note))

@@ -64,7 +64,7 @@ def _layers(material: Material) -> list[dict[str, Any]]:
 
 def _usage(material: Material) -> list[dict[str, Any]]:
     return [
-        {"codebook": index + 1, "entropy_bits": float(bits), "used": float(share), "top_share": float(top)}
+        {"codebook": index, "entropy_bits": float(bits), "used": float(share), "top_share": float(top)}
         for index, (bits, share, top) in enumerate(
             zip(entropy_bits(material.usage), used_share(material.usage), material.usage.max(axis=1), strict=True)
         )

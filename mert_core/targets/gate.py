@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from mert_core.config import Gate
 
 _SHOWN_TRACKS = 5
+_RANGE, _USAGE, _ENTROPY, _TOP = "codes out of range", "usage", "entropy bits", "top share"
+_TRAIN_MORE = "train the teacher longer (teachers.acoustic.steps), on more music, or with fewer entries"
+_ADVICE = {
+    _RANGE: "store and teacher do not fit together; rerun `dvc repro --force teachers targets`",
+    _USAGE: _TRAIN_MORE,
+    _ENTROPY: _TRAIN_MORE,
+    _TOP: "the commonest entry is often silence: trim the corpus; else train the teacher longer",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Check:
 
 
 def count_codes(codes: NDArray[np.uint16], entries: int) -> NDArray[np.int64]:
-    """Return how often each value occurs, int64 (codebooks, entries + 1); the last column counts values out of range."""
+    """Return how often each value occurs, int64 (codebooks, entries + 1); the last column is what is out of range."""
     clipped = np.minimum(codes, entries).astype(np.int64)
     return np.stack([np.bincount(clipped[:, book], minlength=entries + 1) for book in range(codes.shape[1])])
 
@@ -54,10 +62,6 @@ def check_codebooks(train: NDArray[np.int64], others: NDArray[np.int64], limits:
     checks = []
     for book, counts in enumerate(train):
         where = f"codebook {book}"
-        outside = int(counts[-1] + others[book][-1])
-        checks.append(
-            Check("codes out of range", where, outside, "0", outside == 0, "teacher and store disagree; rerun teachers, targets")
-        )
         inside = counts[:-1]
         total = int(inside.sum())
         shares = inside / max(total, 1)
@@ -65,15 +69,20 @@ def check_codebooks(train: NDArray[np.int64], others: NDArray[np.int64], limits:
         used = shares[shares > 0]
         entropy = float(-(used * np.log2(used)).sum()) if total else 0.0
         top = float(shares.max())
-        advice = "train the teacher longer (teachers.acoustic.steps) or with fewer entries"
+        outside = int(counts[-1] + others[book][-1])
         checks += [
-            Check("usage", where, usage, f">= {limits.min_usage:g}", usage >= limits.min_usage, advice),
-            Check("entropy bits", where, entropy, f">= {limits.min_entropy_bits:g}", entropy >= limits.min_entropy_bits, advice),
+            Check(_RANGE, where, outside, "0", outside == 0, _ADVICE[_RANGE]),
+            Check(_USAGE, where, usage, f">= {limits.min_usage:g}", usage >= limits.min_usage, _ADVICE[_USAGE]),
             Check(
-                f"share of entry {int(shares.argmax())}", where, top, f"<= {limits.max_top_share:g}", top <= limits.max_top_share,
-                "the commonest entry is usually silence: trim the corpus; or train the teacher longer",
+                _ENTROPY,
+                where,
+                entropy,
+                f">= {limits.min_entropy_bits:g}",
+                entropy >= limits.min_entropy_bits,
+                _ADVICE[_ENTROPY],
             ),
-        ]  # fmt: skip
+            Check(_TOP, where, top, f"<= {limits.max_top_share:g}", top <= limits.max_top_share, _ADVICE[_TOP]),
+        ]
     return checks
 
 
@@ -89,7 +98,8 @@ def check_lengths(
     if not len(bad):
         return [Check("drift in frames", f"{len(frames)} tracks", worst, limit, True)]
     return [
-        Check("drift in frames", f"track {track_ids[row]}", float(drift[row]), limit, False, advice) for row in bad[:_SHOWN_TRACKS]
+        Check("drift in frames", f"track {track_ids[row]}", float(drift[row]), limit, False, advice)
+        for row in bad[:_SHOWN_TRACKS]
     ] + ([Check("tracks that drift", "all tracks", len(bad), "0", False, advice)] if len(bad) > _SHOWN_TRACKS else [])
 
 
@@ -107,15 +117,17 @@ def render(checks: list[Check]) -> str:
         if not check.where.startswith("codebook"):
             rest.append(check)
             continue
-        title = "top share" if check.check.startswith("share of entry") else check.check
-        if title not in titles:
-            titles.append(title)
-        books.setdefault(check.where, {})[title] = check
+        if check.check not in titles:
+            titles.append(check.check)
+        books.setdefault(check.where, {})[check.check] = check
     lines = ["label gate", "  " + " " * 14 + "".join(f"{title:>22}" for title in titles)]
     for where, row in books.items():
         cells = [f"{row[title].value:.4g} ({row[title].limit}){' ' if row[title].passed else '!'}" for title in titles]
         lines.append(f"  {where:<14}" + "".join(f"{cell:>22}" for cell in cells))
-    lines += [f"  {check.where}: {check.check} {check.value:.4g} ({check.limit}){'' if check.passed else ' !'}" for check in rest]
+    lines += [
+        f"  {check.where}: {check.check} {check.value:.4g} ({check.limit}){'' if check.passed else ' !'}"
+        for check in rest
+    ]
     failed = sum(not check.passed for check in checks)
     lines.append(f"  {len(checks)} checks, {failed} failed" + (" (marked !)" if failed else ""))
     return "\n".join(lines)
@@ -124,5 +136,7 @@ def render(checks: list[Check]) -> str:
 def explain(checks: list[Check]) -> str:
     """Return what failed and what to do, for the error; empty if nothing failed."""
     return "\n".join(
-        f"  {check.where}: {check.check} is {check.value:.4g}, allowed {check.limit}; {check.advice}" for check in checks if not check.passed
+        f"  {check.where}: {check.check} is {check.value:.4g}, allowed {check.limit}; {check.advice}"
+        for check in checks
+        if not check.passed
     )

@@ -22,7 +22,15 @@ from mert_core.paths import Layout
 from mert_core.records import Record, read_record, write_record
 from mert_core.targets.encode import encode_corpus
 from mert_core.targets.gate import Check, as_table, check_codebooks, check_lengths, count_codes, explain, render
-from mert_core.targets.store import CHECKSUMS_NAME, CODE_TYPE, GATE_NAME, INDEX_NAME, INDEX_SCHEMA, SHARDS_NAME, USAGE_NAME
+from mert_core.targets.store import (
+    CHECKSUMS_NAME,
+    CODE_TYPE,
+    GATE_NAME,
+    INDEX_NAME,
+    INDEX_SCHEMA,
+    SHARDS_NAME,
+    USAGE_NAME,
+)
 from mert_core.teachers import AcousticTeacher, load_acoustic
 from mert_core.tracking.protocol import Tracker
 
@@ -55,8 +63,16 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Record:
         [str(name) for name in corpus.column("track_id")], frames, corpus.column("seconds"), config.targets.gate
     )
     _show(checks, tracker)
+    facts = {
+        "codebooks": teacher.codebooks,
+        "entries": teacher.entries,
+        "frames": int(frames.sum()),
+        **_summary(checks),
+    }
+    params = {"gate": config.targets.gate.model_dump(mode="json")}
     with atomic_folder(layout.targets) as folder:
-        record = _write(folder, corpus, teacher, shards, frames, counts, checks, config, inputs)
+        _write(folder, corpus, teacher, shards, frames, counts, checks)
+        record = write_record(folder, stage="targets", kind="targets", inputs=inputs, params=params, facts=facts)
     shutil.rmtree(states, ignore_errors=True)
     return record
 
@@ -79,11 +95,18 @@ def _show(checks: list[Check], tracker: Tracker) -> None:
     print(render(checks), file=sys.stderr, flush=True)
     table = as_table(checks)
     tracker.table("gate", table)
-    tracker.metrics({f"gate/{row['check']}/{row['where']}".replace(" ", "_"): row["value"] for row in table if row["check"] in {"usage", "entropy bits"}})
+    tracker.metrics(
+        {
+            f"gate/{row['check']}/{row['where']}".replace(" ", "_"): row["value"]
+            for row in table
+            if row["check"] in {"usage", "entropy bits"}
+        }
+    )
     failed = explain(checks)
     if failed:
         raise MertError(
-            f"the label gate stopped the line:\n{failed}\nNothing was written. The thresholds are targets.gate in params.yaml."
+            f"the label gate stopped the line:\n{failed}\n"
+            "Nothing was written. The thresholds are targets.gate in params.yaml."
         )
 
 
@@ -95,9 +118,7 @@ def _write(
     frames: NDArray[np.int64],
     counts: dict[str, NDArray[np.int64]],
     checks: list[Check],
-    config: Config,
-    inputs: dict[str, str],
-) -> Record:
+) -> None:
     (folder / SHARDS_NAME).mkdir()
     for path in shards:
         shutil.copyfile(path, folder / SHARDS_NAME / path.name)
@@ -126,14 +147,6 @@ def _write(
     pq.write_table(index, folder / INDEX_NAME, compression="zstd")
     pq.write_table(_usage(counts), folder / USAGE_NAME, compression="zstd")
     write_json(folder / GATE_NAME, {"passed": True, "checks": as_table(checks)})
-    return write_record(
-        folder,
-        stage="targets",
-        kind="targets",
-        inputs=inputs,
-        params={"gate": config.targets.gate.model_dump(mode="json")},
-        facts={"codebooks": teacher.codebooks, "entries": teacher.entries, "frames": int(frames.sum()), **_summary(checks)},
-    )
 
 
 def _usage(counts: dict[str, NDArray[np.int64]]) -> pa.Table:

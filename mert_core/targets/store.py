@@ -64,7 +64,9 @@ class TargetStore:
             card = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
             return cls(folder, pq.read_table(folder / INDEX_NAME, schema=INDEX_SCHEMA), card)
         except (OSError, pa.ArrowInvalid, json.JSONDecodeError, KeyError) as error:
-            raise MertError(f"the targets in {folder} are damaged ({error}). Run `dvc checkout`, or `dvc repro targets`.") from error
+            raise MertError(
+                f"the targets in {folder} are damaged ({error}). Run `dvc checkout`, or `dvc repro targets`."
+            ) from error
 
     @property
     def record(self) -> Record:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -37,12 +38,13 @@ class AcousticTeacher(nn.Module):
 
     def __init__(self, model: RvqVae, codebooks: int) -> None:
         super().__init__()
-        self.model = model.eval().requires_grad_(False)
+        self.model = model.eval()
         self.codebooks = codebooks
         self.entries = model.architecture.entries
         for module in self.model.modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and hasattr(module, "weight_g"):
                 nn.utils.remove_weight_norm(module)  # the same product once instead of in every pass
+        self.requires_grad_(False)  # last: folding the weight norm makes new parameters
         layers = list(self.model.encoder.model)
         recurrent = next(place for place, layer in enumerate(layers) if type(layer).__name__ == "SLSTM")
         self._front, self._back = nn.Sequential(*layers[:recurrent]), nn.Sequential(*layers[recurrent:])
@@ -105,7 +107,8 @@ def save_acoustic(folder: Path, model: RvqVae, codebooks: int, origin: str) -> N
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(folder / WEIGHTS_NAME) as path:
         save_file(state, path)
-    write_json(folder / CARD_NAME, {"architecture": asdict(model.architecture), "codebooks": codebooks, "origin": origin})
+    card = {"architecture": asdict(model.architecture), "codebooks": codebooks, "origin": origin}
+    write_json(folder / CARD_NAME, card)
 
 
 def load_acoustic(folder: Path) -> AcousticTeacher:
@@ -120,6 +123,10 @@ def load_acoustic(folder: Path) -> AcousticTeacher:
         model.load_state_dict(load_file(folder / WEIGHTS_NAME))
         return AcousticTeacher(model, int(card["codebooks"]))
     except FileNotFoundError as error:
-        raise MertError(f"{error.filename or folder} is missing: there is no acoustic teacher here. Run `dvc repro teachers`.") from error
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise MertError(f"{folder} does not hold an acoustic teacher ({error}). Remove it and run `dvc repro teachers`.") from error
+        raise MertError(
+            f"{error.filename or folder} is missing: there is no acoustic teacher here. Run `dvc repro teachers`."
+        ) from error
+    except (KeyError, TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+        raise MertError(
+            f"{folder} does not hold an acoustic teacher ({error}). Remove it and run `dvc repro teachers`."
+        ) from error

@@ -14,6 +14,7 @@ from mert_core.teachers.rvqvae import Architecture, RvqVae
 PUBLISHED = Architecture(codebooks=32, entries=1024, filters=32, dimension=128)
 CODEBOOKS_AT_6_KBPS = 8
 _SHOWN = 5
+_FILE = "encodec_24khz-d7cc33bc.th"
 
 
 def load_published(path: Path) -> RvqVae:
@@ -31,10 +32,10 @@ def load_published(path: Path) -> RvqVae:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise MertError(
-            f"teachers.acoustic.checkpoint: {path} is not a torch state dict ({reason}); expected encodec_24khz-d7cc33bc.th"
+            f"teachers.acoustic.checkpoint: {path} is not a torch state dict ({reason}); expected {_FILE}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MertError(f"teachers.acoustic.checkpoint: {path} holds no state dict; expected encodec_24khz-d7cc33bc.th")
+        raise MertError(f"teachers.acoustic.checkpoint: {path} holds no state dict; expected {_FILE}")
     model = RvqVae(PUBLISHED)
     own = model.state_dict()
     problems = [
@@ -52,7 +53,7 @@ def load_published(path: Path) -> RvqVae:
     if problems:
         raise MertError(
             f"teachers.acoustic.checkpoint: {path} is not EnCodec's 24 kHz model: {'; '.join(problems)}. "
-            "Expected the state dict encodec_24khz-d7cc33bc.th; or set checkpoint: null to train a teacher."
+            f"Expected the state dict {_FILE}; or set checkpoint: null to train a teacher."
         )
     model.load_state_dict(state)
     return model.eval()

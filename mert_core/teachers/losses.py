@@ -6,11 +6,13 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
 
 # Window samples and mel bands of each scale; a hop is a quarter of the window.
 SCALES = ((512, 40), (1024, 80), (2048, 80))
 _FLOOR = 1e-5
+_READOUT_WINDOW = 2048
+_READOUT_BANDS = 128
 
 
 class LogMelDistance(nn.Module):
@@ -45,3 +47,54 @@ class LogMelDistance(nn.Module):
             truth = self.log_mels(waveform)
         distances = [(mine - true).abs().mean() for mine, true in zip(self.log_mels(decoded), truth, strict=True)]
         return torch.stack(distances).mean()
+
+
+class MelReadout(nn.Module):
+    """Distance of a linear map of the quantised latents from the log-mel spectrum that a frame has just heard.
+
+    Only for training; neither codes nor decoder depend on it afterwards. The decoder needs thousands of steps before
+    it can play what the latents hold, and until then hardly tells the encoder what to put there; this tells it from
+    the first step (compare the direct targets of SpeechTokenizer, arXiv 2308.16692, and Mel-RVQ, arXiv 2501.01108).
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.window: Tensor
+        self.bank: Tensor
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.linear = nn.Linear(dimension, _READOUT_BANDS)
+        bank = torchaudio.functional.melscale_fbanks(
+            _READOUT_WINDOW // 2 + 1,
+            0.0,
+            SAMPLE_RATE / 2,
+            _READOUT_BANDS,
+            SAMPLE_RATE,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("window", torch.hann_window(_READOUT_WINDOW), persistent=False)
+        self.register_buffer("mean", torch.zeros(_READOUT_BANDS))
+        self.register_buffer("deviation", torch.ones(_READOUT_BANDS))
+
+    @torch.no_grad()
+    def calibrate(self, waveform: Tensor) -> None:
+        """Take each band's mean and deviation from a batch (batch, samples), so that no step is spent on them."""
+        bands = self._heard(waveform).flatten(0, 1)
+        self.mean.copy_(bands.mean(0))
+        self.deviation.copy_(bands.std(0).clamp(min=0.1))
+
+    def forward(self, latent: Tensor, waveform: Tensor) -> Tensor:
+        """Return the mean absolute difference, in deviations, of (batch, dimension, frames) and (batch, samples)."""
+        with torch.no_grad():
+            truth = (self._heard(waveform) - self.mean) / self.deviation
+        return (self.linear(latent.transpose(1, 2)) - truth).abs().mean()
+
+    def _heard(self, waveform: Tensor) -> Tensor:
+        # A window ends where its frame does: the encoder is causal.
+        padded = nn.functional.pad(waveform, (_READOUT_WINDOW - HOP_SAMPLES, 0))
+        spectrum = torch.stft(
+            padded, _READOUT_WINDOW, HOP_SAMPLES, window=self.window, center=False, return_complex=True
+        )
+        return (spectrum.abs().transpose(1, 2) @ self.bank).clamp(min=_FLOOR).log()

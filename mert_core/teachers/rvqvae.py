@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from encodec.modules import SEANetDecoder, SEANetEncoder
@@ -27,6 +28,22 @@ class Architecture:
     entries: int
     filters: int
     dimension: int
+
+
+class Reconstruction(NamedTuple):
+    """What `RvqVae` makes of audio.
+
+    Attributes:
+        waveform: (batch, samples).
+        latent: what the decoder got, (batch, dimension, frames).
+        codes: int64 (batch, frames, codebooks); None if not quantised.
+        commitment: mean squared distance of latents and entries, over all codebooks; 0 if not quantised.
+    """
+
+    waveform: Tensor
+    latent: Tensor
+    codes: Tensor | None
+    commitment: Tensor
 
 
 class RvqVae(nn.Module):
@@ -58,16 +75,13 @@ class RvqVae(nn.Module):
                 threshold_ema_dead_code=_DEAD_SHARE,  # type: ignore[arg-type]
             )
 
-    def autoencode(self, waveform: Tensor) -> Tensor:
-        """Encode and decode (batch, samples) without quantising."""
-        return self.decoder(self.encoder(waveform.unsqueeze(1))).squeeze(1)[:, : waveform.shape[1]]
-
     @torch.no_grad()
     def start_codebooks(self, latent: Tensor) -> None:
         """Set every codebook to the k-means centroids of what the ones before it leave over.
 
         Args:
-            latent: (batch, dimension, frames), as many frames as can be had. Torch's global RNG draws the first centroids.
+            latent: (batch, dimension, frames), as many frames as can be had. Torch's global RNG draws the first
+                centroids.
         """
         residual = latent.transpose(1, 2).reshape(-1, latent.shape[1])
         for layer in self.quantizer.vq.layers:
@@ -75,19 +89,20 @@ class RvqVae(nn.Module):
             codebook.init_embed_(residual)
             residual = residual - codebook.decode(codebook.encode(residual))
 
-    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode, quantise, decode.
+    def forward(self, waveform: Tensor, quantised: bool = True) -> Reconstruction:
+        """Encode, quantise (or not), decode.
 
         Args:
             waveform: (batch, samples), samples a multiple of 320.
-
-        Returns:
-            The reconstruction (batch, samples), the codes (batch, frames, codebooks) and the commitment loss.
+            quantised: False passes the latents on as they are.
         """
         latent = self.encoder(waveform.unsqueeze(1))
-        result = self.quantizer(latent, FRAME_RATE)
-        decoded = self.decoder(result.quantized).squeeze(1)[:, : waveform.shape[1]]
-        return decoded, result.codes.permute(1, 2, 0), result.penalty
+        codes, commitment = None, latent.new_zeros(())
+        if quantised:
+            result = self.quantizer(latent, FRAME_RATE)
+            latent, codes, commitment = result.quantized, result.codes.permute(1, 2, 0), result.penalty
+        decoded = self.decoder(latent).squeeze(1)[:, : waveform.shape[1]]
+        return Reconstruction(decoded, latent, codes, commitment)
 
     @torch.no_grad()
     def quantize(self, latent: Tensor, codebooks: int) -> Tensor:

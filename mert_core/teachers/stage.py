@@ -60,8 +60,9 @@ def _published(config: Config, layout: Layout, corpus_id: str) -> Record:
     acoustic = config.teachers.acoustic
     if (acoustic.codebooks, acoustic.entries) != (CODEBOOKS_AT_6_KBPS, PUBLISHED.entries):
         raise MertError(
-            f"teachers.acoustic: codebooks {acoustic.codebooks} and entries {acoustic.entries} do not fit EnCodec's published "
-            f"weights; set codebooks: {CODEBOOKS_AT_6_KBPS} and entries: {PUBLISHED.entries} (6 kbps), or checkpoint: null"
+            f"teachers.acoustic: codebooks {acoustic.codebooks} and entries {acoustic.entries} do not fit EnCodec's "
+            f"published weights; set codebooks: {CODEBOOKS_AT_6_KBPS} and entries: {PUBLISHED.entries} (6 kbps), or "
+            "checkpoint: null"
         )
     path = layout.root / Path(str(acoustic.checkpoint)).expanduser()
     model = load_published(path)
@@ -72,7 +73,8 @@ def _published(config: Config, layout: Layout, corpus_id: str) -> Record:
 
 
 def _record(folder: Path, corpus_id: str, params: dict[str, object], facts: dict[str, object]) -> Record:
-    return write_record(folder, stage="teachers", kind="teacher", inputs={"corpus": corpus_id}, params=params, facts=facts)
+    inputs = {"corpus": corpus_id}
+    return write_record(folder, stage="teachers", kind="teacher", inputs=inputs, params=params, facts=facts)
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, object]:

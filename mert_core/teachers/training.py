@@ -15,7 +15,8 @@ from tqdm import tqdm
 from mert_core.audio.frames import SAMPLE_RATE, seconds_to_samples, whole_hops
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
-from mert_core.teachers.losses import LogMelDistance
+from mert_core.teachers.conditioning import condition
+from mert_core.teachers.losses import LogMelDistance, MelReadout
 from mert_core.teachers.rvqvae import Architecture, RvqVae
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ def train(
 ) -> tuple[RvqVae, dict[str, float]]:
     """Fit an RVQ-VAE on the training split.
 
-    Adam on waveform L1, log-mel distance at three scales and the commitment loss; the codebooks follow the latents by
-    exponential moving average. A first quarter of the steps does not quantise; then k-means over several batches'
-    latents starts the codebooks. The learning rate falls linearly to a tenth over the last half.
+    Adam on waveform L1, log-mel distance at three scales, the latents' log-mel readout and the commitment loss; the
+    codebooks follow the latents by exponential moving average. A first quarter of the steps does not quantise; then
+    k-means over several batches' latents starts the codebooks. The learning rate falls linearly to a tenth over the
+    last half.
 
     Args:
         params: the section ``teachers.acoustic``.
@@ -103,10 +105,13 @@ def train(
         torch.manual_seed(seed)
         model = RvqVae(Architecture(params.codebooks, params.entries, params.filters, params.dimension))
         distance = LogMelDistance()
-        networks = [*model.encoder.parameters(), *model.decoder.parameters()]
+        readout = MelReadout(params.dimension)
+        networks = [*model.encoder.parameters(), *model.decoder.parameters(), *readout.parameters()]
         optimiser = torch.optim.Adam(networks, lr=params.learning_rate, betas=(0.8, 0.99))
         plain_steps = round(_PLAIN_SHARE * params.steps)
-        first = _restore(state_folder, model, optimiser)
+        condition(model, crops.batch(params.steps + 1, params.batch_clips))
+        readout.calibrate(crops.batch(params.steps + 1, 4 * params.batch_clips))
+        first = _restore(state_folder, model, readout, optimiser)
         bar = tqdm(range(first, params.steps), desc="acoustic teacher", unit="step", initial=first, total=params.steps)
         for step in bar:
             # Torch's global RNG draws the vectors of k-means and of revivals: seeded per step, it needs no state.
@@ -116,17 +121,18 @@ def train(
             quantised = step >= plain_steps
             if step == plain_steps:
                 _start_codebooks(model, crops, params)
-            terms = _step(model, distance, optimiser, networks, crops.batch(step, params.batch_clips), params, quantised)
+            waveform = crops.batch(step, params.batch_clips)
+            terms = _step(model, distance, readout, optimiser, networks, waveform, params, quantised)
             if not np.isfinite(terms["loss"]):
                 raise MertError(
-                    f"the acoustic teacher's loss is {terms['loss']} at step {step}; lower teachers.acoustic.learning_rate "
-                    f"(now {params.learning_rate:g})"
+                    f"the acoustic teacher's loss is {terms['loss']} at step {step}; lower "
+                    f"teachers.acoustic.learning_rate (now {params.learning_rate:g})"
                 )
             if step % _LOG_EVERY == 0 or step == params.steps - 1:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
                 report({f"train/{name}": value for name, value in terms.items()}, step)
             if state_folder and (step + 1) % _SAVE_EVERY == 0 and step + 1 < params.steps:
-                _keep(state_folder, model, optimiser, step + 1)
+                _keep(state_folder, model, readout, optimiser, step + 1)
         model.eval()
         figures = validate(model, distance, music, params, seed)
     report({f"valid/{name}": value for name, value in figures.items()}, params.steps)
@@ -147,19 +153,22 @@ def _start_codebooks(model: RvqVae, crops: CropSampler, params: Acoustic) -> Non
 def _step(
     model: RvqVae,
     distance: LogMelDistance,
+    readout: MelReadout,
     optimiser: torch.optim.Adam,
     networks: list[Tensor],
     waveform: Tensor,
     params: Acoustic,
     quantised: bool,
 ) -> dict[str, float]:
-    if quantised:
-        decoded, _, commitment = model(waveform)
-    else:
-        decoded, commitment = model.autoencode(waveform), waveform.new_zeros(())
+    made = model(waveform, quantised)
     weights = params.weights
-    terms = {"waveform": (decoded - waveform).abs().mean(), "mel": distance(decoded, waveform), "commitment": commitment}
-    loss = weights.waveform * terms["waveform"] + weights.mel * terms["mel"] + weights.commitment * terms["commitment"]
+    terms = {
+        "waveform": (made.waveform - waveform).abs().mean(),
+        "mel": distance(made.waveform, waveform),
+        "readout": readout(made.latent, waveform),
+        "commitment": made.commitment,
+    }
+    loss = sum((getattr(weights, name) * value for name, value in terms.items()), waveform.new_zeros(()))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(networks, _CLIP_NORM)
@@ -179,26 +188,28 @@ def validate(model: RvqVae, distance: LogMelDistance, music: Music, params: Acou
     except MertError:
         crops = CropSampler(music, "train", params.crop_seconds, seed)
     waveform = crops.batch(params.steps, _VALIDATION_CLIPS)
-    decoded, codes, _ = model(waveform)
-    usage = [len(codes[..., book].unique()) / params.entries for book in range(params.codebooks)]
+    made = model(waveform)
+    usage = [len(book.unique()) / params.entries for book in made.codes.unbind(dim=2)]
     return {
-        "mel_nepers": distance(decoded, waveform).item(),
-        "waveform": (decoded - waveform).abs().mean().item(),
+        "mel_nepers": distance(made.waveform, waveform).item(),
+        "waveform": (made.waveform - waveform).abs().mean().item(),
         "usage_least": min(usage),
         "usage_mean": float(np.mean(usage)),
         "clip_seconds": crops.length / SAMPLE_RATE,
     }
 
 
-def _keep(folder: Path, model: RvqVae, optimiser: torch.optim.Adam, step: int) -> None:
+def _keep(folder: Path, model: RvqVae, readout: MelReadout, optimiser: torch.optim.Adam, step: int) -> None:
     with atomic_path(folder / "state.pt") as path:
-        torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, path)
+        parts = {"model": model, "readout": readout, "optimiser": optimiser}
+        torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, path)
 
 
-def _restore(folder: Path | None, model: RvqVae, optimiser: torch.optim.Adam) -> int:
+def _restore(folder: Path | None, model: RvqVae, readout: MelReadout, optimiser: torch.optim.Adam) -> int:
     if folder is None or not (folder / "state.pt").exists():
         return 0
     state = torch.load(folder / "state.pt", weights_only=True)
     model.load_state_dict(state["model"])
+    readout.load_state_dict(state["readout"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])

@@ -67,8 +67,10 @@ class RunTracker:
                 self.flush()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Record parameters; nested mappings become dotted names."""
-        self._send({"kind": "params", "values": {key: str(value) for key, value in flatten(values).items()}})
+        """Record parameters; nested mappings become dotted names. A parameter cannot change within a run."""
+        # One spelling for equal values: MLflow refuses "(1, 2)" where "[1, 2]" was said before.
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in flatten(values).items()}
+        self._send({"kind": "params", "values": {key: str(value) for key, value in plain.items()}})
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Record labels."""

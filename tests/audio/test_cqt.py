@@ -23,7 +23,8 @@ def sine(hertz: float, amplitude: float = 1.0, seconds: float = 5.0) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("hertz", "amplitude", "peak_bin", "value"), [(440.0, 1.0, 180, 30.62), (440.0, 0.1, 180, 3.062), (65.4, 1.0, 48, 79.42)]
+    ("hertz", "amplitude", "peak_bin", "value"),
+    [(440.0, 1.0, 180, 30.62), (440.0, 0.1, 180, 3.062), (65.4, 1.0, 48, 79.42)],
 )
 def test_parity_values(cqt: ConstantQ, hertz: float, amplitude: float, peak_bin: int, value: float) -> None:
     middle = cqt(sine(hertz, amplitude))[0, 188]
@@ -33,7 +34,13 @@ def test_parity_values(cqt: ConstantQ, hertz: float, amplitude: float, peak_bin:
 
 def test_agrees_with_nnaudio(cqt: ConstantQ) -> None:
     nnaudio = pytest.importorskip("nnAudio.features.cqt").CQT1992v2(
-        sr=SAMPLE_RATE, hop_length=HOP_SAMPLES, fmin=32.7, n_bins=336, bins_per_octave=48, pad_mode="constant", verbose=False
+        sr=SAMPLE_RATE,
+        hop_length=HOP_SAMPLES,
+        fmin=32.7,
+        n_bins=336,
+        bins_per_octave=48,
+        pad_mode="constant",
+        verbose=False,
     )
     noise = torch.randn(1, 24_123, generator=torch.Generator().manual_seed(0))
     for waveform in (noise, noise.cumsum(1) * 0.01, noise[:, :321]):

@@ -21,7 +21,14 @@ pytestmark = pytest.mark.integration
 
 def job(out: Path, workers: int, **changes: object) -> Job:
     out.mkdir()
-    return Job(params(workers=workers, max_steps=4, **changes), Tones(), seed=7, threads=1, out_folder=out, resume_folder=out.parent / "states")
+    return Job(
+        params(workers=workers, max_steps=4, **changes),
+        Tones(),
+        seed=7,
+        threads=1,
+        out_folder=out,
+        resume_folder=out.parent / "states",
+    )
 
 
 def hashes(path: Path) -> dict[str, str]:
@@ -58,7 +65,7 @@ def test_one_worker_equals_none_and_a_failure_is_told(tmp_path: Path, monkeypatc
     assert {"train/loss", "valid/loss", "speed/audio_hours_per_second"} <= listener.names
 
     broken = Job(params(workers=1), Nothing(), 7, 1, tmp_path, None)
-    with pytest.raises(MertError, match="training worker 0 failed: .*the corpus is gone"):
+    with pytest.raises(MertError, match=r"training worker 0 failed: .*the corpus is gone"):
         work_on_ray(broken, tmp_path / "ray", SilentObserver())
     assert not list((tmp_path / "ray").iterdir())
     assert str(tmp_path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""A few seconds of tones with matching codes, in memory and picklable: what the loop needs, without the stages before it."""
+"""A few seconds of tones with matching codes, in memory and picklable, in place of the stages before."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class TonesMusic:
 
     def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int) -> np.ndarray:
         """Return int16 (batch, length)."""
-        return np.stack([self.pcm[row, start : start + length] for row, start in zip(rows, offset_samples, strict=True)])
+        return np.stack(
+            [self.pcm[row, start : start + length] for row, start in zip(rows, offset_samples, strict=True)]
+        )
 
 
 class TonesCodes:
@@ -66,4 +68,6 @@ class TonesCodes:
 
     def codes(self, rows: np.ndarray, offset_frames: np.ndarray, frames: int) -> np.ndarray:
         """Return int64 (batch, frames, codebooks)."""
-        return np.stack([self.table[row, start : start + frames] for row, start in zip(rows, offset_frames, strict=True)])
+        return np.stack(
+            [self.table[row, start : start + frames] for row, start in zip(rows, offset_frames, strict=True)]
+        )

@@ -73,7 +73,9 @@ def test_targets_are_clean_and_aligned() -> None:
     for clip, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
         expected = music.pcm[row, offset : offset + crop_samples(0.5)] / 32768
         np.testing.assert_allclose(batch.clean[clip].numpy(), expected, atol=1e-7)
-        np.testing.assert_array_equal(batch.codes[clip].numpy(), codes.table[row, offset // 320 : offset // 320 + batch.mask.shape[1]])
+        np.testing.assert_array_equal(
+            batch.codes[clip].numpy(), codes.table[row, offset // 320 : offset // 320 + batch.mask.shape[1]]
+        )
     assert batch.masked_frames == int(batch.mask.sum())
 
 

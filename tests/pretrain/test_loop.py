@@ -44,7 +44,9 @@ def hashes(path: Path) -> dict[str, str]:
 
 def test_the_loss_falls_and_artefacts_are_whole(tmp_path: Path) -> None:
     out = folder(tmp_path / "out")
-    facts = work(job(out, max_steps=30, warmup_steps=10, schedule_steps=1000, validate_every=15), Place(), SilentObserver())
+    facts = work(
+        job(out, max_steps=30, warmup_steps=10, schedule_steps=1000, validate_every=15), Place(), SilentObserver()
+    )
     curve = pq.read_table(out / "curve.parquet").to_pandas()
     valid = curve[(curve.split == "valid") & (curve.term == "acoustic")].value.to_numpy()
     assert valid[-1] < valid[0]
@@ -155,5 +157,11 @@ def test_a_journal_tells_another_process_everything(tmp_path: Path) -> None:
     with BarObserver(Recorder(), "test", 6) as observer:
         follow(tmp_path / "journal", observer, finished)
     assert set(seen) == set(range(1, 7))
-    names = {"train/loss", "train/gradient_norm", "train/learning_rate", "speed/steps_per_second", "speed/data_wait_share"}
+    names = {
+        "train/loss",
+        "train/gradient_norm",
+        "train/learning_rate",
+        "speed/steps_per_second",
+        "speed/data_wait_share",
+    }
     assert names <= set(seen[1]) and "valid/loss" in seen[6]

@@ -36,8 +36,8 @@ def test_loss_equals_a_plain_reference() -> None:
     torch.testing.assert_close(losses.weighted, expected, rtol=1e-5, atol=1e-3)
 
     named = terms(tally(losses, batch.masked_frames), run.weights)
-    assert named["loss"] == pytest.approx(float(expected) / batch.masked_frames, rel=1e-5)
-    assert named["acoustic"] == pytest.approx(float(entropy) / batch.masked_frames, rel=1e-5)
+    assert named["loss"] == pytest.approx(expected.item() / batch.masked_frames, rel=1e-5)
+    assert named["acoustic"] == pytest.approx(entropy.item() / batch.masked_frames, rel=1e-5)
     per_codebook = codebook_terms(tally(losses, batch.masked_frames))
     assert per_codebook["acoustic_0"] + per_codebook["acoustic_1"] == pytest.approx(named["acoustic"])
 
@@ -64,4 +64,6 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
 
 def test_schedule_rises_then_falls_to_zero() -> None:
     run = params(warmup_steps=10, schedule_steps=110, learning_rate=1.0)
-    assert [learning_rate(run, step) for step in (1, 5, 10, 60, 110, 200)] == pytest.approx([0.1, 0.5, 1.0, 0.5, 0.0, 0.0])
+    assert [learning_rate(run, step) for step in (1, 5, 10, 60, 110, 200)] == pytest.approx(
+        [0.1, 0.5, 1.0, 0.5, 0.0, 0.0]
+    )

@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from mert_core.config import load_config
 from mert_core.files import write_json
 from mert_core.paths import Layout
 from mert_core.records import Record, write_record
+from mert_core.targets.gate import as_table, check_codebooks, check_lengths
 
+PARAMS = Path(__file__).parents[2] / "params.yaml"
 CODEBOOKS, ENTRIES, LAYERS = 8, 256, 5
 TASKS = {"key": "weighted_score", "pitch": "accuracy", "family": "accuracy", "composer": "accuracy"}
 VALUES = {
@@ -47,20 +50,22 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
     layout.targets.mkdir(parents=True)
     random = np.random.default_rng(1)
     rows = []
+    found = {split: np.zeros((CODEBOOKS, ENTRIES + 1), dtype=np.int64) for split in ("train", "valid", "test")}
     for codebook in range(CODEBOOKS):
         shares = random.dirichlet(np.full(ENTRIES, 0.25 + 0.1 * codebook))
         for split, frames in (("train", 285000), ("valid", 52500)):
-            counts = random.multinomial(frames, shares)
-            rows += [
-                {"codebook": codebook, "entry": entry, "split": split, "count": int(count)}
-                for entry, count in enumerate(counts)
-            ]
+            found[split][codebook, :-1] = random.multinomial(frames, shares)
+    for split, counts in found.items():
+        rows += [
+            {"split": split, "codebook": codebook, "entry": entry, "count": int(counts[codebook, entry])}
+            for codebook in range(CODEBOOKS)
+            for entry in range(ENTRIES)
+        ]
     parquet.write_table(pa.Table.from_pylist(rows), layout.targets / "usage.parquet")
-    gate = [
-        {"check": "usage", "codebook": codebook, "value": 0.9, "limit": 0.3, "passed": True}
-        for codebook in range(CODEBOOKS)
-    ]
-    write_json(layout.targets / "gate.json", gate)
+    limits = load_config(PARAMS).targets.gate
+    checks = check_codebooks(found["train"], found["valid"], limits)
+    checks += check_lengths(["a", "b"], np.array([1500, 750]), np.array([20.0, 10.0]), limits)
+    write_json(layout.targets / "gate.json", {"passed": True, "checks": as_table(checks)})
     inputs = {"corpus": corpus.id, "teacher": "7e" * 32}
     return write_record(layout.targets, stage="targets", kind="targets", inputs=inputs, params={}, facts={"frames": 3})
 

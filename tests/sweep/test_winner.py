@@ -60,7 +60,7 @@ def test_apply_changes_two_weights_and_nothing_else(layout: Layout, config: Conf
         "tiny: {preset: mert-tiny}  # why",
         "tiny: {weights: {acoustic: 1, musical: 2.0, feature_penalty: 10.0}, max_steps: 5}",
         "tiny:\n    max_steps: 5  # why\n    preset: mert-tiny",
-        "tiny:\n    weights:\n      acoustic: 1.0  # a\n      musical: 2.0\n      feature_penalty: 3.0\n    max_steps: 5",
+        "tiny:\n    weights:\n      acoustic: 1.0  # a\n      musical: 2.0\n      feature_penalty: 3.0",
     ],
 )
 def test_every_way_to_write_a_run_is_understood(run: str) -> None:

@@ -48,7 +48,8 @@ def test_a_run_carries_metrics_params_tags_and_files(
         for step in range(1200):
             tracker.metrics({"train/acoustic[0]": step / 10}, step=step)
         tracker.metrics({"odd": math.nan})
-        tracker.params({"model": {"layers": 4}})
+        tracker.params({"model": {"layers": 4, "pair": [1, 2]}})
+        tracker.params({"model": {"pair": (1, 2)}, "late": "yes"})
         tracker.artifact(note, "notes")
         tracker.table("gate", [{"codebook": 0, "usage": 0.5}, {"codebook": 1, "usage": 0.6}])
     run = client_of(layout).get_run(str(tracker.run_id))
@@ -56,6 +57,7 @@ def test_a_run_carries_metrics_params_tags_and_files(
     assert run.info.status == "FINISHED"
     assert run.data.params["pretrain.preset"] == "mert-tiny"
     assert run.data.params["model.layers"] == "4"
+    assert run.data.params["late"] == "yes"
     tags = run.data.tags
     assert tags["dvc.stage"] == "pretrain@tiny"
     assert tags["prefect.flow_run_id"] == "flow-7"

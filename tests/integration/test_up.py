@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mert_core.services.processes import tool
+from tests.flow_checkout import ROOT, checkout, git, in_checkout
+
+__all__ = ["checkout", "in_checkout"]
+pytestmark = pytest.mark.integration
+PATIENCE_SECONDS = 240.0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not what():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.3)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [item for item in processes if item.is_running() and item.status() != psutil.STATUS_ZOMBIE]
+
+
+def user_shell() -> dict[str, str]:
+    """Return the environment of a user's shell that knows nothing of Prefect."""
+    shell = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "MERT_"))}
+    return shell | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def up(in_checkout: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Yield a starting ``mert up`` and its output."""
+    log = in_checkout / ".mert" / "up.log"
+    ports = ["--mlflow-port", str(free_port()), "--prefect-port", str(free_port())]
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mert_core.cli", "up", *ports],
+            cwd=in_checkout, env=user_shell(), stdout=stream, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+    try:
+        yield process, log
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def prefect(shell: dict[str, str], folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [tool("prefect"), *arguments], cwd=folder, env=shell, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def stage_processes(folder: Path) -> list[psutil.Process]:
+    found = [psutil.Process(int(pid)) for pid in (folder / ".mert" / "pids").read_text().split()]
+    assert len(alive(found)) == 2
+    return found
+
+
+def test_a_whole_life(up: tuple[subprocess.Popen[str], Path], in_checkout: Path) -> None:
+    process, log = up
+    shell = user_shell()
+    wait_for(lambda: "Ctrl-C stops everything" in log.read_text(), process, log)
+    pids = in_checkout / ".mert" / "pids"
+    for name in ("MLflow", "Prefect", "Deployments", "export PREFECT_API_URL=", "sweep/loss-weights"):
+        assert name in log.read_text()
+
+    # Without any setting, a shell in the repository root finds the server; overrides become an experiment.
+    said = prefect(shell, in_checkout, "deployment", "run", "pretrain/330m", "-p", "max_steps=2", "--watch")
+    assert "Completed" in said
+    assert (in_checkout / ".mert" / "last-runs" / "pretrain@330m.json").exists()
+
+    # Cancelling ends the stage and what it had started.
+    said = prefect(shell, in_checkout, "deployment", "run", "pretrain/tiny")
+    run_id = re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", said)
+    assert run_id is not None
+    wait_for(pids.exists, process, log)
+    stage = stage_processes(in_checkout)
+    prefect(shell, in_checkout, "flow-run", "cancel", run_id.group())
+    wait_for(lambda: not alive(stage), process, log)
+    wait_for(lambda: "Cancelled" in prefect(shell, in_checkout, "flow-run", "inspect", run_id.group()), process, log)
+
+    # SIGTERM ends everything, a running stage included.
+    pids.unlink()
+    prefect(shell, in_checkout, "deployment", "run", "pretrain/tiny")
+    wait_for(pids.exists, process, log)
+    everything = [*stage_processes(in_checkout), *psutil.Process(process.pid).children(recursive=True)]
+    assert len(everything) >= 5
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert alive(everything) == []
+    assert not (in_checkout / "prefect.toml").exists()
+    assert git(in_checkout, "status", "--porcelain", "--", "params.yaml", "flows") == ""
+
+
+def test_one_dying_brings_the_others_down(up: tuple[subprocess.Popen[str], Path], in_checkout: Path) -> None:
+    process, log = up
+    driver = psutil.Process(process.pid)
+    wait_for(lambda: len(driver.children()) == 2, process, log)
+    everything = driver.children(recursive=True)
+    next(item for item in driver.children() if "mlflow" in " ".join(item.cmdline())).kill()
+    assert process.wait(60) == 2
+    assert alive(everything) == []
+    said = log.read_text()
+    assert "mlflow ended with status -9" in said
+    assert str(in_checkout / ".mert" / "logs" / "mlflow.log") in said

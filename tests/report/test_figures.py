@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import TASKS
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from mert_core.config import Config
+from mert_core.paths import Layout
+from mert_core.report.collect import Material, Scores, collect
+from mert_core.report.figures_probe import layer_by_task, scores_against_floors
+from mert_core.report.figures_targets import entropy_bits, usage, used_share
+from mert_core.report.figures_training import codebook_gain, cqt_example, loss_by_term
+from mert_core.report.style import look, save_png
+
+
+@pytest.fixture(scope="module")
+def material(config: Config, line: Layout) -> Material:
+    return collect(config, line)
+
+
+def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
+    """Return pairs of visible texts whose boxes overlap by more than a pixel's breadth."""
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    undrawn = set()  # matplotlib also keeps the labels of ticks beyond the ends of an axis
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = axis.get_major_ticks()
+            undrawn |= {tick.label1 for tick in ticks if not low - 1e-9 <= tick.get_loc() <= high + 1e-9}
+    texts = [item for item in figure.findobj(Text) if item not in undrawn]
+    found = [item for item in texts if item.get_visible() and item.get_text().strip()]
+    boxes = [(item.get_text(), item.get_window_extent(renderer)) for item in found]
+    page = figure.bbox
+    boxes = [(text, box) for text, box in boxes if box.overlaps(page)]
+    assert all(page.contains(box.x0 + 1, box.y0 + 1) and page.contains(box.x1 - 1, box.y1 - 1) for _, box in boxes)
+    pairs = []
+    for index, (text, box) in enumerate(boxes):
+        for other, rival in boxes[index + 1 :]:
+            wide = min(box.x1, rival.x1) - max(box.x0, rival.x0)
+            high = min(box.y1, rival.y1) - max(box.y0, rival.y0)
+            if wide > 2 and high > 2:
+                pairs.append((text, other))
+    return pairs
+
+
+def test_no_text_overlaps_or_leaves_the_figure(material: Material) -> None:
+    with look():
+        assert overlapping_texts(scores_against_floors(material.scores, material.tasks)) == []
+        assert overlapping_texts(layer_by_task(material.scores, material.tasks)) == []
+        assert overlapping_texts(loss_by_term(material.trainings)) == []
+        assert overlapping_texts(cqt_example(material.trainings[0], 4.0)) == []
+        assert overlapping_texts(usage(material.usage)) == []
+
+
+def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: Material) -> None:
+    with look():
+        upper, strip, _ = cqt_example(material.trainings[0], 1.0).axes[:3]
+    assert upper.get_images()[0].get_array().shape == (336, 75)
+    assert strip.get_images()[0].get_array().shape == (1, 75)
+    labels = dict(zip([text.get_text() for text in upper.get_yticklabels()], upper.get_yticks(), strict=True))
+    assert labels["440"] == pytest.approx(48 * np.log2(440 / 32.7))
+    assert labels["880"] - labels["440"] == pytest.approx(48)
+
+
+def test_gain_and_usage_are_computed_from_the_data(material: Material) -> None:
+    gain = codebook_gain(material.trainings[0])
+    assert gain[0] == pytest.approx(1.5 * (1 - np.exp(-1000 / 260)))
+    assert np.all(np.diff(gain) < 0)
+    shares = np.array([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
+    assert entropy_bits(shares) == pytest.approx([2.0, 0.0])
+    assert used_share(shares) == pytest.approx([1.0, 0.25])
+
+
+def test_many_layers_and_no_layers(material: Material) -> None:
+    tiny = material.scores[0]
+    deep = {task: [(layer, 0.3 + 0.01 * layer) for layer in range(25)] for task in TASKS}
+    flat = {task: [(0, 0.3)] for task in TASKS}
+    with look():
+        figure = layer_by_task([Scores("tiny", tiny.record, tiny.tasks, deep)], list(TASKS))
+        assert figure is not None
+        assert overlapping_texts(figure) == []
+        assert layer_by_task([Scores("tiny", tiny.record, tiny.tasks, flat)], list(TASKS)) is None
+
+
+def test_png_bytes_do_not_depend_on_the_machine(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib
+
+    with look():
+        save_png(usage(material.usage), tmp_path / "a.png")
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 20.0)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
+    with look():
+        save_png(usage(material.usage), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert b"Software" not in (tmp_path / "a.png").read_bytes()

@@ -1,0 +1,101 @@
+"""The frozen teacher: same codes in pieces as in one pass, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.errors import MertError
+from mert_core.teachers import load_acoustic
+from mert_core.teachers.acoustic import CARD_NAME, WEIGHTS_NAME, AcousticTeacher, save_acoustic
+from mert_core.teachers.encodec_published import PUBLISHED, load_published
+from mert_core.teachers.rvqvae import Architecture, RvqVae
+
+
+@pytest.fixture
+def model() -> RvqVae:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = RvqVae(Architecture(codebooks=4, entries=16, filters=4, dimension=8)).eval()
+        model.start_codebooks(model.encoder(music(2).unsqueeze(1)).detach())
+    return model
+
+
+def music(seconds: float, clips: int = 2) -> torch.Tensor:
+    noise = torch.randn(clips, int(seconds * SAMPLE_RATE), generator=torch.Generator().manual_seed(1))
+    return 0.1 * noise + 0.3 * torch.sin(torch.arange(noise.shape[1]) * 0.05)
+
+
+def one_pass(model: RvqVae, waveform: torch.Tensor) -> torch.Tensor:
+    """What the encodec package does: the whole track at once."""
+    with torch.no_grad():
+        return model.quantizer.encode(model.encoder(waveform.unsqueeze(1)), 75).permute(1, 2, 0)
+
+
+@pytest.mark.parametrize("samples", [320, 24_000, 26_560, 26_561, 50_560, 96_000, 99_999])
+def test_codes_in_pieces_are_those_of_one_pass(model: RvqVae, samples: int) -> None:
+    waveform = music(samples / SAMPLE_RATE + 0.01)[:, :samples]
+    expected = one_pass(model, waveform)
+    found = AcousticTeacher(model, codebooks=4).encode(waveform)
+    assert found.dtype == torch.int64
+    assert found.shape == (2, -(-samples // HOP_SAMPLES), 4)
+    assert torch.equal(found, expected)
+
+
+def test_silence_after_the_end_changes_nothing_before_it(model: RvqVae) -> None:
+    teacher, waveform = AcousticTeacher(model, codebooks=4), music(2.0)
+    padded = torch.nn.functional.pad(waveform, (0, 40_000))
+    assert torch.equal(teacher.encode(padded)[:, : 2 * 75], teacher.encode(waveform))
+
+
+def test_saved_and_loaded_gives_the_same_codes(model: RvqVae, tmp_path: Path) -> None:
+    save_acoustic(tmp_path, model, codebooks=3, origin="trained")
+    teacher = load_acoustic(tmp_path)
+    assert (teacher.codebooks, teacher.entries, teacher.frame_rate) == (3, 16, 75)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert torch.equal(teacher.encode(music(1.5)), AcousticTeacher(model, codebooks=3).encode(music(1.5)))
+
+
+def test_damaged_teacher_is_refused(model: RvqVae, tmp_path: Path) -> None:
+    with pytest.raises(MertError, match="dvc repro teachers"):
+        load_acoustic(tmp_path)
+    save_acoustic(tmp_path, model, codebooks=4, origin="trained")
+    content = (tmp_path / WEIGHTS_NAME).read_bytes()
+    (tmp_path / WEIGHTS_NAME).write_bytes(content[:1000])
+    with pytest.raises(MertError, match="does not hold"):
+        load_acoustic(tmp_path)
+    (tmp_path / WEIGHTS_NAME).write_bytes(content)
+    card = (tmp_path / CARD_NAME).read_text()
+    (tmp_path / CARD_NAME).write_text(card.replace('"filters": 4', '"filters": 5'))
+    with pytest.raises(MertError, match="does not hold"):
+        load_acoustic(tmp_path)
+
+
+def test_published_weights_load_unchanged_and_strictly(tmp_path: Path) -> None:
+    encodec = pytest.importorskip("encodec")
+    # The package's own class without its weights: the keys and shapes of the published file.
+    state = encodec.EncodecModel.encodec_model_24khz(pretrained=False).state_dict()
+    path = tmp_path / "encodec_24khz-d7cc33bc.th"
+    torch.save(state, path)
+    loaded = load_published(path)
+    assert loaded.architecture == PUBLISHED
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+
+    state["decoder.model.0.conv.conv.weight"] = state.pop("decoder.model.0.conv.conv.weight_v")
+    torch.save(state, path)
+    with pytest.raises(MertError, match=r"1 missing keys \(decoder\.model\.0.*1 unknown keys"):
+        load_published(path)
+
+
+def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MertError, match="cannot read"):
+        load_published(tmp_path / "absent.th")
+    (tmp_path / "text.th").write_text("not weights")
+    with pytest.raises(MertError, match="not a torch state dict"):
+        load_published(tmp_path / "text.th")
+    torch.save([1, 2], tmp_path / "list.th")
+    with pytest.raises(MertError, match="no state dict"):
+        load_published(tmp_path / "list.th")
