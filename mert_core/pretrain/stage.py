@@ -72,8 +72,14 @@ def run_trial(
 
 
 def _inputs(layout: Layout) -> dict[str, str]:
-    folders = {"corpus": layout.corpus, "teacher": layout.teachers, "targets": layout.targets}
-    return {role: read_record(folder).id for role, folder in folders.items()}
+    corpus, teacher, targets = (read_record(folder) for folder in (layout.corpus, layout.teachers, layout.targets))
+    for role, record in (("corpus", corpus), ("teacher", teacher)):
+        if targets.inputs.get(role) != record.id:
+            raise MertError(
+                f"the targets in {layout.targets} were made from another {role} than the one that lies here now. "
+                "Run `dvc repro targets`."
+            )
+    return {"corpus": corpus.id, "teacher": teacher.id, "targets": targets.id}
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:

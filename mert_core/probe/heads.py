@@ -147,6 +147,8 @@ def train_bank(
             _keep(weights, optimiser, torch.from_numpy(going))
             active = active[going]
             seeds = sorted({probes[i].seed for i in active})
+    if bar is not None:
+        bar.update(recipe.max_epochs - epoch)
     return Bank(probes, best, scores, epochs)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +72,21 @@ def choose(probes: list[Probe], validation: NDArray[np.float64]) -> tuple[int, f
     return layer, rate, averages
 
 
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """As many workers as torch has threads, each of one torch thread.
+
+    Banks are independent, so this shares the cores without a barrier in every product (which on a busy machine costs
+    far more than the product), and makes what a bank computes independent of the number of threads.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
 def select(
     train: tuple[Features, NDArray[np.int64]],
     valid: tuple[Features, NDArray[np.int64]],
@@ -98,12 +116,14 @@ def select(
     held_out = Examples((torch.from_numpy(np.ascontiguousarray(valid[0])).to(device) - mean) / deviation, valid[1])
     layers = range(len(inputs))
 
-    banks: list[Bank] = []
     with tqdm(total=len(rates) * recipe.max_epochs, desc=f"probes {name}", unit="epoch", leave=False) as bar:
-        for position, rate in enumerate(rates):
+
+        def train_rate(rate: float) -> Bank:
             probes = tuple(Probe(layer, rate, seed) for layer in layers for seed in seeds)
-            banks.append(train_bank(probes, known, held_out, points, recipe, bar))
-            bar.update((position + 1) * recipe.max_epochs - bar.n)
+            return train_bank(probes, known, held_out, points, recipe, bar)
+
+        with _workers() as pool:
+            banks = list(pool.map(train_rate, rates))
     trained = [probe for bank in banks for probe in bank.probes]
     layer, rate, averages = choose(trained, np.concatenate([bank.validation for bank in banks]))
 

@@ -172,7 +172,7 @@ def _trial(result: Any) -> Trial:
         acoustic=float(weights.get("acoustic", math.nan)),
         musical=float(weights.get("musical", math.nan)),
         step=int(metrics.get(STEP, 0)),
-        score=float(score) if usable else None,
+        score=float(score) if score is not None and usable else None,
         error=lines[-1] if lines else None,
     )
 

@@ -17,7 +17,7 @@ from mert_core.teachers.codebooks import SteadyCodebook
 _EMA_DECAY = 0.97
 _K_MEANS_ITERATIONS = 20
 # An entry chosen less than this share of its fair part is revived.
-_DEAD_SHARE = 0.1
+_DEAD_SHARE = 0.25
 
 
 @dataclass(frozen=True)

@@ -52,3 +52,19 @@ def test_a_scaled_encoder_scores_the_same() -> None:
     scaled = selected((train * 1024, truth), (valid * 1024, answers))
     assert plain.by_layer == scaled.by_layer
     assert np.array_equal(plain.predict(features[3]), scaled.predict(features[3] * 1024))
+
+
+def test_the_number_of_threads_moves_no_bit() -> None:
+    train, valid = planted(120, 0), planted(60, 1)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(selected(train, valid))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    one, two = found
+    assert one.by_layer == two.by_layer
+    assert all(torch.equal(a, b) for a, b in zip(one.weights, two.weights, strict=True))

@@ -14,6 +14,7 @@ from mert_core.corpus.writer import CorpusWriter
 from mert_core.paths import Layout
 from mert_core.records import write_record
 from mert_core.teachers.acoustic import save_acoustic
+from mert_core.teachers.conditioning import condition
 from mert_core.teachers.rvqvae import Architecture, RvqVae
 
 SECONDS = (3.0, 4.5, 3.2, 3.0, 5.0)
@@ -44,9 +45,10 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = RvqVae(Architecture(codebooks=3, entries=8, filters=2, dimension=8)).eval()
+        model = RvqVae(Architecture(codebooks=3, entries=8, filters=4, dimension=8)).eval()
         waveform = torch.from_numpy(generator.standard_normal((4, 48_000)).astype(np.float32))
         waveform *= torch.linspace(0, 0.3, 48_000)
+        condition(model, waveform.flatten(0, 1).unsqueeze(0)[:, :96_000])
         model.start_codebooks(model.encoder(waveform.unsqueeze(1)).detach())
     layout.teachers.mkdir(parents=True)
     save_acoustic(layout.teachers, model, codebooks=3, origin="trained")

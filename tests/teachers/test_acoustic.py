@@ -11,6 +11,7 @@ from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.errors import MertError
 from mert_core.teachers import load_acoustic
 from mert_core.teachers.acoustic import CARD_NAME, WEIGHTS_NAME, AcousticTeacher, save_acoustic
+from mert_core.teachers.conditioning import condition
 from mert_core.teachers.encodec_published import PUBLISHED, load_published
 from mert_core.teachers.rvqvae import Architecture, RvqVae
 
@@ -20,6 +21,7 @@ def model() -> RvqVae:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = RvqVae(Architecture(codebooks=4, entries=16, filters=4, dimension=8)).eval()
+        condition(model, music(2))
         model.start_codebooks(model.encoder(music(2).unsqueeze(1)).detach())
     return model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,12 +112,12 @@ def _compact(score: Score) -> Piece:
     parts = [part for part in (_part(one) for one in streams) if part.onsets]
     if sum(len(part.onsets) for part in parts) < _FEWEST_NOTES:
         raise UnusableScoreError(f"has fewer than {_FEWEST_NOTES} notes")
-    bars = next((bars for bars in (_bars(one) for one in streams) if len(bars) > 1), None)
-    if bars is None:
+    bars = max((_bars(one) for one in streams), key=lambda bars: bars[-1].onset if bars else -1)
+    if len(bars) < 2:
         raise UnusableScoreError("has no measures")
     last = max(onset + duration for part in parts for onset, duration in zip(part.onsets, part.durations, strict=True))
-    if last > bars[-1].onset + bars[-1].length + _NEAR:
-        raise UnusableScoreError("has notes behind its last measure")
+    if last > bars[-1].onset + bars[-1].length:  # a last note longer than its measure
+        bars[-1] = replace(bars[-1], length=round(last - bars[-1].onset, 6))
     return Piece(tuple(parts), tuple(bars), tuple(_keys(streams)), _quarters_per_minute(score))
 
 
