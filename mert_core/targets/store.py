@@ -125,7 +125,7 @@ class TargetStore:
         if not path.exists():
             raise MertError(f"target shard {path} is missing. Run `dvc checkout`, or `dvc repro targets`.")
         content = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, dtype=np.uint8)
-        found = hashlib.sha256(content).hexdigest()
+        found = hashlib.sha256(content.data).hexdigest()
         if found != entry["sha256"]:
             raise MertError(
                 f"target shard {path} has changed since it was written: its SHA-256 is {found[:16]}…, expected "

@@ -11,18 +11,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES, seconds_to_samples
+from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES
 from mert_core.errors import MertError
 from mert_core.files import atomic_path, write_json
 from mert_core.teachers.rvqvae import Architecture, RvqVae
 
 WEIGHTS_NAME = "acoustic.safetensors"
 CARD_NAME = "acoustic.json"
-# Before the recurrent layers an output frame sees 1,606 samples (7-tap convolution 6, then per ratio r a residual
-# block of 2 and a strided convolution of r more, in units of the stride so far): 6 + 2 + 2 + 4 + 8 + 16 + 40 + ...
-_CONTEXT_HOPS = 8
-_PIECE_SECONDS = 1.0
-_PIECES_PER_BATCH = 8
+# Up to the recurrent layers a frame sees 798 samples, its own 320 and 478 before them: 6 + 1 by the first convolution,
+# then at the strides s = 1, 2, 8, 40 with ratios r = 2, 4, 5, 8 another 2 s in the block and (2 r - 1) s going down.
+_CONTEXT_HOPS = 2
+# One piece, in hops, and how many times filters run together: activations of some megabytes, for the cache.
+_PIECE_HOPS = 75
+_PIECE_FILTERS = 64
 
 
 class AcousticTeacher(nn.Module):
@@ -72,9 +73,9 @@ class AcousticTeacher(nn.Module):
 
     def _front_in_pieces(self, waveform: Tensor) -> Tensor:
         batch, samples = waveform.shape
-        step, context = seconds_to_samples(_PIECE_SECONDS), _CONTEXT_HOPS * HOP_SAMPLES
+        step, context = _PIECE_HOPS * HOP_SAMPLES, _CONTEXT_HOPS * HOP_SAMPLES
         if samples <= step + context:
-            return torch.cat([self._front(part.unsqueeze(1)) for part in waveform.split(_PIECES_PER_BATCH)])
+            return self._batched(waveform)
         # The first piece starts where the track does (its reflected edge is part of the result); the last one may
         # be ragged. All in between are alike and run together.
         first = self._batched(waveform[:, : step + context])
@@ -92,7 +93,8 @@ class AcousticTeacher(nn.Module):
         return torch.cat(parts, dim=2)
 
     def _batched(self, pieces: Tensor) -> Tensor:
-        return torch.cat([self._front(part.unsqueeze(1)) for part in pieces.split(_PIECES_PER_BATCH)])
+        together = max(1, _PIECE_FILTERS // self.model.architecture.filters)
+        return torch.cat([self._front(part.unsqueeze(1)) for part in pieces.split(together)])
 
 
 def save_acoustic(folder: Path, model: RvqVae, codebooks: int, origin: str) -> None:

@@ -31,6 +31,7 @@ def condition(model: RvqVae, waveform: Tensor) -> None:
     for handle in handles:
         handle.remove()
     last = [module for module in model.decoder.modules() if isinstance(module, nn.Conv1d)][-1]
+    assert isinstance(last.weight_g, Tensor)
     last.weight_g.mul_(waveform.std())
 
 

@@ -59,9 +59,9 @@ class RvqVae(nn.Module):
         with warnings.catch_warnings():
             # The package uses torch's old weight norm; its key names are the published ones.
             warnings.filterwarnings("ignore", message=".*weight_norm.*", category=FutureWarning)
-            size = {"dimension": architecture.dimension, "n_filters": architecture.filters}
-            self.encoder = SEANetEncoder(channels=1, norm="weight_norm", causal=True, **size)
-            self.decoder = SEANetDecoder(channels=1, norm="weight_norm", causal=True, **size)
+            dimension, filters = architecture.dimension, architecture.filters
+            self.encoder = SEANetEncoder(1, dimension, filters, norm="weight_norm", causal=True)
+            self.decoder = SEANetDecoder(1, dimension, filters, norm="weight_norm", causal=True)
         self.quantizer = ResidualVectorQuantizer(
             dimension=architecture.dimension, n_q=architecture.codebooks, bins=architecture.entries
         )
@@ -86,6 +86,7 @@ class RvqVae(nn.Module):
         residual = latent.transpose(1, 2).reshape(-1, latent.shape[1])
         for layer in self.quantizer.vq.layers:
             codebook = layer._codebook
+            assert isinstance(codebook, SteadyCodebook)
             codebook.init_embed_(residual)
             residual = residual - codebook.decode(codebook.encode(residual))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +16,7 @@ from mert_core.paths import Layout
 from mert_core.records import Record, read_record, write_record
 from mert_core.teachers.acoustic import save_acoustic
 from mert_core.teachers.encodec_published import CODEBOOKS_AT_6_KBPS, PUBLISHED, load_published
+from mert_core.teachers.music import StoredMusic
 from mert_core.teachers.training import train
 
 
@@ -42,13 +43,11 @@ def run(config: Config, layout: Layout, tracker: Metrics) -> Record:
 
 
 def _trained(config: Config, layout: Layout, tracker: Metrics, corpus_id: str) -> Record:
-    from mert_core.corpus import Corpus  # the stage reads the corpus's files; the package below does not need them
-
     acoustic = config.teachers.acoustic
     params = {"acoustic": acoustic.model_dump(mode="json"), "seed": config.seed, "threads": config.threads}
     key = sha256_json({"params": params, "corpus": corpus_id})[:16]
     states = layout.resume / f"teachers-{key}"
-    model, figures = train(acoustic, Corpus.open(layout.corpus), config.seed, states, tracker.metrics)
+    model, figures = train(acoustic, StoredMusic(layout.corpus), config.seed, states, tracker.metrics)
     with atomic_folder(layout.teachers) as folder:
         save_acoustic(folder, model, acoustic.codebooks, "trained")
         record = _record(folder, corpus_id, params, {"origin": "trained", **_rounded(figures)})
@@ -72,10 +71,10 @@ def _published(config: Config, layout: Layout, corpus_id: str) -> Record:
         return _record(folder, corpus_id, params, {"origin": "encodec_24khz"})
 
 
-def _record(folder: Path, corpus_id: str, params: dict[str, object], facts: dict[str, object]) -> Record:
+def _record(folder: Path, corpus_id: str, params: dict[str, Any], facts: dict[str, Any]) -> Record:
     inputs = {"corpus": corpus_id}
     return write_record(folder, stage="teachers", kind="teacher", inputs=inputs, params=params, facts=facts)
 
 
-def _rounded(figures: dict[str, float]) -> dict[str, object]:
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}

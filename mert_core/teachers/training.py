@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from mert_core.audio.frames import SAMPLE_RATE, seconds_to_samples, whole_hops
@@ -37,11 +37,9 @@ Report = Callable[[Mapping[str, float], int | None], None]
 
 
 class Music(Protocol):
-    """What training needs of a corpus; ``mert_core.corpus.Corpus`` is one."""
+    """What training needs of a corpus; `mert_core.teachers.music.StoredMusic` is one."""
 
-    @property
-    def samples(self) -> NDArray[np.int64]:
-        """Length of every track in samples (tracks,)."""
+    samples: NDArray[np.int64]
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the rows of a split."""
@@ -155,7 +153,7 @@ def _step(
     distance: LogMelDistance,
     readout: MelReadout,
     optimiser: torch.optim.Adam,
-    networks: list[Tensor],
+    networks: list[nn.Parameter],
     waveform: Tensor,
     params: Acoustic,
     quantised: bool,
@@ -201,8 +199,13 @@ def validate(model: RvqVae, distance: LogMelDistance, music: Music, params: Acou
 
 def _keep(folder: Path, model: RvqVae, readout: MelReadout, optimiser: torch.optim.Adam, step: int) -> None:
     with atomic_path(folder / "state.pt") as path:
-        parts = {"model": model, "readout": readout, "optimiser": optimiser}
-        torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, path)
+        state = {
+            "step": step,
+            "model": model.state_dict(),
+            "readout": readout.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+        torch.save(state, path)
 
 
 def _restore(folder: Path | None, model: RvqVae, readout: MelReadout, optimiser: torch.optim.Adam) -> int:

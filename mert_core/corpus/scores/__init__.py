@@ -1,0 +1,29 @@
+"""The demo corpus: real scores of music21's corpus, really played, with true labels."""
+
+from mert_core.corpus.scores.card import data_card
+from mert_core.corpus.scores.library import Library, load_library
+from mert_core.corpus.scores.synthesis import mix_mono, render_stems
+from mert_core.corpus.scores.tracks import (
+    corpus_track,
+    count_corpus,
+    count_probe_set,
+    mix_item,
+    note_item,
+    perform_corpus,
+    perform_probe_set,
+)
+
+__all__ = [
+    "Library",
+    "corpus_track",
+    "count_corpus",
+    "count_probe_set",
+    "data_card",
+    "load_library",
+    "mix_item",
+    "mix_mono",
+    "note_item",
+    "perform_corpus",
+    "perform_probe_set",
+    "render_stems",
+]

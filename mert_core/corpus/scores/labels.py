@@ -44,15 +44,16 @@ def krumhansl_schmuckler(pitch_classes: NDArray[np.float64], candidates: Iterabl
 
 def pitch_class_times(pitches: NDArray[np.int64], durations: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how long each pitch class sounds, (12,)."""
-    return np.bincount(pitches % 12, weights=durations, minlength=12)
+    times: NDArray[np.float64] = np.bincount(pitches % 12, weights=durations, minlength=12).astype(np.float64)
+    return times
 
 
 def notated_key(piece: Piece, start: float, end: float) -> int:
     """Return the key that the score gives between two onsets (quarter notes), untransposed.
 
-    The signature leaves a major key and its relative minor. A written minor is believed; a written major is not, because
-    many programs write it under every signature: the whole piece decides by Krumhansl and Schmuckler's method. Unknown when
-    the signature changes inside, the parts' signatures differ, or a church mode is written.
+    The signature leaves a major key and its relative minor. A written minor is believed; a written major is not,
+    because many programs write it under every signature: the whole piece decides by Krumhansl and Schmuckler's
+    method. Unknown when the signature changes inside, the parts' signatures differ, or a church mode is written.
     """
     signatures = [piece.keys[0]]
     for signature in piece.keys:

@@ -6,8 +6,8 @@ import multiprocessing
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from mert_core.errors import MertError
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _MELODY_NOTES = 12
+_WORTH_A_POOL = 12  # scores; music21 takes a process two seconds to import
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Source:
 # Haydn alone has two works there, too few for three splits: his quartets and Mozart's are one class.
 SOURCES: dict[str, Source] = {
     "bach": Source("bach/*.mxl", r"bach/(bwv\d+)"),
-    "beethoven": Source("beethoven/**/*.mxl", r"beethoven/(opus\d+(?:no\d+)?)"),
-    "essen": Source("essenFolksong/*.abc", r"(.*)", 400_000, skip=r"/(han|test|folkHaydn)", songs=True),
+    "beethoven": Source("beethoven/**/*.mxl", r"beethoven/(opus\d+(?:no\d+)?)", 120_000),
+    "essen": Source("essenFolksong/*.abc", r"essenFolksong/(.*)", 400_000, skip=r"/(han|test|folkHaydn)", songs=True),
     "haydn-mozart": Source("[hm]*/*/*.mxl", r"((?:haydn|mozart)/[^/]+)", skip=r"^(?!haydn|mozart)"),
     "monteverdi": Source("monteverdi/*.mxl", r"monteverdi/(madrigal\.\d+\.\d+)", skip=r"_old"),
     "palestrina": Source("palestrina/*.krn", r"palestrina/(.*)", 40_000, header="OPR"),
@@ -128,11 +129,11 @@ def load_library(config: Config, cache_folder: Path, composers: Iterable[str] | 
     queues = {name: list_candidates(name, config.seed) for name in names}
     pieces: dict[str, list[Piece]] = {name: [] for name in names}
     left_out: list[str] = []
-    with _Parsers(config.threads, cache_folder) as parse, tqdm(desc="scores", unit=" scores", dynamic_ncols=True) as bar:
+    bar = tqdm(desc="scores", unit=" scores", dynamic_ncols=True)
+    with bar, _Parsers(config.threads, cache_folder, bar) as parse:
         while batch := _next_batch(queues, pieces, config.pieces.per_composer):
             bar.total = bar.n + len(batch)
-            for candidate, result in parse(batch):
-                bar.update()
+            for candidate, result in zip(batch, parse(batch), strict=True):
                 if isinstance(result, Piece):
                     pieces[candidate.composer].append(result)
                 else:
@@ -152,37 +153,51 @@ def _next_batch(queues: dict[str, list[Candidate]], pieces: dict[str, list[Piece
 
 
 class _Parsers:
-    """Parses candidates in a few processes; yields results in the order of the candidates, whoever is first."""
+    """Parses candidates, in a few processes where that pays; the results keep the order of the candidates."""
 
-    def __init__(self, processes: int, cache_folder: Path) -> None:
+    def __init__(self, processes: int, cache_folder: Path, bar: tqdm) -> None:
         self._processes = processes
         self._cache_folder = cache_folder
+        self._bar = bar
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Callable[[list[Candidate]], Iterator[tuple[Candidate, Piece | str]]]:
+    def __enter__(self) -> Callable[[list[Candidate]], list[Piece | str]]:
         return self._parse
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _parse(self, batch: list[Candidate]) -> Iterator[tuple[Candidate, Piece | str]]:
-        fresh = [one for one in batch if not cache_path(one, self._cache_folder).exists()]
-        if self._processes > 1 and len(fresh) > 8:
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(self._processes, mp_context=context)
-            largest_first = sorted(batch, key=lambda one: -_weight(one))
-            futures = {one: self._pool.submit(_try_load, one, self._cache_folder) for one in largest_first}
-            for one in batch:
-                yield one, futures[one].result()
-        else:
-            for one in batch:
-                yield one, _try_load(one, self._cache_folder)
+    def _parse(self, batch: list[Candidate]) -> list[Piece | str]:
+        missing = [one for one in batch if not cache_path(one, self._cache_folder).exists()]
+        if self._processes > 1 and len(missing) >= _WORTH_A_POOL:
+            self._fill_cache(missing)
+            self._bar.update(len(batch) - len(missing))
+            return [_try_load(one, self._cache_folder) for one in batch]
+        results = []
+        for one in batch:
+            results.append(_try_load(one, self._cache_folder))
+            self._bar.update()
+        return results
+
+    def _fill_cache(self, candidates: list[Candidate]) -> None:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
+        largest_first = sorted(candidates, key=lambda one: -_weight(one))
+        for future in as_completed([self._pool.submit(_fill, one, self._cache_folder) for one in largest_first]):
+            future.result()
+            self._bar.update()
 
 
-def _weight(candidate: Candidate) -> int:
-    return 1000 if candidate.number else Path(candidate.path).stat().st_size
+def _fill(candidate: Candidate, cache_folder: Path) -> None:
+    _try_load(candidate, cache_folder)
+
+
+def _weight(candidate: Candidate) -> float:
+    """Return roughly how long music21 takes, in kilobytes of compressed MusicXML."""
+    if candidate.number:
+        return 1.0
+    return Path(candidate.path).stat().st_size / 1000 * {".xml": 0.06, ".krn": 2.0}.get(candidate.suffix, 1.0)
 
 
 def _try_load(candidate: Candidate, cache_folder: Path) -> Piece | str:

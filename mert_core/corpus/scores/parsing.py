@@ -8,7 +8,8 @@ import re
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from zipfile import BadZipFile
 
 from mert_core.corpus.scores.pieces import Bar, Candidate, KeySignature, Part, Piece, piece_from_json, piece_to_json
 from mert_core.errors import MertError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PARSER_VERSION = 1  # part of the cache key: raise it when the notes of a score can come out differently
 
 _FEWEST_NOTES = 24
+# SyntaxError: what the XML reader of Python's library raises on a file that is no XML.
+_STUMBLES = (ArithmeticError, AssertionError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 _NEAR = 1e-4  # quarter notes
 _SONG = re.compile(rb"^X:\s*(\d+)[^\n]*\n", re.MULTILINE)
 
@@ -97,11 +100,11 @@ def _parse(candidate: Candidate, data: bytes) -> Piece:
             score = converter.parse(candidate.path, forceSource=True, storePickle=False)
         if isinstance(score, stream.Opus):
             raise UnusableScoreError("holds several scores")
-        return _compact(score)
+        return _compact(cast("Score", score))
     except UnusableScoreError:
         raise
     # music21 lets whatever its readers stumble over through: all of it means that this score is not for us.
-    except (Music21Exception, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (Music21Exception, BadZipFile, *_STUMBLES) as error:
         raise UnusableScoreError(f"music21 cannot read it ({type(error).__name__}: {str(error)[:200]})") from error
 
 
@@ -149,8 +152,10 @@ def _part(part: Stream) -> Part:
                 tied[pitch] = row
     rows.sort()
     return Part(
-        tuple(round(row[0], 6) for row in rows), tuple(round(row[1], 6) for row in rows), tuple(int(row[2]) for row in rows)
-    )  # fmt: skip
+        onsets=tuple(round(row[0], 6) for row in rows),
+        durations=tuple(round(row[1], 6) for row in rows),
+        pitches=tuple(int(row[2]) for row in rows),
+    )
 
 
 def _bars(part: Stream) -> list[Bar]:

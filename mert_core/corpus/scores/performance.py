@@ -152,9 +152,7 @@ def _play(
         seconds = onset * quarter_seconds
         velocity = loudness + swell * np.sin(2 * np.pi * seconds / period + phase) + accent
         held = float(np.clip(duration * quarter_seconds * articulation, _SHORTEST_SECONDS, _LONGEST_SECONDS))
-        notes.append(
-            PlayedNote(seconds, held, into_range(pitch, instrument), int(np.clip(round(velocity), 25, 127)))
-        )
+        notes.append(PlayedNote(seconds, held, into_range(pitch, instrument), int(np.clip(round(velocity), 25, 127))))
     gain = 10 ** (rng.uniform(-6, 0) / 20)
     return PlayedPart(tuple(notes), instrument.program, gain, float(rng.uniform(-0.8, 0.8)))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 
-# Generators (section 8.1.2) that matter here. Ranges and sample numbers replace, the others add up from preset to instrument.
+# Generators (section 8.1.2) that matter here; those of a preset add to its instruments', but ranges intersect.
 _PAN, _INSTRUMENT, _KEYS, _VELOCITIES, _ATTENUATION = 17, 41, 43, 44, 48
 _ENVELOPE = (33, 34, 35, 36, 37, 38)  # delay, attack, hold, decay, sustain, release
 _COARSE_TUNE, _FINE_TUNE, _SAMPLE, _SAMPLE_MODES, _SCALE_TUNING, _ROOT_KEY = 51, 52, 53, 54, 56, 58
@@ -87,9 +87,7 @@ class SoundFont:
         chunks = _chunks(path)
         self._tables = {name: list(layout.iter_unpack(chunks[name])) for name, layout in _RECORDS.items()}
         self._pcm = np.frombuffer(chunks["smpl"], dtype="<i2")
-        self._presets = {
-            row[1]: index for index, row in enumerate(self._tables["phdr"][:-1]) if row[2] == 0
-        }  # fmt: skip
+        self._presets = {row[1]: index for index, row in enumerate(self._tables["phdr"][:-1]) if row[2] == 0}
         self._zones: dict[int, tuple[Zone, ...]] = {}
 
     @cached_property
@@ -139,7 +137,7 @@ class SoundFont:
             loop=loop if looped else None,
             root=root - tuning * 100 / max(values[_SCALE_TUNING], 1),
             cents_per_key=values[_SCALE_TUNING],
-            attenuation_db=0.04 * values.get(_ATTENUATION, 0),  # centibel, of which the EMU8000 and FluidSynth take 0.4
+            attenuation_db=0.04 * values.get(_ATTENUATION, 0),  # centibel, of which 0.4 count, as in FluidSynth
             pan=float(np.clip(values.get(_PAN, 0) / 500, -1, 1)),
             envelope=Envelope(
                 delay=times[0], attack=times[1], hold=times[2], decay=times[3],

@@ -1,9 +1,9 @@
 """Playing notes on a SoundFont: deterministic, linear (the mix is the sum of its stems), at 24 kHz.
 
-A sampler after sections 8 and 9 of the SoundFont Technical Specification 2.04, without filters, modulators and
-effects, of which the General MIDI SoundFont makes little use: samples with loops, tunings, the volume
-envelope, velocity, panorama. symusic's own synthesiser (0.5.9) is not used: on this SoundFont it takes some samples for
-others (middle C of the piano sounds at 830 Hz), knows neither velocity nor release, and never returns from some high notes.
+A sampler after sections 8 and 9 of the SoundFont Technical Specification 2.04: samples with loops, tunings, the
+volume envelope, velocity and panorama, without filters, modulators and effects. symusic 0.5.9 has a synthesiser
+too, but with this SoundFont it plays most programs out of tune (the piano's middle C at 830 Hz), takes no notice of
+velocity, volume and panorama, and never returns from some notes above E6: labels made from the score would be false.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def render_stems(parts: list[PlayedPart], samples: int) -> NDArray[np.float32]:
     """Play every part on its own.
 
     Returns:
-        float32 (parts, 2, samples); the mix of the music is the sum over parts, its mono form the mean of both channels.
+        float32 (parts, 2, samples); the mix is the sum over parts, its mono form the mean of both channels.
     """
     font = load_soundfont()
     stems = np.zeros((len(parts), 2, samples), dtype=np.float32)
@@ -96,8 +96,8 @@ def _play(font: SoundFont, stem: NDArray[np.float32], note: PlayedNote, part: Pl
 def _oscillate(font: SoundFont, zone: Zone, pitch: int, length: int) -> NDArray[np.float32]:
     """Return the sample at the note's pitch, float32 (at most ``length``,): shorter when it ends without a loop."""
     step = 2 ** ((pitch - zone.root) * zone.cents_per_key / 1200) * zone.rate / SAMPLE_RATE
-    octaves_down = max(int(np.ceil(np.log2(step) * 2)), 0)
-    table = _table(font, zone.sample, zone.loop, octaves_down)
+    half_octaves_down = max(int(np.ceil(np.log2(step) * 2)), 0)
+    table = _table(font, zone.sample, zone.loop, half_octaves_down)
     position = np.arange(length, dtype=np.float64) * (step * _OVERSAMPLING)
     if table.loop is not None:
         first, end = table.loop
@@ -112,7 +112,7 @@ def _oscillate(font: SoundFont, zone: Zone, pitch: int, length: int) -> NDArray[
 
 @lru_cache(maxsize=1024)
 def _table(font: SoundFont, sample: int, loop: tuple[int, int] | None, half_octaves_down: int) -> _Table:
-    """Prepare a sample for steps up to 2 ** (half_octaves_down / 2): nothing above the new Nyquist frequency is left."""
+    """Prepare a sample for steps up to 2 ** (half_octaves_down / 2): nothing above the new Nyquist is left."""
     wave = font.sample(sample)
     margin = int(np.ceil(_TAPS * 2 ** (half_octaves_down / 2))) + 1
     looped = loop is not None and loop[1] <= wave.size

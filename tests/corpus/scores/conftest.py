@@ -1,0 +1,36 @@
+"""A few small pieces, parsed once for all tests of performed scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mert_core.config import Config, load_config
+from mert_core.corpus.scores.library import Library, load_library
+
+_PARAMS = Path(__file__).parents[3] / "params.yaml"
+COMPOSERS = ["bach", "ryan"]
+
+
+@pytest.fixture(scope="session")
+def scores_config() -> Config:
+    """The repository's parameters with few pieces, tracks and items."""
+    small = [
+        "threads=1", "pieces.per_composer=4", "pieces.train=0.5", "pieces.valid=0.25",
+        "corpus.scores.minutes=0.5", "corpus.scores.track_seconds=3",
+        "probe_set.mixes={train: 6, valid: 2, test: 2}", "probe_set.notes={train: 18, valid: 2, test: 2}",
+    ]  # fmt: skip
+    return load_config(_PARAMS, small)
+
+
+@pytest.fixture(scope="session")
+def scores_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that all tests share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def library(scores_config: Config, scores_cache: Path) -> Library:
+    """Four pieces each of two composers."""
+    return load_library(scores_config, scores_cache, COMPOSERS)
