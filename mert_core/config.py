@@ -81,7 +81,9 @@ class Pieces(Section):
     @model_validator(mode="after")
     def _test_is_left(self) -> Self:
         if self.train + self.valid >= 1:
-            raise ValueError(f"train + valid is {self.train + self.valid:g}; it must leave pieces for the test split (< 1)")
+            raise ValueError(
+                f"train + valid is {self.train + self.valid:g}; it must leave pieces for the test split (< 1)"
+            )
         return self
 
 
@@ -175,7 +177,9 @@ class Pretrain(Section):
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below schedule_steps ({self.schedule_steps})")
         low, high = self.mixture_seconds
         if not low <= high <= self.crop_seconds:
-            raise ValueError(f"mixture_seconds {[low, high]} must rise and fit into crop_seconds ({self.crop_seconds:g})")
+            raise ValueError(
+                f"mixture_seconds {[low, high]} must rise and fit into crop_seconds ({self.crop_seconds:g})"
+            )
         return self
 
 
@@ -304,7 +308,9 @@ def _override(tree: dict[str, Any], assignment: str) -> None:
         node = node[part]
     in_run = len(parents) == 2 and parents[0] == "runs"  # a run may add any field of `pretrain`
     if leaf not in node and not in_run:
-        raise MertError(f"-S {assignment!r}: unknown key {key!r}; {'.'.join(parents) or 'the file'} has {', '.join(map(str, node))}")
+        raise MertError(
+            f"-S {assignment!r}: unknown key {key!r}; {'.'.join(parents) or 'the file'} has {', '.join(map(str, node))}"
+        )
     node[leaf] = yaml.safe_load(text)
 
 

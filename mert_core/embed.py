@@ -31,7 +31,9 @@ def embed_file(audio: Path, model_folder: Path, layer: str, out: Path) -> tuple[
     try:
         waveform = torch.from_numpy(decode(audio).waveform)[None]
     except UnusableAudio as error:
-        raise MertError(f"{audio} cannot be used: {error}. Give a wav, flac, ogg, opus or mp3 file with sound in it.") from error
+        raise MertError(
+            f"{audio} cannot be used: {error}. Give a wav, flac, ogg, opus or mp3 file with sound in it."
+        ) from error
     model = MertModel.from_pretrained(model_folder).eval()
     with torch.inference_mode():
         states = torch.cat(model(waveform).hidden_states).numpy()

@@ -68,7 +68,9 @@ def test_no_orchestrator_below(repository: Path, room: str) -> None:
 @pytest.mark.parametrize("module", ["mert_core", "mert_core.cli", "mert_core.model", "mert_core.pretrain.loop"])
 def test_importing_has_no_side_effects(module: str, tmp_path: Path) -> None:
     code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
     assert not set(loaded.split()) & ORCHESTRATORS
     if module == "mert_core":
         assert "torch" not in loaded.split()

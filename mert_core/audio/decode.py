@@ -137,5 +137,3 @@ def _check_count(sound: soundfile.SoundFile, read: int, mpeg: MpegStream | None)
 
 def _open_reason(error: soundfile.LibsndfileError) -> Reason:
     return "no channels" if "channel" in error.error_string.lower() else "not audio"
-
-

@@ -97,7 +97,7 @@ def read_mpeg(data: mmap.mmap) -> MpegStream | None:
     if cut and not (promised and frames >= promised):
         raise UnusableAudio("truncated", "the last MPEG frame is not whole")
     wrong = not promised or frames > promised + 1
-    repaired = _xing_frame(first, frames) + data[begin:at if at > 0 else len(data)] if wrong else None
+    repaired = _xing_frame(first, frames) + data[begin : at if at > 0 else len(data)] if wrong else None
     return MpegStream(frames * first.samples, _SLACK_FRAMES * first.samples, repaired)
 
 

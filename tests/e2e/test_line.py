@@ -99,10 +99,23 @@ def _music(path: Path, rate: int, channels: int, seconds: float, pitch: float) -
 @pytest.fixture(scope="module")
 def music_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("music")
-    kinds = [("wav", 44100, 2), ("flac", 48000, 1), ("ogg", 22050, 2), ("mp3", 44100, 2), ("flac", 96000, 6), ("wav", 8000, 1)]
+    kinds = [
+        ("wav", 44100, 2),
+        ("flac", 48000, 1),
+        ("ogg", 22050, 2),
+        ("mp3", 44100, 2),
+        ("flac", 96000, 6),
+        ("wav", 8000, 1),
+    ]
     for number in range(12):
         ending, rate, channels = kinds[number % len(kinds)]
-        _music(folder / f"artist {number % 4}" / f"song {number}.{ending}", rate, channels, 6 + number % 3, 110 * 2 ** (number / 12))
+        _music(
+            folder / f"artist {number % 4}" / f"song {number}.{ending}",
+            rate,
+            channels,
+            6 + number % 3,
+            110 * 2 ** (number / 12),
+        )
     (folder / "empty.wav").write_bytes(b"")
     (folder / "text.wav").write_text("not audio at all")
     whole = (folder / "artist 0" / "song 0.wav").read_bytes()
@@ -116,7 +129,9 @@ def music_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_of_good_and_bad_files_runs_to_the_report(line: Path, music_folder: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     shutil.copytree(line, checkout, symlinks=True)
-    set_parameters(checkout, {"corpus.source": "folder", "corpus.folder": str(music_folder), "corpus.valid_fraction": 0.3})
+    set_parameters(
+        checkout, {"corpus.source": "folder", "corpus.folder": str(music_folder), "corpus.valid_fraction": 0.3}
+    )
     output = run(checkout, "dvc", "repro")
     assert "6" in output and "quarantine" in output
     quarantined = {row["path"] for row in pq.read_table(checkout / "data/corpus/quarantine.parquet").to_pylist()}

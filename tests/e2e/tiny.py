@@ -56,16 +56,31 @@ def set_parameters(folder: Path, changes: dict[str, object]) -> None:
 
 def environment() -> dict[str, str]:
     """A clean environment with our commands on the path and no server in sight."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MERT_", "PREFECT_", "DVC_"))}
-    return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1", "DO_NOT_TRACK": "1"}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MERT_", "PREFECT_", "DVC_"))
+    }
+    return {
+        **kept,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "DO_NOT_TRACK": "1",
+    }
 
 
 def run(folder: Path, *command: str, status: int | None = 0, timeout: float = 600) -> str:
     """Run a command in a checkout and return what it printed; an unexpected exit status fails the test."""
     done = subprocess.run(
-        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout
+        command,
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
     )
-    assert status is None or done.returncode == status, f"{' '.join(command)} → {done.returncode}\n{done.stdout[-6000:]}"
+    assert status is None or done.returncode == status, (
+        f"{' '.join(command)} → {done.returncode}\n{done.stdout[-6000:]}"
+    )
     return done.stdout
 
 

@@ -18,6 +18,7 @@ from mert_core.corpus.scores.labels import UNKNOWN_KEY
 from mert_core.corpus.scores.library import SPLITS, Library, load_library
 from mert_core.corpus.scores.performance import Performance, draw_performance
 from mert_core.corpus.scores.pieces import Piece
+from mert_core.corpus.scores.pool import Job, play_all
 from mert_core.corpus.scores.randomness import generator
 from mert_core.corpus.scores.synthesis import PlayedNote, PlayedPart, mix_mono, render_stems
 from mert_core.corpus.track import SourceTrack
@@ -64,19 +65,21 @@ def perform_corpus(config: Config, cache_folder: Path, library: Library | None =
         library: pieces to play instead of the whole library.
     """
     library = library or load_library(config, cache_folder)
-    for split, count in _corpus_counts(config).items():
-        for index in range(count):
-            yield corpus_track(config, library, split, index)
+    jobs: list[Job] = [
+        (corpus_track, split, index) for split, count in _corpus_counts(config).items() for index in range(count)
+    ]
+    yield from play_all(config, library, jobs)
 
 
 def perform_probe_set(config: Config, cache_folder: Path, library: Library | None = None) -> Iterator[SourceTrack]:
     """Play the probe set: excerpts with a known key, then single notes, split by split."""
     library = library or load_library(config, cache_folder)
+    mixes, notes = config.probe_set.mixes, config.probe_set.notes
+    jobs: list[Job] = []
     for split in SPLITS:
-        for index in range(getattr(config.probe_set.mixes, split)):
-            yield mix_item(config, library, split, index)
-        for index in range(getattr(config.probe_set.notes, split)):
-            yield note_item(config, library, split, index)
+        jobs += [(mix_item, split, index) for index in range(getattr(mixes, split))]
+        jobs += [(note_item, split, index) for index in range(getattr(notes, split))]
+    yield from play_all(config, library, jobs)
 
 
 def corpus_track(config: Config, library: Library, split: Split, index: int) -> SourceTrack:
