@@ -20,7 +20,7 @@ PARAMS_NAME = "params.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 1 for a check that found a problem, 2 for bad input, 130 for Ctrl-C."""
+    """Run one command; return its exit status: 0, 1 (a check found a problem), 2 (bad input) or 130 (Ctrl-C)."""
     options = _parser().parse_args(arguments)
     try:
         return options.action(options)

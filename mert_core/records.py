@@ -67,7 +67,8 @@ def read_record(folder: Path) -> Record:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise MertError(
-            f"{path} is missing: the stage that makes {folder.name!r} has not run here. Run `dvc repro` (or `dvc pull`)."
+            f"{path} is missing: the stage that makes {folder.name!r} has not run here. "
+            "Run `dvc repro` (or `dvc pull`)."
         ) from None
     except (json.JSONDecodeError, TypeError) as error:
         raise MertError(f"{path} is not a stage record ({error}). Remove the folder and run `dvc repro`.") from error
