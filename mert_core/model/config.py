@@ -20,11 +20,8 @@ class MertConfig:
         feature_grad_mult: gradient scale of the convolution stack (0.1 for 95M, as published).
         final_dim: width of one codebook's prediction space in the pre-training heads.
         feature_extractor_cqt: concatenate the CQT of the (corrupted) input to the convolution features, an option
-            of the published code that no release uses.
+            of the published code that no release uses. It enters on its linear scale, as there.
         feature_extractor_cqt_bins: bins of that CQT.
-        feature_extractor_cqt_gain: the CQT enters as log(1 + gain · magnitude), which puts a quiet and a loud note
-            within one order of magnitude; the linear scale would drown the convolution features in the joint
-            LayerNorm. Ours: the published code concatenates the linear scale.
     """
 
     hidden_size: int
@@ -48,7 +45,6 @@ class MertConfig:
     final_dim: int = 64
     feature_extractor_cqt: bool = False
     feature_extractor_cqt_bins: int = 336
-    feature_extractor_cqt_gain: float = 10.0
     sample_rate: int = 24000
 
     def __post_init__(self) -> None:
@@ -76,7 +72,7 @@ class MertConfig:
 # | | mert-tiny | mert-95m | mert-330m |  The last two are the published sizes: 94,371,712 and 315,428,992 parameters.
 PRESETS: dict[str, MertConfig] = {
     "mert-tiny": MertConfig(
-        hidden_size=192, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768, do_stable_layer_norm=False,
+        hidden_size=192, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768, do_stable_layer_norm=True,
         conv_dim=(32,) * 7, feature_extractor_cqt=True,
     ),
     "mert-95m": MertConfig(

@@ -29,7 +29,8 @@ class Heads(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.final_proj = nn.Linear(width, codebooks * final_dim)
-            self.codebook_embeddings = nn.Parameter(torch.rand(codebooks, entries, final_dim))
+            # The published U(0, 1) starts all entries nearly parallel (cosine 0.75); about zero they start apart.
+            self.codebook_embeddings = nn.Parameter(torch.rand(codebooks, entries, final_dim) * 2 - 1)
             self.cqt_proj = nn.Linear(width, CQT_BINS)
 
     def code_logits(self, states: Tensor) -> Tensor:

@@ -132,5 +132,4 @@ class MertModel(nn.Module):
     def _cqt_features(self, waveform: Tensor, frames: int) -> Tensor:
         assert self.cqt is not None
         with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
-            magnitude = self.cqt(waveform.float())[:, :frames]
-        return torch.log1p(self.config.feature_extractor_cqt_gain * magnitude)
+            return self.cqt(waveform.float())[:, :frames]

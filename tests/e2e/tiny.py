@@ -18,7 +18,7 @@ SMALL = {
     "probe_set.mixes": {"train": 40, "valid": 20, "test": 24},
     "probe_set.notes": {"train": 60, "valid": 30, "test": 30},
     "probe_set.mix_seconds": 3.0,
-    "pieces.per_composer": 4,
+    "pieces.per_composer": 6,
     "pieces.train": 0.5,
     "pieces.valid": 0.25,
     "teachers.acoustic.steps": 12,
