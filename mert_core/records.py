@@ -48,7 +48,7 @@ def write_record(
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != RECORD_NAME
     }
-    body = {
+    body: dict[str, Any] = {
         "stage": stage, "kind": kind, "run": run, "inputs": inputs, "params": params, "files": files, "facts": facts,
     }  # fmt: skip
     record = Record(**body, id=sha256_json(body))

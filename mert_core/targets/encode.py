@@ -51,7 +51,7 @@ def encode_corpus(corpus: Corpus, teacher: AcousticTeacher, folder: Path) -> lis
 
 
 def _encode_shard(
-    corpus: Corpus, teacher: AcousticTeacher, rows: NDArray[np.int64], frames: int, bar: tqdm[None]
+    corpus: Corpus, teacher: AcousticTeacher, rows: NDArray[np.int64], frames: int, bar: tqdm
 ) -> NDArray[np.uint16]:
     codes = np.zeros((frames, teacher.codebooks), dtype=CODE_TYPE)
     offsets = corpus.column("offset_samples")
