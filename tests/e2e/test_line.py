@@ -87,7 +87,7 @@ def test_mlflow_has_one_run_per_stage_and_probe(line: Path) -> None:
         assert expected in names
     assert {found.info.status for found in runs} == {"FINISHED"}
     training = next(found for found in runs if found.info.run_name == "pretrain/tiny")
-    assert training.data.tags["DVC_STAGE"] == "pretrain@tiny"
+    assert training.data.tags["dvc.stage"] == "pretrain@tiny"
 
 
 def _music(path: Path, rate: int, channels: int, seconds: float, pitch: float) -> None:
