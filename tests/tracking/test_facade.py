@@ -165,7 +165,9 @@ def test_a_killed_process_leaves_no_run_running(config: Config, layout: Layout, 
     child = os.fork()  # MLflow's import, seconds long, is already done here
     if child == 0:
         code = 1
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray, if a test before this one used it, left a handler of its own
+        signal.signal(
+            signal.SIGTERM, signal.SIG_DFL
+        )  # Ray, if a test before this one used it, left a handler of its own
         try:
             with open_run(config, layout, "pretrain", "tiny"):
                 os.kill(os.getpid(), number)
