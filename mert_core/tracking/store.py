@@ -28,6 +28,9 @@ QUIET_ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 
+# The page then opens on the runs of trained models, not on the traces of agents.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
 
 @dataclass(frozen=True)
 class Store:
@@ -105,7 +108,7 @@ def _experiment(client: MlflowClient, name: str, layout: Layout, uri: str) -> st
         # A database keeps no files: give it an absolute place, or artifacts land in the current directory.
         place = None if uri.startswith(("http", "databricks")) else (_store_folder(layout) / "artifacts").as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=place))
+            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
