@@ -45,7 +45,8 @@ up: setup
 
 # For maintainers: needs uv on the PATH. Present pins are kept unless pyproject.toml forbids them.
 lock:
-	uv pip compile --no-config --quiet --extra dev --generate-hashes --no-header --no-annotate --strip-extras --python-version 3.11 --python-platform linux \
+	uv pip compile --no-config --quiet --extra dev --generate-hashes --no-header --no-annotate --strip-extras \
+		--python-version 3.11 --python-platform linux \
 		--constraint requirements.lock --output-file requirements.lock pyproject.toml
 
 clean:

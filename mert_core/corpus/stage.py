@@ -89,7 +89,7 @@ def _folder(config: Config, layout: Layout) -> _Source:
 
 
 def _scores(config: Config, layout: Layout, kind: str) -> _Source:
-    from mert_core.corpus import scores  # brings music21 and symusic, which a folder does not need
+    from mert_core.corpus import scores  # brings music21 and the SoundFont, which a folder does not need
 
     corpus = kind == "corpus"
     perform, count = (
