@@ -65,6 +65,9 @@ class MertModel(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.encoder.pos_conv_embed.conv.reset()
+        if self.config.deepnorm:
+            for layer in self.encoder.layers:
+                layer.shrink(1 / (8 * self.config.num_hidden_layers) ** 0.25)
 
     @classmethod
     def from_preset(cls, name: str, seed: int = 0) -> Self:
