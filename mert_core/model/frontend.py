@@ -91,7 +91,7 @@ class FeatureExtractor(nn.Module):
         count = (waveform.shape[-1] - kernel) // stride + 1
         convolution: nn.Conv1d = self.conv_layers[0].conv  # type: ignore[union-attr,assignment]
         sums = waveform.new_zeros(2, waveform.shape[0], convolution.out_channels, dtype=torch.float64)
-        block = max(1, block_samples // stride)
+        block = max(1, (block_samples - kernel) // stride + 1)
         for first in range(0, count, block):
             last = min(count, first + block)
             values = convolution(waveform[:, None, first * stride : (last - 1) * stride + kernel]).double()
