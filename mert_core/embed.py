@@ -26,8 +26,8 @@ def embed_file(
 ) -> tuple[int, int, int]:
     """Write the hidden states of a whole file as float32 ``.npy`` and return their shape (states, frames, width).
 
-    The waveform is the mono mean at 24 kHz, as in pre-training: no loudness or variance normalisation. States go to disk
-    chunk by chunk: of what is held in memory only the waveform (96 kB per second) grows with the song.
+    The waveform is the mono mean at 24 kHz, as in pre-training: no loudness or variance normalisation. States go to
+    disk chunk by chunk: of what is held in memory only the waveform (96 kB per second) grows with the song.
 
     Args:
         audio: any file that `mert corpus` reads.
@@ -69,7 +69,8 @@ def _read(audio: Path, model: MertModel) -> Tensor:
         waveform = torch.from_numpy(decode(audio).waveform)[None]
     except UnusableAudio as error:
         raise MertError(
-            f"{audio} cannot be used: {str(error).rstrip('.')}. Give a wav, flac, ogg, opus or mp3 file with sound in it."
+            f"{audio} cannot be used: {str(error).rstrip('.')}. "
+            "Give a wav, flac, ogg, opus or mp3 file with sound in it."
         ) from error
     if model.config.frames(waveform.shape[-1]) < 1:
         raise MertError(

@@ -18,13 +18,14 @@ class MertConfig:
 
     Attributes:
         do_stable_layer_norm: pre-LN blocks and a final norm (330M) in place of post-LN (95M).
-        deepnorm: DeepNet's residuals (arXiv 2203.00555), post-LN only: each residual is scaled by (2N)^¼ and the value,
-            output and feed-forward projections start (8N)^¼ times smaller, for N layers. It bounds how far one update
-            can move a deep post-LN network; MERT's authors report that their 330M collapsed with it all the same.
+        deepnorm: DeepNet's residuals (arXiv 2203.00555), post-LN only: each residual is scaled by (2N)^¼, and the
+            value, output and feed-forward projections start (8N)^¼ times smaller, for N layers. It bounds how far one
+            update can move a deep post-LN network; MERT's authors report that their 330M collapsed with it at step
+            20,000 all the same.
         attention_relax: above 0, attention scores are computed a factor smaller, their row maximum is subtracted, and
-            the factor is multiplied back before the softmax (32 in MERT's code, from WavLM). The softmax does not change
-            when a row is shifted, so **the result is the same**: it only keeps fp16 scores below 65504. It buys nothing
-            in bf16 or fp32, and it gives up the fused attention kernel. 0 turns it off.
+            the factor is multiplied back before the softmax (32 in MERT's code, from WavLM). The softmax does not
+            change when a row is shifted, so the result is the same: this only keeps fp16 scores below 65504. It buys
+            nothing in bf16 or fp32, and it gives up the fused attention kernel. 0 turns it off.
         feature_grad_mult: gradient scale of the convolution stack (0.1 for 95M, as published).
         final_dim: width of one codebook's prediction space in the pre-training heads.
         feature_extractor_cqt: concatenate the CQT of the (corrupted) input to the convolution features, an option

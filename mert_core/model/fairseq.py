@@ -220,8 +220,8 @@ def _label_rows(table: Tensor, projection: Tensor, file: FairseqFile, source: st
         entries = rows - SPECIALS
     else:
         raise MertError(
-            f"{source}: {rows} label rows per codebook are neither a power of two nor {SPECIALS} more, and the file holds "
-            "no dictionaries to tell them by. Give --encoder-only to leave the heads behind."
+            f"{source}: {rows} label rows per codebook are neither a power of two nor {SPECIALS} more, and the file "
+            "holds no dictionaries to tell them by. Give --encoder-only to leave the heads behind."
         )
     # Labels read from arrays are row numbers as they are; labels read from text go through the dictionary.
     first = 0 if file.task.get("numpy_memmap_label") else rows - entries

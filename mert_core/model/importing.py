@@ -54,8 +54,8 @@ def import_checkpoint(source: Path, to: Path, *, encoder_only: bool = False) -> 
         encoder_only: leave heads behind, where there are any.
 
     Raises:
-        MertError: the source is unreadable or of another architecture, a tensor is missing, unknown or misshapen (all are
-            named), or ``to`` holds other things; nothing is written.
+        MertError: the source is unreadable or of another architecture, a tensor is missing, unknown or misshapen (all
+            are named), or ``to`` holds other things; nothing is written.
     """
     check_writable(to)
     if source.is_dir():

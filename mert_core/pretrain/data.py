@@ -166,10 +166,14 @@ class CropSource:
             torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64)),
             torch.from_numpy(masks),
             int(masks.sum()),
-            self._codebooks(first),
+            self.asked(first),
         )
 
-    def _codebooks(self, first: int) -> tuple[int, ...]:
+    def asked(self, first: int) -> tuple[int, ...]:
+        """Return the codebooks to predict in the global batch that begins at a position; all of them in validation.
+
+        Those that ``acoustic_codebooks`` names top or bottom are the only ones, in validation too.
+        """
         count, choice = self.targets.codebooks, self.params.acoustic_codebooks
         if choice == "random" and self.corrupt:
             return (int(self._generator(_CODEBOOK, first).integers(count)),)

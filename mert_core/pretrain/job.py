@@ -95,7 +95,7 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
         "entries": codes.entries,
         "audio_hours_seen": crops * train_source.crop_samples / 24000 / 3600,
         "epochs": crops / len(train_source),
-        "unigram_cross_entropy": sum(unigram),
+        "unigram_cross_entropy": sum(unigram[codebook] for codebook in valid_source.asked(0)),
         "unigram_cross_entropy_per_codebook": unigram,
         "valid": {
             term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step

@@ -24,7 +24,8 @@ def validate(params: Pretrain, objective: Objective, source: CropSource, place: 
     """Return all terms, with those of each codebook, over the fixed validation batches.
 
     The student hears the crops without noise mixture, so that runs with different mixtures compare; it must be built
-    with ``corrupt=False``, and then a run that trains on one random codebook at a time is asked for all. Batches are dealt out to the workers.
+    with ``corrupt=False``, and then a run that trains on one random codebook at a time is asked for all. Batches are
+    dealt out to the workers.
     """
     was_training = objective.training
     objective.eval()

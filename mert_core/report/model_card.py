@@ -24,8 +24,9 @@ tags:
 
 # {run}
 
-A music encoder trained with MERT's method ([arXiv 2306.00107](https://arxiv.org/abs/2306.00107)): masked prediction of an acoustic
-teacher's codes and of the constant-Q spectrum. {parameters:,} parameters, {layers} hidden states at 75 frames per second.
+A music encoder trained with MERT's method ([arXiv 2306.00107](https://arxiv.org/abs/2306.00107)): masked prediction of
+an acoustic teacher's codes and of the constant-Q spectrum. {parameters:,} parameters, {layers} hidden states at 75
+frames per second.
 
 ```python
 import torch
@@ -35,11 +36,11 @@ model = HubertModel.from_pretrained("PATH").eval()
 extractor = AutoFeatureExtractor.from_pretrained("PATH")
 inputs = extractor(waveform, sampling_rate=24000, return_tensors="pt")    # float32 mono at 24 kHz, not normalised
 with torch.no_grad():
-    states = model(**inputs, output_hidden_states=True).hidden_states
+    output = model(**inputs, output_hidden_states=True)
 ```
 
-Embed clips one by one, or clips of equal length: `HubertModel` normalises over padding too, so a padded batch changes its embeddings.
-`mert_core.MertModel` loads the same folder and does not have this fault.
+{norm}Embed clips one by one, or clips of equal length: `HubertModel` normalises over padding too, so a padded batch
+changes its embeddings. `mert_core.MertModel` loads the same folder and does not have this fault.
 
 ## Training
 
@@ -56,6 +57,11 @@ Embed clips one by one, or clips of equal length: `HubertModel` normalises over 
 The licence field says *other*, because that of the weights is for whoever trained them to decide.
 """
 
+_FINAL_NORM = """The last of `output.hidden_states` is before the final norm in transformers 5, and behind it in
+transformers 4 and in `mert_core`; `output.last_hidden_state` is behind it in all.
+
+"""
+
 
 def model_card(layout: Layout, run: str) -> str:
     """Return the Markdown of a run's card.
@@ -69,6 +75,7 @@ def model_card(layout: Layout, run: str) -> str:
         run=f"MERT, run {run}",
         parameters=record.facts["parameters"],
         layers=config["num_hidden_layers"] + 1,
+        norm=_FINAL_NORM if config["do_stable_layer_norm"] else "",
         training=_training(record),
         scores=_scores(layout, record),
         data=_data(layout, record),

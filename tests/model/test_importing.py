@@ -82,7 +82,7 @@ def checkpoint(tensors: dict[str, Tensor], configuration: Any, dictionaries: lis
         "criterion": None,
         "optimizer_history": [{"criterion_name": "HubertCriterion", "num_updates": 7, "best_loss": np.float64(3.5)}],
         "task_state": {"dictionaries": dictionaries},
-        "extra_state": {"train_iterator": {"epoch": 1}, "previous_training_time": np.float32(2.5), "args": argparse.Namespace(a=1)},
+        "extra_state": {"epoch": 1, "previous_training_time": np.float32(2.5), "args": argparse.Namespace(a=1)},
         "last_optimizer_state": {"state": {0: {"step": 7, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 5e-4}]},
     }  # fmt: skip
 
@@ -205,7 +205,7 @@ class HostileByName(Hostile):
 def test_a_file_that_would_run_code_runs_none(tmp_path: Path, kind: type[Hostile], zipped: bool) -> None:
     content = checkpoint(model_tensors(), {"model": settings()}, []) | {"extra": kind(tmp_path / "trace")}
     torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(MertError, match="not read|without running its code"):
+    with pytest.raises(MertError, match=r"not read|without running its code"):
         import_checkpoint(tmp_path / "a.pt", tmp_path / "out")
     assert not (tmp_path / "trace").exists() and not (tmp_path / "out").exists()
 
