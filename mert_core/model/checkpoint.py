@@ -88,7 +88,8 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
 
 def canonical_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the encoder's tensors under our names, and those of pre-training heads under fairseq's."""
-    encoder, heads = {}, {}
+    encoder: dict[str, Tensor] = {}
+    heads: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)

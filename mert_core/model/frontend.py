@@ -89,7 +89,7 @@ class FeatureExtractor(nn.Module):
         """
         kernel, stride = self._first
         count = (waveform.shape[-1] - kernel) // stride + 1
-        convolution: nn.Conv1d = self.conv_layers[0].conv  # type: ignore[union-attr,assignment]
+        convolution: nn.Conv1d = self.conv_layers[0].conv  # type: ignore[assignment]
         sums = waveform.new_zeros(2, waveform.shape[0], convolution.out_channels, dtype=torch.float64)
         block = max(1, (block_samples - kernel) // stride + 1)
         for first in range(0, count, block):

@@ -64,16 +64,16 @@ class Heads(nn.Module):
             asked: the codebooks to predict, and nothing is computed for others; None predicts all.
         """
         if asked is None or len(asked) == self.codebooks:
-            queries, tables = self.final_proj(states), self.codebook_embeddings
+            projected, tables = self.final_proj(states), self.codebook_embeddings.float()
             asked = range(self.codebooks)
         else:
             index = torch.as_tensor(asked, device=states.device)
             weight = self.final_proj.weight.unflatten(0, (self.codebooks, -1))[index].flatten(0, 1)
             bias = self.final_proj.bias.unflatten(0, (self.codebooks, -1))[index].flatten()
-            queries, tables = F.linear(states, weight, bias), self.codebook_embeddings[index]
-        queries = queries.unflatten(-1, (len(asked), self.final_dim)).transpose(0, 1)
+            projected, tables = F.linear(states, weight, bias), self.codebook_embeddings[index].float()
+        queries = projected.unflatten(-1, (len(asked), self.final_dim)).transpose(0, 1)
         queries = F.normalize(queries.float(), dim=-1)
-        tables = F.normalize(tables.float(), dim=-1)
+        tables = F.normalize(tables, dim=-1)
         with torch.autocast(states.device.type, enabled=False):
             cosines = torch.bmm(queries, tables.transpose(1, 2))
             if self.log_scales is None:
