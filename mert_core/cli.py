@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("audio", type=Path, help="wav, flac, ogg, opus or mp3; any rate, any channels")
     embed.add_argument("--model", type=Path, required=True, help="folder with config.json and weights")
     embed.add_argument("--layer", default="all", help="hidden state 0…L, or all (the default)")
+    embed.add_argument(
+        "--chunk-seconds", type=float, default=30.0, help="longer music is computed in chunks (default: 30)"
+    )
+    embed.add_argument("--margin-seconds", type=float, default=5.0, help="overlap thrown away at each end (default: 5)")
     embed.add_argument("--out", type=Path, help="where to write; default: the audio file's name with .npy, here")
     embed.set_defaults(action=_embed)
 
@@ -60,8 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     _common(export)
     export.set_defaults(action=_export)
 
-    import_ = commands.add_parser("import", help="take over a Hugging Face HuBERT or MERT folder")
-    import_.add_argument("checkpoint", type=Path)
+    import_ = commands.add_parser("import", help="take over a Hugging Face folder or a fairseq .pt, heads included")
+    import_.add_argument("checkpoint", type=Path, help="folder with config.json and weights, or fairseq checkpoint")
+    import_.add_argument("--encoder-only", action="store_true", help="leave the pre-training heads behind")
     import_.add_argument("--to", type=Path, required=True, metavar="DIR")
     import_.set_defaults(action=_import)
 
@@ -214,26 +219,33 @@ def _embed(options: argparse.Namespace) -> int:
     from mert_core.embed import embed_file
 
     out = options.out or Path(options.audio.name).with_suffix(".npy")
-    shape = embed_file(options.audio, options.model, options.layer, out)
+    chunks = options.chunk_seconds, options.margin_seconds
+    shape = embed_file(options.audio, options.model, options.layer, out, *chunks)
     print(f"{out}: {shape[0]} state(s) × {shape[1]} frames × {shape[2]} units, float32, 75 frames per second")
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
     from mert_core.model import MertModel, export_hubert
+    from mert_core.report.model_card import model_card
 
     config, layout = _context(options)
     config.run(options.run)
-    export_hubert(MertModel.from_pretrained(layout.model(options.run)), options.to)
+    card = model_card(layout, options.run)
+    export_hubert(MertModel.from_pretrained(layout.model(options.run)), options.to, card)
     print(f"{options.to}: load it with transformers.HubertModel.from_pretrained")
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
-    from mert_core.model import MertModel
+    from mert_core.model.importing import import_checkpoint
 
-    MertModel.from_pretrained(options.checkpoint).save_pretrained(options.to)
-    print(f"{options.to}: load it with MertModel.from_pretrained")
+    done = import_checkpoint(options.checkpoint, options.to, encoder_only=options.encoder_only)
+    heads = f"heads for {done.codebooks} × {done.entries} codes" if done.codebooks else "no heads"
+    print(f"{options.to}: encoder of {done.parameters:,} parameters, {heads}; load it with MertModel.from_pretrained")
+    print("To go on training from it, in params.yaml, for pretrain or for one of the runs:")
+    stored = "stored" if done.codebooks else "fresh"
+    print(f"  start: {{folder: {options.to.resolve()}, sha256: {done.sha256}, heads: {stored}}}")
     return 0
 
 

@@ -140,10 +140,22 @@ class LossWeights(Section):
     feature_penalty: NonNegative
 
 
+class Start(Section):
+    """A checkpoint to start from: its folder, what it must hash to, and whether its heads are taken over."""
+
+    folder: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    heads: Literal["stored", "fresh"]
+
+
 class Pretrain(Section):
     """One pre-training run."""
 
     preset: Preset
+    start: Start | None
+    layer_norm: Literal["preset", "pre", "post"]
+    deepnorm: bool
+    attention_relax: NonNegative
     workers: Annotated[int, Field(ge=0)]
     crop_seconds: Annotated[float, Field(ge=0.5)]
     batch_clips: Count
@@ -157,6 +169,8 @@ class Pretrain(Section):
     weight_decay: NonNegative
     clip_norm: Positive
     temperature: Positive
+    learn_temperature: bool
+    acoustic_codebooks: Literal["all", "random", "top", "bottom"]
     mask_probability: Share
     mask_frames: Count
     mixture_probability: Share

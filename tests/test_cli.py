@@ -4,7 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import yaml
+
+from mert_core.config import Start, load_config
+from mert_core.model import Heads, MertModel
+from mert_core.model.checkpoint import fingerprint
+from mert_core.records import write_record
+from tests.model.test_hubert_parity import SMALL
 
 
 def _mert(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -34,3 +43,52 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     found = _mert(command, "--help", cwd=tmp_path)
     assert found.returncode == 0
     assert "usage: mert" in found.stdout
+
+
+@pytest.fixture
+def trained(repository: Path, tmp_path: Path) -> Path:
+    """A working directory with a small trained run `95m` and its record, as `mert pretrain` leaves it."""
+    params = (repository / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+    folder = tmp_path / "data" / "pretrain" / "95m"
+    MertModel(SMALL, seed=1).save_pretrained(folder)
+    Heads(48, 8, 16, 8, 0.1).save(folder)
+    run = load_config(tmp_path / "params.yaml").run("95m").model_dump(mode="json")
+    facts = {
+        "steps": 1234, "parameters": 77, "codebooks": 8, "entries": 16, "audio_hours_seen": 3.5, "epochs": 2.0,
+        "valid": {"acoustic": 12.25, "musical": 0.5, "accuracy": 0.25},
+    }  # fmt: skip
+    write_record(
+        folder, stage="pretrain", kind="checkpoint", run="95m", inputs={"corpus": "c" * 64},
+        params={"seed": 1, "threads": 1, "pretrain": run}, facts=facts,
+    )  # fmt: skip
+    return tmp_path
+
+
+def test_export_import_and_embed_from_the_command_line(trained: Path) -> None:
+    exported = _mert("export", "--run", "95m", "--to", "out", cwd=trained)
+    assert exported.returncode == 0, exported.stderr
+    names = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert {path.name for path in (trained / "out").iterdir()} == names
+    card = (trained / "out" / "README.md").read_text(encoding="utf-8")
+    front, _, body = card.removeprefix("---\n").partition("\n---\n")
+    assert yaml.safe_load(front)["library_name"] == "transformers"
+    assert all(fact in body for fact in ("1,234", "12.25", "8 codebooks of 16", "c" * 64, "not been probed"))
+    assert "{" not in body.replace("`{", "").split("Loss weights")[0]
+
+    imported = _mert("import", "data/pretrain/95m", "--to", "taken", cwd=trained)
+    assert imported.returncode == 0, imported.stderr
+    line = imported.stdout.strip().splitlines()[-1]
+    start = yaml.safe_load(line)["start"]
+    assert Start(**start).heads == "stored" and start["sha256"] == fingerprint(trained / "taken")
+
+    soundfile.write(trained / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24000), 24000)
+    embedded = _mert("embed", "a.wav", "--model", "taken", cwd=trained)
+    assert embedded.returncode == 0, embedded.stderr
+    assert np.load(trained / "a.npy").shape == (4, 74, 48)
+    (trained / "bad.wav").write_bytes(b"no music")
+    bad = _mert("embed", "bad.wav", "--model", "taken", cwd=trained)
+    assert bad.returncode == 2 and "bad.wav cannot be used" in bad.stderr
+    assert ".." not in bad.stderr and "Traceback" not in bad.stderr
+    damaged = _mert("import", "bad.wav", "--to", "nothing", cwd=trained)
+    assert damaged.returncode == 2 and "bad.wav" in damaged.stderr and not (trained / "nothing").exists()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mert_core.errors import MertError
-from mert_core.files import atomic_folder, atomic_path, write_json
+from mert_core.files import atomic_folder, atomic_path, sha256_file, sha256_json, write_json, write_text
 from mert_core.model.config import hubert_fields, save_config
+from mert_core.model.pickles import read_pickle
 
 if TYPE_CHECKING:
     from mert_core.model.mert import MertModel
 
 WEIGHTS_NAME = "model.safetensors"
 LEGACY_NAME = "pytorch_model.bin"
+HEADS_NAME = "heads.safetensors"
+CONFIG_NAME = "config.json"
+CARD_NAME = "README.md"
+_OWN = {WEIGHTS_NAME, HEADS_NAME, CONFIG_NAME, CARD_NAME, "preprocessor_config.json"}
 
 # Other spellings of our names, applied in order: HuBERT wrapped for a task, new torch's weight norm, fairseq.
 _RENAMES = [
@@ -35,7 +41,7 @@ _RENAMES = [
     (r"\.fc1\.", ".feed_forward.intermediate_dense."),
     (r"\.fc2\.", ".feed_forward.output_dense."),
 ]
-_HEADS = re.compile(r"^(final_proj|label_embs_concat|encoder_cqt_model|encoder_mel_model|lm_head|logit_temp)")
+_HEADS = re.compile(r"^(final_projs?\.|label_embs_concat$|encoder_cqt_model\.|logit_temp_list$)")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -44,28 +50,51 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         MertError: neither ``model.safetensors`` nor ``pytorch_model.bin`` is there, or the file is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if (path := folder / WEIGHTS_NAME).exists():
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise MertError(f"{path} is damaged ({error}). Make or fetch it again.") from error
+        return read_safetensors(path)
     if (path := folder / LEGACY_NAME).exists():
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return tensors_of(read_pickle(path), path)
     raise MertError(f"{folder} holds neither {WEIGHTS_NAME} nor {LEGACY_NAME}; expected one of them beside config.json")
 
 
-def canonical_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors under our names; tensors of pre-training heads are left out."""
-    renamed = {}
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        MertError: it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise MertError(f"{path} is damaged ({error}). Make or fetch it again.") from error
+
+
+def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return a mapping of names to tensors, or say what was found in its place.
+
+    Raises:
+        MertError: it is something else.
+    """
+    if not isinstance(content, Mapping) or not content:
+        raise MertError(f"{path} holds {type(content).__name__}; expected a dictionary of tensors")
+    wrong = [f"{name}: {type(value).__name__}" for name, value in content.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise MertError(f"{path} holds what is no tensor ({', '.join(wrong[:8])}); expected a dictionary of tensors")
+    return dict(content)
+
+
+def canonical_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the encoder's tensors under our names, and those of pre-training heads under fairseq's."""
+    encoder: dict[str, Tensor] = {}
+    heads: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)
-        if not _HEADS.match(name):
-            renamed[name] = tensor
-    return renamed
+        (heads if _HEADS.match(name) else encoder)[name] = tensor
+    return encoder, heads
 
 
 def encoder_state(model: MertModel) -> dict[str, Tensor]:
@@ -73,14 +102,8 @@ def encoder_state(model: MertModel) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.named_parameters()}
 
 
-def load_weights(model: MertModel, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy tensors into a model.
-
-    Raises:
-        MertError: some are missing, unknown or misshapen; nothing has been copied then.
-    """
-    found = canonical_names(tensors)
-    expected = dict(model.named_parameters())
+def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Return one line for each tensor that is missing, unknown or misshapen."""
     problems = [f"  missing: {name} {tuple(expected[name].shape)}" for name in expected if name not in found]
     problems += [f"  unknown: {name} {tuple(found[name].shape)}" for name in found if name not in expected]
     problems += [
@@ -88,6 +111,26 @@ def load_weights(model: MertModel, tensors: dict[str, Tensor], source: str) -> N
         for name in expected
         if name in found and found[name].shape != expected[name].shape
     ]
+    return problems
+
+
+def load_weights(model: MertModel, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy tensors into a model; those of pre-training heads are not looked at.
+
+    Raises:
+        MertError: some are missing, unknown or misshapen; nothing has been copied then.
+    """
+    copy_parameters(model, canonical_names(tensors)[0], source)
+
+
+def copy_parameters(module: nn.Module, found: Mapping[str, Tensor], source: str) -> None:
+    """Copy tensors into a module's parameters of the same names.
+
+    Raises:
+        MertError: some are missing, unknown or misshapen; nothing has been copied then.
+    """
+    expected = dict(module.named_parameters())
+    problems = misfits(expected, found)
     if problems:
         raise MertError(
             f"{source} does not fit its configuration, {len(problems)} tensor(s):\n"
@@ -109,16 +152,44 @@ def _save(model: MertModel, folder: Path) -> None:
 def save_pretrained(model: MertModel, folder: Path) -> None:
     """Write ``config.json`` and ``model.safetensors``; see ``MertModel.save_pretrained``."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_config(model.config, folder / "config.json")
+    save_config(model.config, folder / CONFIG_NAME)
     _save(model, folder)
 
 
-def export_hubert(model: MertModel, folder: Path) -> None:
-    """Write a folder that ``transformers.HubertModel.from_pretrained`` loads without remote code.
+def fingerprint(folder: Path) -> str:
+    """Return the SHA-256 of what training can start from: configuration, encoder and, if there are any, heads."""
+    names = (CONFIG_NAME, WEIGHTS_NAME, LEGACY_NAME, HEADS_NAME)
+    return sha256_json({name: sha256_file(folder / name) for name in names if (folder / name).is_file()})
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse to replace a folder that holds anything but a checkpoint.
 
     Raises:
-        MertError: HubertModel cannot represent this encoder (CQT input); nothing is written.
+        MertError: it is a file, or holds other files.
     """
+    if folder.exists() and not folder.is_dir():
+        raise MertError(f"{folder} is a file; expected a new folder, or one with an older checkpoint to replace")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _OWN) if folder.exists() else []
+    if others:
+        raise MertError(
+            f"{folder} would be replaced, but holds other things ({', '.join(others[:5])}); give a new folder"
+        )
+
+
+def export_hubert(model: MertModel, folder: Path, card: str | None = None) -> None:
+    """Write a folder that ``transformers.HubertModel.from_pretrained`` loads without remote code.
+
+    Args:
+        model: the encoder.
+        folder: is made, or replaces an older checkpoint.
+        card: content of the model card, ``README.md``.
+
+    Raises:
+        MertError: HubertModel cannot represent this encoder (CQT input, DeepNorm), or the folder holds other things;
+            nothing is written.
+    """
+    check_writable(folder)
     configuration = hubert_fields(model.config)
     preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
@@ -130,6 +201,8 @@ def export_hubert(model: MertModel, folder: Path) -> None:
         "return_attention_mask": True,
     }
     with atomic_folder(folder) as temporary:
-        write_json(temporary / "config.json", configuration)
+        write_json(temporary / CONFIG_NAME, configuration)
         write_json(temporary / "preprocessor_config.json", preprocessor)
+        if card is not None:
+            write_text(temporary / CARD_NAME, card)
         _save(model, temporary)

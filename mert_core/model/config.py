@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ class MertConfig:
 
     Attributes:
         do_stable_layer_norm: pre-LN blocks and a final norm (330M) in place of post-LN (95M).
+        deepnorm: DeepNet's residuals (arXiv 2203.00555), post-LN only: each residual is scaled by (2N)^¼, and the
+            value, output and feed-forward projections start (8N)^¼ times smaller, for N layers. It bounds how far one
+            update can move a deep post-LN network; MERT's authors report that their 330M collapsed with it at step
+            20,000 all the same.
+        attention_relax: above 0, attention scores are computed a factor smaller, their row maximum is subtracted, and
+            the factor is multiplied back before the softmax (32 in MERT's code, from WavLM). The softmax does not
+            change when a row is shifted, so the result is the same: this only keeps fp16 scores below 65504. It buys
+            nothing in bf16 or fp32, and it gives up the fused attention kernel. 0 turns it off.
         feature_grad_mult: gradient scale of the convolution stack (0.1 for 95M, as published).
         final_dim: width of one codebook's prediction space in the pre-training heads.
         feature_extractor_cqt: concatenate the CQT of the (corrupted) input to the convolution features, an option
@@ -41,6 +50,8 @@ class MertConfig:
     layerdrop: float = 0.0
     layer_norm_eps: float = 1e-5
 
+    deepnorm: bool = False
+    attention_relax: float = 0.0
     feature_grad_mult: float = 1.0
     final_dim: int = 64
     feature_extractor_cqt: bool = False
@@ -56,11 +67,28 @@ class MertConfig:
         for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
             if self.hidden_size % getattr(self, name):
                 raise MertError(f"hidden_size {self.hidden_size} is not a multiple of {name} {getattr(self, name)}")
+        if self.deepnorm and self.do_stable_layer_norm:
+            raise MertError("deepnorm is for post-LN layers (do_stable_layer_norm: false), but this encoder is pre-LN")
+        if self.attention_relax < 0:
+            raise MertError(f"attention_relax is {self.attention_relax:g}; expected 0 (off) or a factor above 0")
 
     @property
     def feature_size(self) -> int:
         """Channels that enter the feature projection."""
         return self.conv_dim[-1] + (self.feature_extractor_cqt_bins if self.feature_extractor_cqt else 0)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples from one frame to the next: 320 for the published shapes."""
+        return math.prod(self.conv_stride)
+
+    @property
+    def receptive_samples(self) -> int:
+        """Samples that one frame of the convolutions sees: 400 for the published shapes."""
+        samples = 1
+        for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
 
     def frames(self, samples: int) -> int:
         """Return the number of output frames for a number of input samples (24000 → 74, 120000 → 374)."""
@@ -86,6 +114,8 @@ PRESETS: dict[str, MertConfig] = {
     ),
 }  # fmt: skip
 
+MODEL_TYPES = {"mert_model", "hubert"}
+
 # Facts of the architecture that HuBERT's configuration states and ours does not vary. `mask_time_prob` above zero
 # makes transformers create the mask vector; `apply_spec_augment` off keeps it from masking in train mode.
 HUBERT_FIXED: dict[str, Any] = {
@@ -101,30 +131,45 @@ HUBERT_FIXED: dict[str, Any] = {
 }
 
 
-def preset(name: str) -> MertConfig:
+def preset(name: str, layer_norm: str = "preset", deepnorm: bool = False, attention_relax: float = 0.0) -> MertConfig:
     """Return the configuration of a named size.
 
+    Args:
+        name: of the size.
+        layer_norm: ``pre`` or ``post``, where layers normalise; ``preset`` leaves it as the size has it.
+        deepnorm: see ``MertConfig``.
+        attention_relax: see ``MertConfig``.
+
     Raises:
-        MertError: no such preset.
+        MertError: no such preset, or DeepNorm on a pre-LN encoder.
     """
     if name not in PRESETS:
         raise MertError(f"no preset is named {name!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[name]
+    shape = PRESETS[name]
+    pre_norm = shape.do_stable_layer_norm if layer_norm == "preset" else layer_norm == "pre"
+    return replace(shape, do_stable_layer_norm=pre_norm, deepnorm=deepnorm, attention_relax=attention_relax)
 
 
 def hubert_fields(config: MertConfig) -> dict[str, Any]:
     """Return ``config.json``'s content for ``transformers.HubertModel``.
 
     Raises:
-        MertError: the encoder uses the CQT input, which HubertModel has not.
+        MertError: the encoder uses the CQT input or DeepNorm, which HubertModel has not.
     """
+    if config.deepnorm:
+        raise MertError(
+            "this encoder scales its residuals (deepnorm: true), which transformers.HubertModel cannot represent. "
+            "Load it with mert_core.MertModel.from_pretrained, or export a run without DeepNorm."
+        )
     if config.feature_extractor_cqt:
         raise MertError(
             "this encoder concatenates the CQT to its convolution features (feature_extractor_cqt: true), which "
             "transformers.HubertModel cannot represent. Load it with mert_core.MertModel.from_pretrained, or export "
             "a run without the CQT input (mert-95m, mert-330m)."
         )
-    own = {field.name for field in fields(MertConfig)} - {"feature_grad_mult", "final_dim", "sample_rate"}
+    # Attention relaxation changes no result, so HubertModel need not know of it.
+    own = {field.name for field in fields(MertConfig)}
+    own -= {"feature_grad_mult", "final_dim", "sample_rate", "deepnorm", "attention_relax"}
     shape = {name: value for name, value in asdict(config).items() if name in own and "cqt" not in name}
     return {"model_type": "hubert", "architectures": ["HubertModel"], **HUBERT_FIXED, **shape}
 
@@ -148,8 +193,8 @@ def load_config(path: Path) -> MertConfig:
         ) from error
     except json.JSONDecodeError as error:
         raise MertError(f"{path} is not JSON: {error}") from error
-    if stored.get("model_type") not in {"mert_model", "hubert"}:
-        raise MertError(f"{path} describes a {stored.get('model_type')!r}; expected mert_model or hubert")
+    if stored.get("model_type") not in MODEL_TYPES:
+        raise MertError(f"{path} describes a {stored.get('model_type')!r}; expected {' or '.join(sorted(MODEL_TYPES))}")
     free = {"apply_spec_augment", "mask_time_prob", "initializer_range"}
     wrong = [
         f"{name}={stored[name]!r} (expected {value!r})"
@@ -162,6 +207,8 @@ def load_config(path: Path) -> MertConfig:
         name: stored[name] for name in (field.name for field in fields(MertConfig)) if name in stored
     }
     known.setdefault("do_stable_layer_norm", False)
+    if "attention_relax" in known:
+        known["attention_relax"] = max(0.0, known["attention_relax"])  # published configurations say −1 for off
     missing = [
         n for n in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size") if n not in known
     ]

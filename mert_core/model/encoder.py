@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,12 +13,16 @@ from mert_core.model.position import PositionEmbedding
 
 
 class Attention(nn.Module):
-    """Full self-attention without bias on the scores, through torch's fused kernel."""
+    """Full self-attention without bias on the scores, through torch's fused kernel unless it is relaxed."""
 
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.heads, self.dropout = config.num_attention_heads, config.attention_dropout
+        self.heads, self.dropout, self.relax = (
+            config.num_attention_heads,
+            config.attention_dropout,
+            config.attention_relax,
+        )
         self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
 
@@ -27,8 +33,31 @@ class Attention(nn.Module):
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=dropout)
+        if self.relax:
+            mixed = _relaxed_attention(query, key, value, keys, dropout, self.relax)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=dropout)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def _relaxed_attention(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor | None, dropout: float, relax: float
+) -> Tensor:
+    """Attend with scores held ``relax`` times smaller until their maximum is gone; see ``MertConfig.attention_relax``.
+
+    Args:
+        query: (batch, heads, frames, width / heads), like ``key`` and ``value``.
+        key: what is attended to.
+        value: what is averaged.
+        keys: (batch, 1, 1, frames), true where a frame exists.
+        dropout: of the attention weights.
+        relax: the factor.
+    """
+    small = (query / (relax * math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
+    if keys is not None:
+        small = small.masked_fill(~keys, -torch.inf)
+    weights = ((small - small.amax(-1, keepdim=True)) * relax).softmax(-1)
+    return F.dropout(weights, dropout) @ value
 
 
 class FeedForward(nn.Module):
@@ -52,10 +81,18 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
         self.pre_norm, self.dropout = config.do_stable_layer_norm, config.hidden_dropout
+        self.residual = (2 * config.num_hidden_layers) ** 0.25 if config.deepnorm else 1.0
         self.attention = Attention(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    @torch.no_grad()
+    def shrink(self, factor: float) -> None:
+        """Scale the weights that DeepNorm starts smaller: value, output and both feed-forward projections."""
+        inner, outer = self.feed_forward.intermediate_dense, self.feed_forward.output_dense
+        for linear in (self.attention.v_proj, self.attention.out_proj, inner, outer):
+            linear.weight.mul_(factor)
 
     def forward(self, states: Tensor, keys: Tensor | None) -> Tensor:
         """Map (batch, frames, width) to the same shape."""
@@ -64,8 +101,9 @@ class EncoderLayer(nn.Module):
             states = states + F.dropout(attended, self.dropout, self.training)
             return states + self.feed_forward(self.final_layer_norm(states))
         attended = self.attention(states, keys)
-        states = self.layer_norm(states + F.dropout(attended, self.dropout, self.training))
-        return self.final_layer_norm(states + self.feed_forward(states))
+        attended = F.dropout(attended, self.dropout, self.training)
+        states = self.layer_norm(torch.add(attended, states, alpha=self.residual))
+        return self.final_layer_norm(torch.add(self.feed_forward(states), states, alpha=self.residual))
 
 
 class Encoder(nn.Module):

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mert_core.files import atomic_path
+from mert_core.model.checkpoint import HEADS_NAME, copy_parameters, read_safetensors
+
 CQT_BINS = 336
+MAX_SCALE = 100.0
+"""Largest factor that a learned temperature may put on the cosines, as in MERT's code."""
 
 
 class Heads(nn.Module):
@@ -19,10 +28,19 @@ class Heads(nn.Module):
         final_dim: width of one codebook's prediction space (64 for 95M, 128 for 330M).
         temperature: divides the cosine similarities (0.1 as published).
         seed: seed of the initial weights.
+        learn_temperature: learn one temperature per codebook, beginning with ``temperature``; an option of MERT's code
+            that no release uses. It is kept as log(1/τ), and 1/τ stays below 100.
     """
 
     def __init__(
-        self, width: int, codebooks: int, entries: int, final_dim: int, temperature: float, seed: int = 0
+        self,
+        width: int,
+        codebooks: int,
+        entries: int,
+        final_dim: int,
+        temperature: float,
+        seed: int = 0,
+        learn_temperature: bool = False,
     ) -> None:
         super().__init__()
         self.codebooks, self.entries, self.final_dim, self.temperature = codebooks, entries, final_dim, temperature
@@ -32,18 +50,58 @@ class Heads(nn.Module):
             # The published U(0, 1) starts all entries nearly parallel (cosine 0.75); about zero they start apart.
             self.codebook_embeddings = nn.Parameter(torch.rand(codebooks, entries, final_dim) * 2 - 1)
             self.cqt_proj = nn.Linear(width, CQT_BINS)
+        self.log_scales: nn.Parameter | None = None
+        if learn_temperature:
+            self.log_scales = nn.Parameter(torch.full((codebooks,), math.log(1 / temperature)))
 
-    def code_logits(self, states: Tensor) -> Tensor:
+    def code_logits(self, states: Tensor, asked: Sequence[int] | None = None) -> Tensor:
         """Map (positions, width) to (codebooks, positions, entries), in fp32.
 
         Both sides are normalised first, so that one batched GEMM gives all cosine similarities.
+
+        Args:
+            states: (positions, width).
+            asked: the codebooks to predict, and nothing is computed for others; None predicts all.
         """
-        queries = self.final_proj(states).unflatten(-1, (self.codebooks, self.final_dim)).transpose(0, 1)
+        if asked is None or len(asked) == self.codebooks:
+            projected, tables = self.final_proj(states), self.codebook_embeddings.float()
+            asked = range(self.codebooks)
+        else:
+            index = torch.as_tensor(asked, device=states.device)
+            weight = self.final_proj.weight.unflatten(0, (self.codebooks, -1))[index].flatten(0, 1)
+            bias = self.final_proj.bias.unflatten(0, (self.codebooks, -1))[index].flatten()
+            projected, tables = F.linear(states, weight, bias), self.codebook_embeddings[index].float()
+        queries = projected.unflatten(-1, (len(asked), self.final_dim)).transpose(0, 1)
         queries = F.normalize(queries.float(), dim=-1)
-        tables = F.normalize(self.codebook_embeddings.float(), dim=-1)
+        tables = F.normalize(tables, dim=-1)
         with torch.autocast(states.device.type, enabled=False):
-            return torch.bmm(queries, tables.transpose(1, 2)) / self.temperature
+            cosines = torch.bmm(queries, tables.transpose(1, 2))
+            if self.log_scales is None:
+                return cosines / self.temperature
+            scales = self.log_scales.float().exp().clamp(max=MAX_SCALE)
+            return cosines * scales[list(asked), None, None]
 
     def cqt(self, states: Tensor) -> Tensor:
         """Map (positions, width) to (positions, 336), linear magnitude."""
         return self.cqt_proj(states)
+
+    def save(self, folder: Path) -> None:
+        """Write ``heads.safetensors`` into a folder."""
+        save_heads(dict(self.named_parameters()), folder)
+
+    def load(self, folder: Path) -> None:
+        """Copy the weights of a folder's ``heads.safetensors``.
+
+        Raises:
+            MertError: it is damaged or of another teacher; every tensor that does not fit is named.
+        """
+        copy_parameters(self, read_safetensors(folder / HEADS_NAME), str(folder / HEADS_NAME))
+
+
+def save_heads(tensors: dict[str, Tensor], folder: Path) -> None:
+    """Write tensors as ``heads.safetensors`` into a folder, atomically and byte-stable."""
+    from safetensors.torch import save_file
+
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(folder / HEADS_NAME) as temporary:
+        save_file(plain, temporary, metadata={"format": "pt"})

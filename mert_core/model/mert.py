@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mert_core.errors import MertError
 from mert_core.model.config import MertConfig, load_config, preset
-from mert_core.model.encoder import Encoder
+from mert_core.model.encoder import Encoder, EncoderLayer
 from mert_core.model.frontend import FeatureExtractor, FeatureProjection
 
 
@@ -65,6 +65,10 @@ class MertModel(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.encoder.pos_conv_embed.conv.reset()
+        if self.config.deepnorm:
+            for module in self.encoder.layers:
+                if isinstance(module, EncoderLayer):
+                    module.shrink((8 * self.config.num_hidden_layers) ** -0.25)
 
     @classmethod
     def from_preset(cls, name: str, seed: int = 0) -> Self:

@@ -22,12 +22,9 @@ def write_artefacts(
     """Write ``model.safetensors``, ``config.json``, ``heads.safetensors``, ``curve.parquet`` and ``example.npz``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from safetensors.torch import save_file
 
     objective.encoder.save_pretrained(folder)
-    heads = {name: value.detach().cpu().contiguous() for name, value in objective.heads.named_parameters()}
-    with atomic_path(folder / "heads.safetensors") as temporary:
-        save_file(heads, temporary, metadata={"format": "pt"})
+    objective.heads.save(folder)
     columns = zip(*progress.curve, strict=True)
     types = (pa.int64(), pa.string(), pa.string(), pa.float64())
     arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]

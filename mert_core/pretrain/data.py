@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int64]
 _SPLITS = {"train": 0, "valid": 1, "test": 2}
-_CROP, _MASK, _MIXTURE, _EPOCH = range(4)  # independent random streams of one item
+_CROP, _MASK, _MIXTURE, _EPOCH, _CODEBOOK = range(5)  # independent random streams of one item
 _INT16_SCALE = 1 / 32768
 
 
@@ -63,6 +63,7 @@ class Batch:
         codes: (batch, frames, codebooks) int64.
         mask: (batch, frames) bool.
         masked_frames: number of true values in ``mask``.
+        codebooks: the codebooks to predict, the same for all workers of a global batch.
     """
 
     noisy: Tensor
@@ -70,11 +71,12 @@ class Batch:
     codes: Tensor
     mask: Tensor
     masked_frames: int
+    codebooks: tuple[int, ...]
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         noisy, clean, codes, mask = (x.to(device) for x in (self.noisy, self.clean, self.codes, self.mask))
-        return Batch(noisy, clean, codes, mask, self.masked_frames)
+        return Batch(noisy, clean, codes, mask, self.masked_frames, self.codebooks)
 
 
 class CropSource:
@@ -164,7 +166,18 @@ class CropSource:
             torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64)),
             torch.from_numpy(masks),
             int(masks.sum()),
+            self.asked(first),
         )
+
+    def asked(self, first: int) -> tuple[int, ...]:
+        """Return the codebooks to predict in the global batch that begins at a position; all of them in validation.
+
+        Those that ``acoustic_codebooks`` names top or bottom are the only ones, in validation too.
+        """
+        count, choice = self.targets.codebooks, self.params.acoustic_codebooks
+        if choice == "random" and self.corrupt:
+            return (int(self._generator(_CODEBOOK, first).integers(count)),)
+        return {"top": (0,), "bottom": (count - 1,)}.get(choice, tuple(range(count)))
 
     def _snippets(self, mine: Rows, own: range, clips: int) -> list[list[Snippet]]:
         if not self.corrupt:

@@ -54,6 +54,7 @@ class Job:
         threads: CPU threads per worker.
         out_folder: where the leading worker puts the artefacts; None writes none.
         resume_folder: where the resume states lie; None keeps none. Every worker must reach it.
+        start: the checkpoint folder of ``params.start``, absolute. Every worker must reach it.
     """
 
     params: Pretrain
@@ -62,6 +63,7 @@ class Job:
     threads: int
     out_folder: Path | None
     resume_folder: Path | None
+    start: Path | None = None
 
 
 def work(job: Job, place: Place, observer: Observer, report: Report | None = None) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     music, codes = job.data.open()
     train_source = CropSource(music, codes, params, "train", job.seed)
     valid_source = CropSource(music, codes, params, "valid", job.seed, corrupt=False)
-    objective = build_objective(params, codes.codebooks, codes.entries, job.seed)
+    objective = build_objective(params, codes.codebooks, codes.entries, job.seed, job.start)
     states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
     progress = train(
         params, objective, train_source, valid_source,
@@ -93,7 +95,7 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
         "entries": codes.entries,
         "audio_hours_seen": crops * train_source.crop_samples / 24000 / 3600,
         "epochs": crops / len(train_source),
-        "unigram_cross_entropy": sum(unigram),
+        "unigram_cross_entropy": sum(unigram[codebook] for codebook in valid_source.asked(0)),
         "unigram_cross_entropy_per_codebook": unigram,
         "valid": {
             term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step

@@ -22,7 +22,7 @@ from mert_core.pretrain.observe import Observer
 from mert_core.pretrain.optimiser import build_optimiser, learning_rate
 from mert_core.pretrain.place import Place
 from mert_core.pretrain.state import Progress, StateStore
-from mert_core.pretrain.tally import tally, terms
+from mert_core.pretrain.tally import no_sums, tally, terms
 from mert_core.pretrain.validate import validate
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def train(
             masked = torch.tensor(float(sum(batch.masked_frames for batch in batches)), device=place.device)
             masked_frames = place.sum(masked).item()
 
-            sums = torch.zeros(3 + 2 * objective.heads.codebooks, dtype=torch.float64, device=place.device)
+            sums = no_sums(objective.heads.codebooks, place.device)
             with _seeded(seed, step, place):
                 for number, batch in enumerate(batches):
                     last = number == len(batches) - 1

@@ -11,6 +11,7 @@ from mert_core.pretrain.job import Job, StoredData, work
 from mert_core.pretrain.loop import Report
 from mert_core.pretrain.observe import BarObserver, SilentObserver
 from mert_core.pretrain.place import Place, choose_device
+from mert_core.pretrain.start import start_folder, start_input
 from mert_core.pretrain.state import StateStore
 from mert_core.records import Record, read_record, write_record
 
@@ -27,12 +28,15 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
         MertError: an input is missing, there is no CUDA device, the training diverged or a worker failed.
     """
     params = config.run(run_name)
-    inputs = _inputs(layout)
+    inputs = _inputs(layout, params)
     _check_device(params)
     states = StateStore(_resume_folder(config, layout, run_name, inputs), params.checkpoint_keep)
     states.begin(tracker.run_id)
     with atomic_folder(layout.model(run_name)) as folder:
-        job = Job(params, StoredData(layout.corpus, layout.targets), config.seed, config.threads, folder, states.folder)
+        job = Job(
+            params, StoredData(layout.corpus, layout.targets), config.seed, config.threads, folder, states.folder,
+            start_folder(params, layout.root),
+        )  # fmt: skip
         with BarObserver(tracker, run_name, params.max_steps) as observer:
             if params.workers == 0:
                 facts = work(job, Place(device=choose_device(params.device)), observer)
@@ -57,7 +61,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
 def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | None:
     """Return the tracker's run that an interrupted training wrote to, so that it can be continued, or None."""
     try:
-        inputs = _inputs(layout)
+        inputs = _inputs(layout, config.run(run_name))
     except MertError:
         return None  # the stage itself says what is missing
     return StateStore(_resume_folder(config, layout, run_name, inputs), 1).tracker_run_id()
@@ -67,11 +71,12 @@ def run_trial(
     config: Config, layout: Layout, params: Pretrain, report: Report, out_folder: Path | None = None
 ) -> dict[str, Any]:
     """Train in this process without resume states, for one trial of a sweep; see ``loop.Report``."""
-    job = Job(params, StoredData(layout.corpus, layout.targets), config.seed, config.threads, out_folder, None)
+    data, start = StoredData(layout.corpus, layout.targets), start_folder(params, layout.root)
+    job = Job(params, data, config.seed, config.threads, out_folder, None, start)
     return work(job, Place(device=choose_device(params.device)), SilentObserver(), report)
 
 
-def _inputs(layout: Layout) -> dict[str, str]:
+def _inputs(layout: Layout, params: Pretrain) -> dict[str, str]:
     corpus, teacher, targets = (read_record(folder) for folder in (layout.corpus, layout.teachers, layout.targets))
     for role, record in (("corpus", corpus), ("teacher", teacher)):
         if targets.inputs.get(role) != record.id:
@@ -79,7 +84,8 @@ def _inputs(layout: Layout) -> dict[str, str]:
                 f"the targets in {layout.targets} were made from another {role} than the one that lies here now. "
                 "Run `dvc repro targets`."
             )
-    return {"corpus": corpus.id, "teacher": teacher.id, "targets": targets.id}
+    inputs = {"corpus": corpus.id, "teacher": teacher.id, "targets": targets.id}
+    return inputs | start_input(params, layout.root)
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:

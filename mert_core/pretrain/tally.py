@@ -15,26 +15,31 @@ if TYPE_CHECKING:
 def tally(losses: Losses, masked_frames: int) -> Tensor:
     """Return one vector of sums over masked frames, float64, that adds up over micro-batches and workers.
 
-    Its parts: frames, musical, feature penalty, cross-entropy per codebook, correct guesses per codebook.
+    Its parts: frames, musical, feature penalty; per codebook: cross-entropy, correct guesses, frames it was asked for.
     """
     frames = losses.musical.new_full((), masked_frames, dtype=torch.float64)
     scalars = torch.stack([frames, losses.musical.double() * frames, losses.feature_penalty.double() * frames])
-    return torch.cat([scalars, losses.acoustic.double(), losses.correct.double()])
+    return torch.cat([scalars, losses.acoustic.double(), losses.correct.double(), losses.asked.double() * frames])
+
+
+def no_sums(codebooks: int, device: torch.device) -> Tensor:
+    """Return the tally of no micro-batch at all."""
+    return torch.zeros(3 + 3 * codebooks, dtype=torch.float64, device=device)
 
 
 def terms(total: Tensor, weights: LossWeights) -> dict[str, float]:
     """Return the unweighted terms by name, per masked frame, and ``loss``, their weighted sum.
 
-    ``acoustic`` is summed over codebooks, as in the loss; ``accuracy`` is the mean over them.
+    ``acoustic`` is summed over the codebooks asked for, as in the loss; ``accuracy`` is the mean over them.
     """
     frames, musical, penalty, *rest = total.tolist()
-    codebooks = len(rest) // 2
+    codebooks = len(rest) // 3
     acoustic = sum(rest[:codebooks]) / frames
     values = {
         "acoustic": acoustic,
         "musical": musical / frames,
         "feature_penalty": penalty / frames,
-        "accuracy": sum(rest[codebooks:]) / frames / codebooks,
+        "accuracy": sum(rest[codebooks : 2 * codebooks]) / sum(rest[2 * codebooks :]),
     }
     loss = weights.acoustic * acoustic + weights.musical * values["musical"]
     loss += weights.feature_penalty * values["feature_penalty"]
@@ -42,8 +47,10 @@ def terms(total: Tensor, weights: LossWeights) -> dict[str, float]:
 
 
 def codebook_terms(total: Tensor) -> dict[str, float]:
-    """Return cross-entropy (nats) and accuracy of each codebook by name."""
-    frames, _, _, *rest = total.tolist()
-    codebooks = len(rest) // 2
-    entropies = {f"acoustic_{k}": rest[k] / frames for k in range(codebooks)}
-    return entropies | {f"accuracy_{k}": rest[codebooks + k] / frames for k in range(codebooks)}
+    """Return cross-entropy (nats) and accuracy of each codebook that was asked for, by name."""
+    _, _, _, *rest = total.tolist()
+    codebooks = len(rest) // 3
+    frames = rest[2 * codebooks :]
+    asked = [k for k in range(codebooks) if frames[k]]
+    entropies = {f"acoustic_{k}": rest[k] / frames[k] for k in asked}
+    return entropies | {f"accuracy_{k}": rest[codebooks + k] / frames[k] for k in asked}

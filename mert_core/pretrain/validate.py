@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mert_core.pretrain.data import CropSource
 from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.place import Place
-from mert_core.pretrain.tally import codebook_terms, tally, terms
+from mert_core.pretrain.tally import codebook_terms, no_sums, tally, terms
 
 if TYPE_CHECKING:
     from mert_core.config import Pretrain
@@ -25,12 +24,13 @@ def validate(params: Pretrain, objective: Objective, source: CropSource, place: 
     """Return all terms, with those of each codebook, over the fixed validation batches.
 
     The student hears the crops without noise mixture, so that runs with different mixtures compare; it must be built
-    with ``corrupt=False``. Batches are dealt out to the workers.
+    with ``corrupt=False``, and then a run that trains on one random codebook at a time is asked for all. Batches are
+    dealt out to the workers.
     """
     was_training = objective.training
     objective.eval()
     clips = params.batch_clips
-    total: Tensor = torch.zeros(3 + 2 * objective.heads.codebooks, dtype=torch.float64, device=place.device)
+    total = no_sums(objective.heads.codebooks, place.device)
     for number in range(place.rank, params.validate_batches, place.world):
         batch = source.batch(number * clips, clips, range(clips)).to(place.device)
         total += tally(objective(batch), batch.masked_frames)

@@ -13,6 +13,7 @@ from mert_core.config import Config
 from mert_core.errors import MertError
 from mert_core.files import canonical_json
 from mert_core.model import MertModel
+from mert_core.model.config import preset
 from mert_core.paths import Layout
 from mert_core.probe.tasks import MEL_STATISTICS, RANDOM_WEIGHTS
 
@@ -127,7 +128,8 @@ def load_encoder(config: Config, layout: Layout, run: str) -> Encoder:
         return MelStatistics(config.probe.mel_bins, device_of(config.pretrain.device))
     settings = config.run(config.probe.floor_run if run == RANDOM_WEIGHTS else run)
     if run == RANDOM_WEIGHTS:
-        model = MertModel.from_preset(settings.preset, seed=config.seed)
+        shape = preset(settings.preset, settings.layer_norm, settings.deepnorm, settings.attention_relax)
+        model = MertModel(shape, seed=config.seed)
     else:
         model = MertModel.from_pretrained(layout.model(run))
     return ModelEncoder(model.to(device_of(settings.device)).eval())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mert_core.errors import MertError
 from mert_core.model import PRESETS, MertConfig, MertModel, export_hubert
+from mert_core.model.config import hubert_fields
+from mert_core.model.encoder import _relaxed_attention
 
 SMALL = MertConfig(
     hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96, do_stable_layer_norm=False,
@@ -17,24 +21,123 @@ SMALL = MertConfig(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("pre_norm", [False, True])
-def test_every_state_equals_hubert(tmp_path: Path, pre_norm: bool) -> None:
+# Narrow networks in both norms, and the published widths with two layers each: all of a layer's shapes are real then.
+SHAPES = {
+    "post": SMALL,
+    "pre": replace(SMALL, do_stable_layer_norm=True),
+    "95m": replace(PRESETS["mert-95m"], num_hidden_layers=2),
+    "330m": replace(PRESETS["mert-330m"], num_hidden_layers=2),
+}
+LENGTHS = (400, 1999, 8001, 12345, 24000)
+
+
+def assert_same_states(ours: MertModel, theirs: Any) -> None:
+    for samples in LENGTHS:
+        waveform = torch.randn(2, samples, generator=torch.Generator().manual_seed(samples))
+        with torch.no_grad():
+            mine, reference = ours.eval()(waveform), theirs.eval()(waveform, output_hidden_states=True)
+        assert len(mine.hidden_states) == ours.config.num_hidden_layers + 1 == len(reference.hidden_states)
+        # With pre-LN, transformers 5 records the last state before the final norm; up to 4 and here it is behind it.
+        states = [*reference.hidden_states[:-1], reference.last_hidden_state]
+        for state, expected in zip(mine.hidden_states, states, strict=True):
+            torch.testing.assert_close(state, expected, atol=1e-4, rtol=0)
+        raw = reference.hidden_states[-1]
+        with torch.no_grad():
+            last = theirs.encoder.layer_norm(raw) if ours.config.do_stable_layer_norm else raw
+        torch.testing.assert_close(mine.last_hidden_state, last, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_state_equals_hubert(tmp_path: Path, shape: str) -> None:
     from transformers import HubertModel
 
-    ours = MertModel(replace(SMALL, do_stable_layer_norm=pre_norm), seed=3).eval()
+    ours = MertModel(SHAPES[shape], seed=3)
     with torch.no_grad():
         ours.encoder.pos_conv_embed.conv.weight_g.mul_(1.7)  # a gain that is not the norm, else a lost gain goes unseen
     export_hubert(ours, tmp_path / "out")
     theirs, loading = HubertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"] and not loading["mismatched_keys"]
-    for samples in (400, 1999, 8001, 24000):
-        waveform = torch.randn(2, samples, generator=torch.Generator().manual_seed(samples))
-        with torch.no_grad():
-            mine, reference = ours(waveform), theirs.eval()(waveform, output_hidden_states=True)
-        assert len(mine.hidden_states) == 4
-        for state, expected in zip(mine.hidden_states[:-1], reference.hidden_states[:-1], strict=True):
-            torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(mine.last_hidden_state, reference.last_hidden_state, atol=1e-4, rtol=1e-4)
+    assert_same_states(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_huberts_weights_give_the_same_states_here(tmp_path: Path, shape: str) -> None:
+    from transformers import HubertConfig, HubertModel
+
+    torch.manual_seed(1)
+    fields = {name: value for name, value in hubert_fields(SHAPES[shape]).items() if name != "architectures"}
+    theirs = HubertModel(HubertConfig(**fields))
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # transformers starts biases at 0 and norms at 1, where mix-ups go unseen
+            parameter.add_(torch.randn(parameter.shape) * 0.02)
+    theirs.save_pretrained(tmp_path)
+    ours = MertModel.from_pretrained(tmp_path)
+    assert ours.config.do_stable_layer_norm == SHAPES[shape].do_stable_layer_norm
+    assert_same_states(ours, theirs)
+
+
+def test_relaxed_attention_gives_the_same_result() -> None:
+    plain = MertModel(SMALL, seed=3).eval()
+    relaxed = MertModel(replace(SMALL, attention_relax=32.0), seed=3).eval()
+    waveform, lengths = torch.randn(2, 9000, generator=torch.Generator().manual_seed(0)), torch.tensor([9000, 5000])
+    with torch.no_grad():
+        pairs = zip(plain(waveform, lengths).hidden_states, relaxed(waveform, lengths).hidden_states, strict=True)
+        for state, expected in pairs:
+            torch.testing.assert_close(state[0], expected[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(state[1, :15], expected[1, :15], atol=1e-5, rtol=0)
+
+
+def test_relaxed_attention_keeps_scores_within_fp16() -> None:
+    query = torch.full((1, 1, 2, 64), 120.0, dtype=torch.float16)  # a score of 115,200; fp16 ends at 65,504
+    value = torch.tensor([1.0, 3.0], dtype=torch.float16)[None, None, :, None].expand(1, 1, 2, 64)
+    assert ((query / 8) @ query.transpose(-1, -2)).isinf().all()
+    assert torch.equal(_relaxed_attention(query, query, value, None, 0.0, 32.0), torch.full_like(value, 2.0))
+
+
+def test_deepnorm_equals_its_formula_and_is_for_post_norm_only(tmp_path: Path) -> None:
+    shape = replace(SMALL, deepnorm=True)
+    deep, plain = MertModel(shape, seed=3).eval(), MertModel(SMALL, seed=3).eval()
+    alpha, beta = (2 * 3) ** 0.25, (8 * 3) ** -0.25
+    layer, reference = deep.encoder.layers[1], plain.encoder.layers[1]
+    for name in ("attention.v_proj", "attention.out_proj", "feed_forward.intermediate_dense"):
+        expected = beta * reference.get_submodule(name).weight
+        torch.testing.assert_close(layer.get_submodule(name).weight, expected)
+    assert torch.equal(layer.attention.q_proj.weight, reference.attention.q_proj.weight)
+    states = torch.randn(1, 9, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        middle = layer.layer_norm(alpha * states + layer.attention(states, None))
+        expected = layer.final_layer_norm(alpha * middle + layer.feed_forward(middle))
+        torch.testing.assert_close(layer(states, None), expected)
+    with pytest.raises(MertError, match="post-LN"):
+        replace(shape, do_stable_layer_norm=True)
+    with pytest.raises(MertError, match="deepnorm"):
+        export_hubert(deep, tmp_path / "out")
+    deep.save_pretrained(tmp_path)
+    assert MertModel.from_pretrained(tmp_path).config == shape
+
+
+def test_train_mode_masks_nothing() -> None:
+    model = MertModel(SMALL, seed=3)
+    waveform = torch.randn(1, 9000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.train()(waveform).last_hidden_state, model.eval()(waveform).last_hidden_state)
+
+
+def test_export_says_how_to_prepare_music_and_replaces_only_checkpoints(tmp_path: Path) -> None:
+    from transformers import AutoFeatureExtractor
+
+    export_hubert(MertModel(SMALL), tmp_path / "out", "# A card")
+    assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "# A card"
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    waveform = np.linspace(-0.2, 0.7, 5000, dtype=np.float32)
+    prepared = extractor(waveform, sampling_rate=24000, return_tensors="np")
+    np.testing.assert_array_equal(prepared["input_values"][0], waveform)
+    assert prepared["attention_mask"].shape == (1, 5000)
+    export_hubert(MertModel(SMALL, seed=1), tmp_path / "out")
+    (tmp_path / "out" / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(MertError, match=r"thesis\.tex"):
+        export_hubert(MertModel(SMALL), tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.tex").exists()
 
 
 def test_export_in_train_mode_masks_nothing(tmp_path: Path) -> None:

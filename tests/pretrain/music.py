@@ -13,7 +13,9 @@ from mert_core.config import LossWeights, Pretrain
 def params(**changes: Any) -> Pretrain:
     """Return a run of a few seconds; keyword arguments change it."""
     base: dict[str, Any] = {
-        "preset": "mert-tiny", "workers": 0, "crop_seconds": 0.5, "batch_clips": 4, "accumulate": 1, "max_steps": 6,
+        "preset": "mert-tiny", "start": None, "layer_norm": "preset", "deepnorm": False, "attention_relax": 0.0,
+        "learn_temperature": False, "acoustic_codebooks": "all", "workers": 0,
+        "crop_seconds": 0.5, "batch_clips": 4, "accumulate": 1, "max_steps": 6,
         "warmup_steps": 2, "schedule_steps": 100, "learning_rate": 1e-3, "adam_betas": (0.9, 0.98), "adam_eps": 1e-6,
         "weight_decay": 0.01, "clip_norm": 10.0, "temperature": 0.1, "mask_probability": 0.8, "mask_frames": 5,
         "mixture_probability": 0.5, "mixture_snippets": 3, "mixture_seconds": (0.1, 0.3),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mert_core.config import Config
 from mert_core.errors import MertError
 from mert_core.pretrain.data import CropSource, crop_samples
 from mert_core.pretrain.masking import span_masks
@@ -84,6 +85,59 @@ def test_an_epoch_visits_every_track_and_the_next_differs() -> None:
     first, second = crops.locate(np.arange(len(crops))), crops.locate(np.arange(len(crops), 2 * len(crops)))
     assert sorted(first[0]) == sorted(second[0]) and set(first[0]) == set(range(10))
     assert not np.array_equal(first[0], second[0])
+
+
+def test_a_clips_randomness_is_its_own_and_new_in_each_epoch() -> None:
+    crops = source(mixture_probability=1.0)
+    own, later = (np.array([0, 1, 2, 3]) + start for start in (0, len(crops)))
+
+    def draws(positions: np.ndarray) -> tuple[list, np.ndarray]:
+        snippets = crops._snippets(positions, range(4), 4)
+        masks = [span_masks([crops._generator(1, p)], 374, 0.8, 5)[0] for p in positions.tolist()]
+        return snippets, np.array(masks)
+
+    first, again, other = draws(own), draws(own), draws(later)
+    assert first[0] == again[0] and np.array_equal(first[1], again[1])
+    assert all(a != b for a, b in zip(first[0], other[0], strict=True))
+    assert (first[1] != other[1]).any(axis=1).all()
+    assert len({tuple(map(str, row)) for row in first[0]}) == 4
+
+
+def test_trimming_uncovers_and_never_covers() -> None:
+    alone = np.array([span_masks([generator], 374, 0.8, 5)[0] for generator in generators(16)])
+    together = span_masks(generators(16), 374, 0.8, 5)
+    assert not (together & ~alone).any()
+    assert set(together.sum(axis=1)) == {alone.sum(axis=1).min()}
+
+
+@pytest.mark.parametrize(("run", "samples"), [("95m", (12000, 24000)), ("330m", (12000, 36000))])
+def test_the_published_runs_have_the_published_corruption(config: Config, run: str, samples: tuple[int, int]) -> None:
+    published = config.run(run)
+    assert (published.mask_probability, published.mask_frames) == (0.8, 5)
+    assert (published.mixture_probability, published.mixture_snippets) == (0.5, 3)
+    assert tuple(round(seconds * 24000) for seconds in published.mixture_seconds) == samples
+    clip = crop_samples(published.crop_seconds)
+    assert clip == {"95m": 120000, "330m": 122880}[run]
+    generator = np.random.default_rng(0)
+    drawn = [draw_snippets(generator, 3, 16, clip, 0.5, 3, samples) for _ in range(3000)]
+    mixed = [row for row in drawn if row]
+    assert len(mixed) / len(drawn) == pytest.approx(0.5, abs=0.03)
+    for count in (1, 2, 3):
+        assert np.mean([len(row) == count for row in mixed]) == pytest.approx(1 / 3, abs=0.04)
+    lengths = np.array([snippet.samples for row in mixed for snippet in row])
+    assert samples[0] <= lengths.min() < samples[0] + 100 and samples[1] - 100 < lengths.max() <= samples[1]
+    assert lengths.mean() == pytest.approx(sum(samples) / 2, rel=0.02)
+
+
+def test_the_mixture_adds_the_other_clips_at_full_gain() -> None:
+    crops = source(mixture_probability=1.0)
+    batch = crops.batch(0, 4, range(4))
+    for clip, snippets in enumerate(crops._snippets(np.arange(4), range(4), 4)):
+        expected = batch.clean[clip].clone()
+        for s in snippets:
+            added = batch.clean[s.source, s.source_start : s.source_start + s.samples]
+            expected[s.start : s.start + s.samples] += added
+        torch.testing.assert_close(batch.noisy[clip], expected)
 
 
 def test_validation_hears_no_mixture() -> None:

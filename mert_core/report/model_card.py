@@ -1,0 +1,131 @@
+"""The model card of an exported run: front matter and the facts of its records, nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mert_core.files import canonical_json
+from mert_core.paths import Layout
+from mert_core.records import RECORD_NAME, Record, read_record
+
+_SCORES_NAME = "scores.json"
+
+_TEXT = """---
+library_name: transformers
+pipeline_tag: feature-extraction
+license: other
+tags:
+- music
+- audio
+- hubert
+- mert
+---
+
+# {run}
+
+A music encoder trained with MERT's method ([arXiv 2306.00107](https://arxiv.org/abs/2306.00107)): masked prediction of
+an acoustic teacher's codes and of the constant-Q spectrum. {parameters:,} parameters, {layers} hidden states at 75
+frames per second.
+
+```python
+import torch
+from transformers import AutoFeatureExtractor, HubertModel
+
+model = HubertModel.from_pretrained("PATH").eval()
+extractor = AutoFeatureExtractor.from_pretrained("PATH")
+inputs = extractor(waveform, sampling_rate=24000, return_tensors="pt")    # float32 mono at 24 kHz, not normalised
+with torch.no_grad():
+    output = model(**inputs, output_hidden_states=True)
+```
+
+{norm}Embed clips one by one, or clips of equal length: `HubertModel` normalises over padding too, so a padded batch
+changes its embeddings. `mert_core.MertModel` loads the same folder and does not have this fault.
+
+## Training
+
+{training}
+
+## Scores
+
+{scores}
+
+## Data and licence
+
+{data}
+
+The licence field says *other*, because that of the weights is for whoever trained them to decide.
+"""
+
+_FINAL_NORM = """The last of `output.hidden_states` is before the final norm in transformers 5, and behind it in
+transformers 4 and in `mert_core`; `output.last_hidden_state` is behind it in all.
+
+"""
+
+
+def model_card(layout: Layout, run: str) -> str:
+    """Return the Markdown of a run's card.
+
+    Raises:
+        MertError: the run has no record.
+    """
+    record = read_record(layout.model(run))
+    config = json.loads((layout.model(run) / "config.json").read_text(encoding="utf-8"))
+    return _TEXT.format(
+        run=f"MERT, run {run}",
+        parameters=record.facts["parameters"],
+        layers=config["num_hidden_layers"] + 1,
+        norm=_FINAL_NORM if config["do_stable_layer_norm"] else "",
+        training=_training(record),
+        scores=_scores(layout, record),
+        data=_data(layout, record),
+    )
+
+
+def _training(record: Record) -> str:
+    facts, params = record.facts, record.params["pretrain"]
+    rows: list[tuple[str, Any]] = [
+        ("updates", f"{facts['steps']:,}"),
+        ("music heard", f"{facts['audio_hours_seen']:.3g} h, {facts['epochs']:.3g} epochs"),
+        ("acoustic teacher", f"{facts['codebooks']} codebooks of {facts['entries']} entries"),
+        ("crops", f"{params['crop_seconds']:g} s"),
+        ("peak learning rate", f"{params['learning_rate']:g}"),
+        ("precision", params["precision"]),
+        ("seed", record.params["seed"]),
+        ("record", f"`{record.id}`"),
+    ]
+    rows += [(f"made from: {role}", f"`{identity}`") for role, identity in sorted(record.inputs.items())]
+    rows += [
+        (f"validation: {name}", f"{facts['valid'][name]:.4g}")
+        for name in ("acoustic", "musical", "accuracy")
+        if name in facts["valid"]
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    weights = canonical_json(params["weights"]).replace("\n", "")
+    return (
+        f"| | |\n|---|---|\n{table}\n\nLoss weights: `{weights}`. The acoustic loss is in nats, summed over codebooks."
+    )
+
+
+def _scores(layout: Layout, record: Record) -> str:
+    """Return the table of probe scores of exactly these weights."""
+    folder = layout.scores(record.run or "")
+    if not (folder / RECORD_NAME).is_file() or read_record(folder).inputs.get("checkpoint") != record.id:
+        return "This checkpoint has not been probed."
+    tasks = json.loads((folder / _SCORES_NAME).read_text(encoding="utf-8"))["tasks"]
+    rows = [
+        f"| {task} | {found['metric']} | {found['value']:.3f} | {found['low']:.3f}–{found['high']:.3f} |"
+        for task, found in sorted(tasks.items())
+    ]
+    return "\n".join(["| task | metric | test score | 95 % interval |", "|---|---|---|---|", *rows])
+
+
+def _data(layout: Layout, record: Record) -> str:
+    if not (layout.corpus / RECORD_NAME).is_file():
+        return "The record of the training music does not lie here."
+    corpus = read_record(layout.corpus)
+    if corpus.id != record.inputs.get("corpus"):
+        return "The record of the training music does not lie here: another corpus does."
+    licences = "; ".join(corpus.facts.get("licences", [])) or "unknown"
+    hours = corpus.facts.get("seconds", 0) / 3600
+    return f"{corpus.facts.get('tracks', 0):,} tracks, {hours:.3g} h. Licences of the music: {licences}."
