@@ -137,7 +137,10 @@ class LossWeights(Section):
 
     acoustic: NonNegative
     musical: NonNegative
+    mel: NonNegative = 0.0
+    chroma: NonNegative = 0.0
     feature_penalty: NonNegative
+    unmasked: Share = 0.0
 
 
 class Start(Section):

@@ -100,8 +100,8 @@ class MertConfig:
 # | | mert-tiny | mert-95m | mert-330m |  The last two are the published sizes: 94,371,712 and 315,428,992 parameters.
 PRESETS: dict[str, MertConfig] = {
     "mert-tiny": MertConfig(
-        hidden_size=192, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768, do_stable_layer_norm=True,
-        conv_dim=(32,) * 7, feature_extractor_cqt=True,
+        hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, do_stable_layer_norm=True,
+        conv_dim=(32,) * 7, num_conv_pos_embeddings=32, feature_extractor_cqt=True,
     ),
     "mert-95m": MertConfig(
         hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,

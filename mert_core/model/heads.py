@@ -1,4 +1,4 @@
-"""Pre-training heads: the codes of each codebook by cosine similarity, and the CQT by regression."""
+"""Pre-training heads: the codes of each codebook by cosine similarity, CQT and other spectra by regression."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mert_core.audio.cqt import CQT_BINS
+from mert_core.audio.spectra import CHROMA_BINS, MEL_BINS
 from mert_core.files import atomic_path
 from mert_core.model.checkpoint import HEADS_NAME, copy_parameters, read_safetensors
 
-CQT_BINS = 336
+EXTRA_BINS = {"mel": MEL_BINS, "chroma": CHROMA_BINS}
 MAX_SCALE = 100.0
 """Largest factor that a learned temperature may put on the cosines, as in MERT's code."""
 
@@ -30,6 +32,7 @@ class Heads(nn.Module):
         seed: seed of the initial weights.
         learn_temperature: learn one temperature per codebook, beginning with ``temperature``; an option of MERT's code
             that no release uses. It is kept as log(1/τ), and 1/τ stays below 100.
+        extra: further spectra to predict, of ``EXTRA_BINS``.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Heads(nn.Module):
         temperature: float,
         seed: int = 0,
         learn_temperature: bool = False,
+        extra: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.codebooks, self.entries, self.final_dim, self.temperature = codebooks, entries, final_dim, temperature
@@ -50,6 +54,7 @@ class Heads(nn.Module):
             # The published U(0, 1) starts all entries nearly parallel (cosine 0.75); about zero they start apart.
             self.codebook_embeddings = nn.Parameter(torch.rand(codebooks, entries, final_dim) * 2 - 1)
             self.cqt_proj = nn.Linear(width, CQT_BINS)
+            self.extra_proj = nn.ModuleDict({name: nn.Linear(width, EXTRA_BINS[name]) for name in extra})
         self.log_scales: nn.Parameter | None = None
         if learn_temperature:
             self.log_scales = nn.Parameter(torch.full((codebooks,), math.log(1 / temperature)))
@@ -84,6 +89,10 @@ class Heads(nn.Module):
     def cqt(self, states: Tensor) -> Tensor:
         """Map (positions, width) to (positions, 336), linear magnitude."""
         return self.cqt_proj(states)
+
+    def spectrum(self, name: str, states: Tensor) -> Tensor:
+        """Map (positions, width) to (positions, bins) of ``musical`` (the CQT), ``mel`` or ``chroma``."""
+        return self.cqt(states) if name == "musical" else self.extra_proj[name](states)
 
     def save(self, folder: Path) -> None:
         """Write ``heads.safetensors`` into a folder."""

@@ -12,19 +12,27 @@ if TYPE_CHECKING:
     from mert_core.pretrain.objective import Losses
 
 
+SCALARS = ("musical", "mel", "chroma", "feature_penalty")
+"""Terms that are means over masked frames; those of ``OPTIONAL`` are named only where they have weight."""
+OPTIONAL = ("mel", "chroma")
+_HEAD = 1 + len(SCALARS)
+
+
 def tally(losses: Losses, masked_frames: int) -> Tensor:
     """Return one vector of sums over masked frames, float64, that adds up over micro-batches and workers.
 
-    Its parts: frames, musical, feature penalty; per codebook: cross-entropy, correct guesses, frames it was asked for.
+    Its parts: frames, `SCALARS`; per codebook: cross-entropy, correct guesses, frames it was asked for.
     """
     frames = losses.musical.new_full((), masked_frames, dtype=torch.float64)
-    scalars = torch.stack([frames, losses.musical.double() * frames, losses.feature_penalty.double() * frames])
-    return torch.cat([scalars, losses.acoustic.double(), losses.correct.double(), losses.asked.double() * frames])
+    scalars = torch.stack([getattr(losses, name).double() * frames for name in SCALARS])
+    return torch.cat(
+        [frames[None], scalars, losses.acoustic.double(), losses.correct.double(), losses.asked.double() * frames]
+    )
 
 
 def no_sums(codebooks: int, device: torch.device) -> Tensor:
     """Return the tally of no micro-batch at all."""
-    return torch.zeros(3 + 3 * codebooks, dtype=torch.float64, device=device)
+    return torch.zeros(_HEAD + 3 * codebooks, dtype=torch.float64, device=device)
 
 
 def terms(total: Tensor, weights: LossWeights) -> dict[str, float]:
@@ -32,23 +40,22 @@ def terms(total: Tensor, weights: LossWeights) -> dict[str, float]:
 
     ``acoustic`` is summed over the codebooks asked for, as in the loss; ``accuracy`` is the mean over them.
     """
-    frames, musical, penalty, *rest = total.tolist()
+    frames, *scalars = total[:_HEAD].tolist()
+    rest = total[_HEAD:].tolist()
     codebooks = len(rest) // 3
-    acoustic = sum(rest[:codebooks]) / frames
-    values = {
-        "acoustic": acoustic,
-        "musical": musical / frames,
-        "feature_penalty": penalty / frames,
-        "accuracy": sum(rest[codebooks : 2 * codebooks]) / sum(rest[2 * codebooks :]),
+    values = {"acoustic": sum(rest[:codebooks]) / frames}
+    values |= {
+        name: scalar / frames
+        for name, scalar in zip(SCALARS, scalars, strict=True)
+        if name not in OPTIONAL or getattr(weights, name)
     }
-    loss = weights.acoustic * acoustic + weights.musical * values["musical"]
-    loss += weights.feature_penalty * values["feature_penalty"]
-    return {"loss": loss, **values}
+    loss = sum(getattr(weights, name) * value for name, value in values.items())
+    return {"loss": loss, **values, "accuracy": sum(rest[codebooks : 2 * codebooks]) / sum(rest[2 * codebooks :])}
 
 
 def codebook_terms(total: Tensor) -> dict[str, float]:
     """Return cross-entropy (nats) and accuracy of each codebook that was asked for, by name."""
-    _, _, _, *rest = total.tolist()
+    rest = total[_HEAD:].tolist()
     codebooks = len(rest) // 3
     frames = rest[2 * codebooks :]
     asked = [k for k in range(codebooks) if frames[k]]

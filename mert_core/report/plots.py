@@ -11,7 +11,7 @@ from mert_core.files import atomic_path
 from mert_core.report.collect import Material, Training
 from mert_core.report.figures_targets import entropy_bits, used_share
 
-TERMS = ("loss", "acoustic", "musical", "feature_penalty", "accuracy")
+TERMS = ("loss", "acoustic", "musical", "mel", "chroma", "feature_penalty", "accuracy")
 SCORE_COLUMNS = ("metric", "value", "low", "high")
 
 

@@ -126,7 +126,7 @@ def test_a_report_can_stop_the_run(tmp_path: Path) -> None:
     seen = []
 
     def report(step: int, metrics: dict[str, float], encoder: MertModel) -> None:
-        assert encoder.config.hidden_size == 192
+        assert encoder.config.hidden_size == 128
         seen.append((step, metrics["acoustic"]))
         raise StopTraining
 

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from mert_core.audio.cqt import ConstantQ
+from mert_core.audio.spectra import LogMel, chroma
 from mert_core.errors import MertError
 from mert_core.pretrain.data import Batch, CropSource
 from mert_core.pretrain.objective import Objective, build_objective
@@ -26,16 +29,18 @@ def prepared(**changes: Any) -> tuple[Objective, Batch]:
     return build_objective(run, CODEBOOKS, 16, seed=0), batch
 
 
-def reference(objective: Objective, batch: Batch) -> dict[str, Any]:
-    """Return the terms by loops over masked frames, in numpy and float64, from the states and weights alone."""
+def at(objective: Objective, batch: Batch, frames: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the terms by loops over some frames, in numpy and float64, from the states and weights alone."""
     with torch.no_grad():
         output = objective.encoder(batch.noisy, mask=batch.mask)
-        spectrum = objective.cqt_target(batch)
+        spectra = {"musical": ConstantQ()(batch.clean), "mel": LogMel()(batch.clean)}
+        spectra["chroma"] = chroma(spectra["musical"])
     states = output.last_hidden_state.double().numpy()
     weights = {name: value.detach().double().numpy() for name, value in objective.heads.named_parameters()}
-    frames = np.argwhere(batch.mask.numpy())
+    layers = {"musical": "cqt_proj", "mel": "extra_proj.mel", "chroma": "extra_proj.chroma"}
     dimension = objective.heads.final_dim
-    entropy, correct, squares = np.zeros(CODEBOOKS), np.zeros(CODEBOOKS), []
+    entropy, correct = np.zeros(CODEBOOKS), np.zeros(CODEBOOKS)
+    squares: dict[str, list[float]] = {name: [] for name in layers}
     for clip, frame in frames:
         state = states[clip, frame]
         projected = weights["final_proj.weight"] @ state + weights["final_proj.bias"]
@@ -48,17 +53,30 @@ def reference(objective: Objective, batch: Batch) -> dict[str, Any]:
             code = int(batch.codes[clip, frame, k])
             entropy[k] += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[code]
             correct[k] += logits.argmax() == code
-        guess = weights["cqt_proj.weight"] @ state + weights["cqt_proj.bias"]
-        squares.append((guess - spectrum[clip, frame].double().numpy()) ** 2)
-    features = output.conv_features.double().numpy()
-    musical, penalty = float(np.mean(squares)), float((features**2).mean())
+        for name, layer in layers.items():
+            if f"{layer}.weight" in weights:
+                guess = weights[f"{layer}.weight"] @ state + weights[f"{layer}.bias"]
+                squares[name].append(float(((guess - spectra[name][clip, frame].double().numpy()) ** 2).mean()))
     chosen = objective.weights
+    errors = {name: float(np.mean(values)) if values else 0.0 for name, values in squares.items()}
     weighted = chosen.acoustic * entropy.sum()
-    weighted += len(frames) * (chosen.feature_penalty * penalty + chosen.musical * musical)
+    weighted += len(frames) * sum(getattr(chosen, name) * error for name, error in errors.items())
+    features = output.conv_features.double().numpy()
     return {
-        "acoustic": entropy, "correct": correct, "musical": musical, "penalty": penalty, "weighted": weighted,
-        "frames": len(frames),
+        "acoustic": entropy, "correct": correct, "penalty": float((features**2).mean()), "weighted": weighted,
+        "frames": len(frames), **errors,
     }  # fmt: skip
+
+
+def reference(objective: Objective, batch: Batch) -> dict[str, Any]:
+    """Return the whole loss and the terms of the masked frames."""
+    found = at(objective, batch, np.argwhere(batch.mask.numpy()))
+    found["masked"] = found["weighted"] / found["frames"] + objective.weights.feature_penalty * found["penalty"]
+    found["weighted"] += found["frames"] * objective.weights.feature_penalty * found["penalty"]
+    if objective.weights.unmasked:
+        others = at(objective, batch, np.argwhere(~batch.mask.numpy()))
+        found["weighted"] += objective.weights.unmasked * others["weighted"]
+    return found
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -69,6 +87,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "temperature": {"temperature": 0.05},
     "learned temperature": {"learn_temperature": True},
     "weights": {"weights": {"acoustic": 0.5, "musical": 5.0, "feature_penalty": 0.0}},
+    "spectra": {"weights": {"acoustic": 0.5, "musical": 5.0, "mel": 2.0, "chroma": 3.0, "feature_penalty": 1.0}},
+    "unmasked": {"weights": {"acoustic": 1.0, "musical": 1.0, "mel": 1.0, "feature_penalty": 10.0, "unmasked": 0.5}},
 }
 
 
@@ -78,13 +98,15 @@ def test_each_term_equals_its_formula(option: str) -> None:
     losses, expected = objective(batch), reference(objective, batch)
     np.testing.assert_allclose(losses.acoustic.numpy(), expected["acoustic"], rtol=1e-5)
     np.testing.assert_array_equal(losses.correct.numpy(), expected["correct"])
-    assert losses.musical.item() == pytest.approx(expected["musical"], rel=1e-5)
+    for name in ("musical", "mel", "chroma"):
+        assert getattr(losses, name).item() == pytest.approx(expected[name], rel=1e-5)
     assert losses.feature_penalty.item() == pytest.approx(expected["penalty"], rel=1e-5)
     assert losses.weighted.item() == pytest.approx(expected["weighted"], rel=1e-5)
 
     frames = expected["frames"]
     named = terms(tally(losses, frames), objective.weights)
-    assert named["loss"] == pytest.approx(expected["weighted"] / frames, rel=1e-5)
+    assert named["loss"] == pytest.approx(expected["masked"], rel=1e-5)
+    assert {"mel", "chroma"} & named.keys() == {n for n in ("mel", "chroma") if getattr(objective.weights, n)}
     assert named["acoustic"] == pytest.approx(expected["acoustic"].sum() / frames, rel=1e-5)
     assert named["accuracy"] == pytest.approx(expected["correct"].sum() / frames / len(batch.codebooks))
     per_codebook = codebook_terms(tally(losses, frames))
@@ -119,7 +141,9 @@ def test_a_learned_temperature_moves_and_stays_in_range() -> None:
     assert scales is not None and scales.grad is not None and scales.grad.all()
     with torch.no_grad():
         scales.fill_(50.0)
-    logits = objective.heads.code_logits(torch.randn(5, 192, generator=torch.Generator().manual_seed(0)))
+    logits = objective.heads.code_logits(
+        torch.randn(5, objective.encoder.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    )
     assert logits.abs().max() <= 100.001
 
 

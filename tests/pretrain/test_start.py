@@ -25,7 +25,7 @@ from tests.pretrain.test_stage import layout, small  # noqa: F401  (fixtures)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     MertModel.from_preset("mert-tiny", seed=77).save_pretrained(tmp_path / "from")
-    Heads(192, 2, 16, 64, 0.1, seed=78).save(tmp_path / "from")
+    Heads(128, 2, 16, 64, 0.1, seed=78).save(tmp_path / "from")
     return tmp_path / "from"
 
 
@@ -36,7 +36,7 @@ def starting(folder: Path, heads: str = "stored", **changes: Any) -> Pretrain:
 def test_encoder_and_heads_are_those_of_the_checkpoint(folder: Path) -> None:
     objective = build_objective(starting(folder), 2, 16, 0, folder)
     assert torch.equal(objective.encoder.masked_spec_embed, MertModel.from_pretrained(folder).masked_spec_embed)
-    stored = Heads(192, 2, 16, 64, 0.1, seed=78)
+    stored = Heads(128, 2, 16, 64, 0.1, seed=78)
     assert torch.equal(objective.heads.codebook_embeddings, stored.codebook_embeddings)
     fresh = build_objective(starting(folder, "fresh"), 2, 16, 0, folder)
     assert torch.equal(fresh.encoder.masked_spec_embed, objective.encoder.masked_spec_embed)
@@ -62,7 +62,7 @@ def test_the_hash_decides(folder: Path) -> None:
     run = starting(folder)
     assert start_input(run, Path("/")) == {"start": fingerprint(folder)}
     assert start_input(params(), folder) == {} and start_folder(params(), folder) is None
-    Heads(192, 2, 16, 64, 0.1, seed=79).save(folder)
+    Heads(128, 2, 16, 64, 0.1, seed=79).save(folder)
     with pytest.raises(MertError, match=r"pretrain\.start\.sha256"):
         start_input(run, Path("/"))
     missing = params(start={"folder": "nowhere", "sha256": "0" * 64, "heads": "fresh"})
