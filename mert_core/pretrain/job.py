@@ -65,7 +65,7 @@ class Job:
 
 
 def work(job: Job, place: Place, observer: Observer, report: Report | None = None) -> dict[str, Any]:
-    """Do one worker's share of a run and return the facts of its outcome, none of them volatile.
+    """Do one worker's share of a run and return the facts of its outcome; only those under ``ledger`` are volatile.
 
     Raises:
         MertError: unusable data, or the training diverged.
@@ -77,7 +77,7 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     valid_source = CropSource(music, codes, params, "valid", job.seed, corrupt=False)
     objective = build_objective(params, codes.codebooks, codes.entries, job.seed)
     states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
-    progress = train(
+    progress, ledger = train(
         params, objective, train_source, valid_source,
         seed=job.seed, place=place, states=states, observer=observer, report=report,
     )  # fmt: skip
@@ -85,17 +85,18 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     if place.leads and job.out_folder is not None:
         write_artefacts(job.out_folder, objective, progress, cqt_example(objective, valid_source, place))
     place.wait()
-    crops = progress.step * params.batch_clips * max(1, params.workers) * params.accumulate
     return {
         "steps": progress.step,
         "parameters": objective.encoder.parameter_count(),
         "codebooks": codes.codebooks,
         "entries": codes.entries,
-        "audio_hours_seen": crops * train_source.crop_samples / 24000 / 3600,
-        "epochs": crops / len(train_source),
+        "audio_hours_seen": progress.position * train_source.crop_samples / 24000 / 3600,
+        "epochs": progress.position / len(train_source),
         "unigram_cross_entropy": sum(unigram),
         "unigram_cross_entropy_per_codebook": unigram,
         "valid": {
             term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step
         },
+        "interventions": progress.guard.interventions,
+        "ledger": ledger,
     }

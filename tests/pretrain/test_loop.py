@@ -117,9 +117,9 @@ def test_a_damaged_state_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_divergence_is_an_error_and_the_state_intact(tmp_path: Path) -> None:
-    with pytest.raises(MertError, match="diverged at step"):
+    with pytest.raises(MertError, match="training stopped at update"):
         work(job(None, tmp_path, learning_rate=1e18, warmup_steps=3, max_steps=40), Place(), SilentObserver())
-    assert all(step >= 2 for step in StateStore(tmp_path, 2).steps())
+    assert StateStore(tmp_path, 2).newest()[0] is not None
 
 
 def test_a_report_can_stop_the_run(tmp_path: Path) -> None:
