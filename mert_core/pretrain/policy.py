@@ -79,7 +79,8 @@ class Policy:
             norm: of the gradient, before clipping.
             sounding_clips: clips of the global batch that are not silent.
         """
-        health, found = self._health, {}
+        health = self._health
+        found: dict[str, tuple[str, str]] = {}
         if not (math.isfinite(loss) and math.isfinite(norm)):
             found["nonfinite"] = health.nonfinite, f"the loss is {loss:.4g} and the gradient norm {norm:.4g}"
         elif first_loss is not None and loss > health.explosion.above * first_loss:
@@ -100,7 +101,8 @@ class Policy:
 
     def judge_model(self, step: int, vitals: Vitals | None) -> Verdict:
         """Judge the model as it stands after update ``step``."""
-        health, found = self._health, {}
+        health = self._health
+        found: dict[str, tuple[str, str]] = {}
         if vitals is None:
             action = "rollback" if health.nonfinite == "skip" else health.nonfinite
             found["broken"] = action, "embeddings or predictions are not finite"

@@ -24,8 +24,8 @@ def health(**changes: Any) -> Health:
 def params(**changes: Any) -> Pretrain:
     """Return a run of a few seconds; keyword arguments change it."""
     base: dict[str, Any] = {
-        "preset": "mert-tiny", "workers": 0, "max_worker_failures": 1, "crop_seconds": 0.5, "batch_clips": 4, "accumulate": 1,
-        "max_steps": 6,
+        "preset": "mert-tiny", "workers": 0, "max_worker_failures": 1, "crop_seconds": 0.5, "batch_clips": 4,
+        "accumulate": 1, "max_steps": 6,
         "warmup_steps": 2, "schedule_steps": 100, "learning_rate": 1e-3, "adam_betas": (0.9, 0.98), "adam_eps": 1e-6,
         "weight_decay": 0.01, "clip_norm": 10.0, "temperature": 0.1, "mask_probability": 0.8, "mask_frames": 5,
         "mask_trim_clips": 8,
