@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from mert_core.errors import MertError
 from mert_core.pretrain.artefacts import write_artefacts
 from mert_core.pretrain.data import Codes, CropSource, Music
 from mert_core.pretrain.loop import Report, train
@@ -83,7 +84,11 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     )  # fmt: skip
     unigram = unigram_cross_entropy(train_source, valid_source, params)
     if place.leads and job.out_folder is not None:
-        write_artefacts(job.out_folder, objective, progress, cqt_example(objective, valid_source, place))
+        try:
+            write_artefacts(job.out_folder, objective, progress, cqt_example(objective, valid_source, place))
+        except MertError as error:
+            kept = states.newest()[0] if states is not None else None
+            raise MertError(f"{error}: it goes on from the resume state of step {kept or 0}.") from error
     place.wait()
     return {
         "steps": progress.step,

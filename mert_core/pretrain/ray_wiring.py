@@ -121,7 +121,7 @@ def _note_restart(folder: Path, job: Job, observer: Observer) -> None:
     write_json(path, starts + 1)
     if starts:
         observer.note(
-            f"a training worker died; all were started again ({starts} of at most {job.params.max_worker_failures} times)"
+            f"a training worker died; all were started again, {starts} of {job.params.max_worker_failures} allowed"
         )
 
 
