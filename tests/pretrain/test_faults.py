@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,21 @@ def test_silence_is_told_and_training_goes_on() -> None:
     assert progress.step == 6
     assert witness.notes[0] == "update 1: every clip of the batch is silent: training goes on"
     assert len([note for note in witness.notes if "silent" in note]) == 1
+
+
+def test_music_that_cannot_be_read_stops_the_run_and_names_crops_and_state(tmp_path: Path) -> None:
+    class Failing(TonesMusic):
+        reads = 0
+
+        def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int) -> np.ndarray:
+            self.reads += 1
+            if self.reads == 5:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().crops(rows, offset_samples, length)
+
+    expected = r"after step 4: .*crops 16 … 19 cannot be read.*Input/output error.*state of step 4 is intact"
+    with pytest.raises(MertError, match=expected):
+        run(tmp_path, params(validate_every=100), music=Failing(2.0))
 
 
 def test_a_full_disk_costs_states_not_the_training(tmp_path: Path) -> None:
