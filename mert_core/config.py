@@ -151,6 +151,45 @@ class Start(Section):
     heads: Literal["stored", "fresh"]
 
 
+Action = Literal["warn", "skip", "rollback", "stop"]
+
+
+class UpperBound(Section):
+    """A measure that must not rise above a bound, judged before each update is made."""
+
+    above: Positive
+    action: Action
+
+
+class LowerBound(Section):
+    """A measure of the model that must not fall below a bound; no single update is to blame, so none is skipped."""
+
+    below: Positive
+    action: Literal["warn", "rollback", "stop"]
+
+
+class DeadCodes(Section):
+    """The largest share of a codebook's entries that the student may have given up."""
+
+    above: Share
+    action: Literal["warn", "rollback", "stop"]
+
+
+class Health(Section):
+    """What is watched during training, and what is done about each fault."""
+
+    every: Count
+    nonfinite: Literal["skip", "rollback", "stop"]
+    explosion: UpperBound
+    gradient_spike: UpperBound
+    silence: Action
+    perplexity: LowerBound
+    dead_codes: DeadCodes
+    effective_rank: LowerBound
+    max_interventions: Annotated[int, Field(ge=0)]
+    rate_factor: Annotated[float, Field(gt=0, le=1)]
+
+
 class Pretrain(Section):
     """One pre-training run."""
 
@@ -160,6 +199,7 @@ class Pretrain(Section):
     deepnorm: bool
     attention_relax: NonNegative
     workers: Annotated[int, Field(ge=0)]
+    max_worker_failures: Annotated[int, Field(ge=0)]
     crop_seconds: Annotated[float, Field(ge=0.5)]
     batch_clips: Count
     accumulate: Count
@@ -176,6 +216,7 @@ class Pretrain(Section):
     acoustic_codebooks: Literal["all", "random", "top", "bottom"]
     mask_probability: Share
     mask_frames: Count
+    mask_trim_clips: Count
     mixture_probability: Share
     mixture_snippets: Annotated[int, Field(ge=1)]
     mixture_seconds: tuple[Positive, Positive]
@@ -184,6 +225,7 @@ class Pretrain(Section):
     device: Literal["auto", "cpu", "cuda"]
     checkpoint_every: Count
     checkpoint_keep: Count
+    health: Health
     log_every: Count
     validate_every: Count
     validate_batches: Count

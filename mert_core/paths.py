@@ -76,6 +76,11 @@ class Layout:
         return self.state / "resume"
 
     @property
+    def cards(self) -> Path:
+        """Cards of checkpoints made here, by record id; what they cost differs from time to time, so no output."""
+        return self.state / "cards"
+
+    @property
     def last_runs(self) -> Path:
         """One small JSON file per stage: the MLflow run that its last execution wrote."""
         return self.state / "last-runs"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mert_core.errors import MertError
 from mert_core.files import atomic_path
 
 if TYPE_CHECKING:
@@ -19,7 +20,22 @@ if TYPE_CHECKING:
 def write_artefacts(
     folder: Path, objective: Objective, progress: Progress, example: dict[str, NDArray[np.generic]]
 ) -> None:
-    """Write ``model.safetensors``, ``config.json``, ``heads.safetensors``, ``curve.parquet`` and ``example.npz``."""
+    """Write ``model.safetensors``, ``config.json``, ``heads.safetensors``, ``curve.parquet`` and ``example.npz``.
+
+    Raises:
+        MertError: the disk is full or fails.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        _write(folder, objective, progress, example)
+    except (OSError, SafetensorError) as error:
+        raise MertError(
+            f"the trained model cannot be written to {folder} ({error}). Free some disk space and run the stage again"
+        ) from error
+
+
+def _write(folder: Path, objective: Objective, progress: Progress, example: dict[str, NDArray[np.generic]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -158,8 +158,7 @@ class CropSource:
                 source = sound[place[s.source]]
                 target[s.start : s.start + s.samples] += source[s.source_start : s.source_start + s.samples]
         codes = self.targets.codes(rows[own_places], offsets[own_places] // HOP_SAMPLES, self.frames)
-        generators = [self._generator(_MASK, position) for position in mine.tolist()]
-        masks = span_masks(generators, self.frames, self.params.mask_probability, self.params.mask_frames)
+        masks = self._masks(positions, own)
         return Batch(
             torch.from_numpy(noisy),
             torch.from_numpy(clean),
@@ -178,6 +177,17 @@ class CropSource:
         if choice == "random" and self.corrupt:
             return (int(self._generator(_CODEBOOK, first).integers(count)),)
         return {"top": (0,), "bottom": (count - 1,)}.get(choice, tuple(range(count)))
+
+    def _masks(self, positions: Rows, own: range) -> NDArray[np.bool_]:
+        """Return the masks of a worker's clips, trimmed within fixed groups, so that no worker's share matters."""
+        group = self.params.mask_trim_clips
+        masks = []
+        for begin in range(own.start // group * group, own.stop, group):
+            members = positions[begin : begin + group].tolist()
+            generators = [self._generator(_MASK, position) for position in members]
+            drawn = span_masks(generators, self.frames, self.params.mask_probability, self.params.mask_frames)
+            masks.append(drawn[max(0, own.start - begin) : own.stop - begin])
+        return np.concatenate(masks)
 
     def _snippets(self, mine: Rows, own: range, clips: int) -> list[list[Snippet]]:
         if not self.corrupt:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from mert_core.errors import MertError
 from mert_core.pretrain.artefacts import write_artefacts
 from mert_core.pretrain.data import Codes, CropSource, Music
 from mert_core.pretrain.loop import Report, train
@@ -67,7 +68,7 @@ class Job:
 
 
 def work(job: Job, place: Place, observer: Observer, report: Report | None = None) -> dict[str, Any]:
-    """Do one worker's share of a run and return the facts of its outcome, none of them volatile.
+    """Do one worker's share of a run and return the facts of its outcome; only those under ``ledger`` are volatile.
 
     Raises:
         MertError: unusable data, or the training diverged.
@@ -79,25 +80,30 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     valid_source = CropSource(music, codes, params, "valid", job.seed, corrupt=False)
     objective = build_objective(params, codes.codebooks, codes.entries, job.seed, job.start)
     states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
-    progress = train(
+    progress, ledger = train(
         params, objective, train_source, valid_source,
         seed=job.seed, place=place, states=states, observer=observer, report=report,
     )  # fmt: skip
     unigram = unigram_cross_entropy(train_source, valid_source, params)
     if place.leads and job.out_folder is not None:
-        write_artefacts(job.out_folder, objective, progress, cqt_example(objective, valid_source, place))
+        try:
+            write_artefacts(job.out_folder, objective, progress, cqt_example(objective, valid_source, place))
+        except MertError as error:
+            kept = states.newest()[0] if states is not None else None
+            raise MertError(f"{error}: it goes on from the resume state of step {kept or 0}.") from error
     place.wait()
-    crops = progress.step * params.batch_clips * max(1, params.workers) * params.accumulate
     return {
         "steps": progress.step,
         "parameters": objective.encoder.parameter_count(),
         "codebooks": codes.codebooks,
         "entries": codes.entries,
-        "audio_hours_seen": crops * train_source.crop_samples / 24000 / 3600,
-        "epochs": crops / len(train_source),
+        "audio_hours_seen": progress.position * train_source.crop_samples / 24000 / 3600,
+        "epochs": progress.position / len(train_source),
         "unigram_cross_entropy": sum(unigram[codebook] for codebook in valid_source.asked(0)),
         "unigram_cross_entropy_per_codebook": unigram,
         "valid": {
             term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step
         },
+        "interventions": progress.guard.interventions,
+        "ledger": ledger,
     }

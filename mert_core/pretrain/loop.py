@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +11,26 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
+from mert_core.pretrain.checkpoints import Checkpoints
 from mert_core.pretrain.data import Batch, CropSource
+from mert_core.pretrain.flops import training_flops
+from mert_core.pretrain.health import vitals
+from mert_core.pretrain.ledger import Ledger
+from mert_core.pretrain.loader import Loader, Update
 from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.observe import Observer
 from mert_core.pretrain.optimiser import build_optimiser, learning_rate
 from mert_core.pretrain.place import Place
+from mert_core.pretrain.policy import Policy, Verdict
 from mert_core.pretrain.state import Progress, StateStore
 from mert_core.pretrain.tally import no_sums, tally, terms
 from mert_core.pretrain.validate import validate
 
 if TYPE_CHECKING:
     from mert_core.config import Pretrain
-
-DIVERGED = 5.0
-"""A loss this many times that of the first update means that the run is lost."""
 
 Report = Callable[[int, dict[str, float], MertModel], None]
 """Called after each validation with step, terms and encoder; may raise ``StopTraining``. For runs of one worker."""
@@ -50,7 +51,7 @@ def train(
     states: StateStore | None,
     observer: Observer,
     report: Report | None = None,
-) -> Progress:
+) -> tuple[Progress, dict[str, Any]]:
     """Train until ``max_steps``, going on from the newest resume state if there is one.
 
     Args:
@@ -65,26 +66,30 @@ def train(
         report: see ``Report``.
 
     Returns:
-        The progress; its curve ends with a validation at the last step.
+        The progress, whose curve ends with a validation at the last step, and the cost ledger's card.
 
     Raises:
-        MertError: the loss or the gradient is not finite, or the loss has exploded; the last resume state is intact.
+        MertError: data cannot be read, or a fault ends the run (``pretrain.health``); the last resume state is intact.
     """
     objective.to(place.device).train()
     optimiser = build_optimiser(params, objective)
-    progress = _resume(states, objective, optimiser, place, observer)
+    checkpoints = Checkpoints(states, objective, optimiser, place, observer)
+    progress = checkpoints.resume(seed)
+    policy = Policy(params.health, progress.guard)
     module = _parallel(objective, place)
-    clock = _Clock()
+    ledger = _ledger(objective, train_source, place, progress)
     stopped = False
-    loader = _Loader(params, train_source, place, progress.step)
-    with loader:
+    with Loader(params, train_source, place) as loader:
+        if progress.step == 0:
+            checkpoints.save(progress)  # to roll back to
+        ledger.restart()
         while progress.step < params.max_steps and not stopped:
-            with clock.waiting():
-                batches = [batch.to(place.device) for batch in loader.take()]
             step = progress.step + 1
-            rate = learning_rate(params, step)
-            masked = torch.tensor(float(sum(batch.masked_frames for batch in batches)), device=place.device)
-            masked_frames = place.sum(masked).item()
+            with ledger.waiting():
+                update = _take(loader, progress, step < params.max_steps, checkpoints)
+                batches = [batch.to(place.device) for batch in update.batches]
+            counts = torch.tensor([update.masked_frames, update.sounding], dtype=torch.float64, device=place.device)
+            masked_frames, sounding_clips = place.sum(counts).tolist()
 
             sums = no_sums(objective.heads.codebooks, place.device)
             with _seeded(seed, step, place):
@@ -98,53 +103,87 @@ def train(
                     sums += tally(losses, batch.masked_frames)
             values = terms(place.sum(sums), params.weights)
             norm = nn.utils.clip_grad_norm_(objective.parameters(), params.clip_norm).item()
-            _check(step, values, norm, progress, states)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
-            optimiser.zero_grad()
 
-            progress.step = step
-            progress.first_loss = progress.first_loss if progress.first_loss is not None else values["loss"]
-            progress.window = sums.cpu() if progress.window is None else progress.window + sums.cpu()
-            clock.count(loader.clips * train_source.crop_samples / 24000)
+            progress.position += loader.clips
+            ledger.count(loader.clips, masked_frames)
+            verdict = policy.judge_update(step, values["loss"], progress.first_loss, norm, sounding_clips)
+            _tell(verdict, step, policy, place, observer)
+            if verdict.makes_update:
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(params, step) * policy.guard.rate_factor
+                optimiser.step()
+                progress.first_loss = progress.first_loss if progress.first_loss is not None else values["loss"]
+                progress.window = sums.cpu() if progress.window is None else progress.window + sums.cpu()
+            optimiser.zero_grad()
+            saving = states is not None and step % params.checkpoint_every == 0 and step < params.max_steps
+            if not verdict.sets_back:
+                progress.step = step
+                if step % params.health.every == 0 or saving:
+                    verdict = _examine(objective, batches[0], policy, params, step, place, observer)
+                    ledger.restart()
+            if verdict.sets_back:
+                progress = _set_back(verdict, values, norm, progress, params, checkpoints)
+                policy.guard = progress.guard
+                ledger.restart()
+                continue
+
             if place.leads:
-                observer.progress(step, values["loss"], clock.audio_hours_per_second)
-            if step % params.log_every == 0 or step == params.max_steps:
+                observer.progress(step, values["loss"], ledger.audio_hours_per_second)
+            if (step % params.log_every == 0 or step == params.max_steps) and progress.window is not None:
                 logged = terms(progress.window, params.weights)
                 progress.window = None
                 _record(progress, "train", logged)
+                speed = ledger.read()
                 if place.leads:
-                    speed = clock.read()
                     observer.metrics({f"train/{k}": v for k, v in logged.items()} | speed, step)
+                    rate = optimiser.param_groups[0]["lr"]
                     observer.metrics({"train/gradient_norm": norm, "train/learning_rate": rate}, step)
             if step % params.validate_every == 0:
                 stopped = _validate(params, objective, valid_source, place, progress, observer, report)
-                clock.restart()
-            if states is not None and step % params.checkpoint_every == 0 and step < params.max_steps:
-                if place.leads:
-                    states.save(progress, objective, optimiser)
-                place.wait()
-                clock.restart()
+                ledger.restart()
+            if saving:
+                checkpoints.save(progress)
+                ledger.restart()
     if not any(row[0] == progress.step and row[1] == "valid" for row in progress.curve):
         _validate(params, objective, valid_source, place, progress, observer, report)
-    return progress
+    ledger.restart()
+    return progress, ledger.card()
 
 
-def _resume(
-    states: StateStore | None, objective: Objective, optimiser: torch.optim.Optimizer, place: Place, observer: Observer
-) -> Progress:
-    if states is None:
-        return Progress()
-    step, damaged = states.newest()
-    place.wait()
-    for sentence in damaged if place.leads else []:
-        observer.note(sentence)
-    if step is None:
-        return Progress()
-    if place.leads:
-        observer.note(f"going on from step {step}")
-    return states.load(step, objective, optimiser)
+def _ledger(objective: Objective, source: CropSource, place: Place, progress: Progress) -> Ledger:
+    heads, shape, samples = objective.heads, objective.encoder.config, source.crop_samples
+
+    def clip_flops(masked_frames: float) -> float:
+        return training_flops(shape, samples, masked_frames, heads.codebooks, heads.entries)
+
+    return Ledger(progress.totals, place, samples / SAMPLE_RATE, clip_flops)
+
+
+def _tell(verdict: Verdict, step: int, policy: Policy, place: Place, observer: Observer) -> None:
+    """Say what is wrong, and what is done about it, to person and tracker."""
+    if not place.leads:
+        return
+    if verdict.text and verdict.action != "stop":
+        done = {"warn": "training goes on", "skip": "this update is skipped", "rollback": "rolling back"}
+        observer.note(f"{verdict.text}: {done[verdict.action]}")
+    if verdict.faults:
+        guard = policy.guard
+        counts = {"health/interventions": float(guard.interventions), "health/rate_factor": guard.rate_factor}
+        observer.metrics(counts | {f"health/fault/{name}": 1.0 for name in verdict.faults}, step)
+
+
+def _examine(
+    objective: Objective, batch: Batch, policy: Policy, params: Pretrain, step: int, place: Place, observer: Observer
+) -> Verdict:
+    """Measure the model and judge it; while the learning rate still rises, predictions may be anything."""
+    measured = vitals(objective, batch, place)
+    if measured is not None and place.leads:
+        observer.metrics(measured.metrics(), step)
+    if measured is not None and step <= params.warmup_steps:
+        return Verdict("go on")
+    verdict = policy.judge_model(step, measured)
+    _tell(verdict, step, policy, place, observer)
+    return verdict
 
 
 def _parallel(objective: Objective, place: Place) -> nn.Module:
@@ -177,22 +216,31 @@ def _seeded(seed: int, step: int, place: Place) -> Iterator[None]:
         yield
 
 
-def _check(step: int, values: dict[str, float], norm: float, progress: Progress, states: StateStore | None) -> None:
-    found = None
-    if not math.isfinite(values["loss"]):
-        found = f"the loss is {values['loss']}"
-    elif not math.isfinite(norm):
-        found = f"the gradient norm is {norm}"
-    elif progress.first_loss is not None and values["loss"] > DIVERGED * progress.first_loss:
-        found = f"the loss is {values['loss']:.3g}, over {DIVERGED:g} times the first one ({progress.first_loss:.3g})"
-    if found is None:
-        return
+def _take(loader: Loader, progress: Progress, more: bool, checkpoints: Checkpoints) -> Update:
+    try:
+        return loader.take(progress.position, more)
+    except MertError as error:
+        raise MertError(f"training stopped after step {progress.step}: {error} {checkpoints.intact()}.") from error
+
+
+def _set_back(
+    verdict: Verdict,
+    values: dict[str, float],
+    norm: float,
+    progress: Progress,
+    params: Pretrain,
+    checkpoints: Checkpoints,
+) -> Progress:
+    """Return to an earlier state, or say that the run is lost."""
+    if verdict.action == "rollback":
+        earlier = checkpoints.roll_back(progress, params.health.rate_factor)
+        if earlier is not None:
+            return earlier
     named = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    kept = states.steps()[-1:] if states is not None else []
-    intact = f"The resume state of step {kept[0]} is intact" if kept else "No resume state had been written yet"
     raise MertError(
-        f"training diverged at step {step}: {found} ({named}; gradient norm {norm:.4g}). {intact}. Lower "
-        "pretrain.learning_rate or pretrain.clip_norm, or lengthen pretrain.warmup_steps."
+        f"training stopped at {verdict.text} ({named}; gradient norm {norm:.4g}). {checkpoints.intact()}. Lower "
+        "pretrain.learning_rate or pretrain.clip_norm, or lengthen pretrain.warmup_steps; pretrain.health says what "
+        "counts as a fault and what is done about it."
     )
 
 
@@ -219,78 +267,3 @@ def _validate(
         except StopTraining:
             return True
     return False
-
-
-class _Loader:
-    """Prepares the next update's micro-batches on a thread while the present one is computed."""
-
-    def __init__(self, params: Pretrain, source: CropSource, place: Place, step: int) -> None:
-        self._params, self._source, self._place, self._step = params, source, place, step
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="crops")
-        self._next: Future[list[Batch]] | None = None
-        self.clips = params.batch_clips * place.world * params.accumulate
-
-    def __enter__(self) -> _Loader:
-        self._submit()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _submit(self) -> None:
-        if self._step < self._params.max_steps:
-            self._next = self._pool.submit(self._prepare, self._step)
-            self._step += 1
-
-    def _prepare(self, step: int) -> list[Batch]:
-        share = self._params.batch_clips
-        clips = share * self._place.world
-        own = range(share * self._place.rank, share * (self._place.rank + 1))
-        firsts = (step * self.clips + number * clips for number in range(self._params.accumulate))
-        return [self._source.batch(first, clips, own) for first in firsts]
-
-    def take(self) -> list[Batch]:
-        """Return the next update's micro-batches."""
-        assert self._next is not None
-        batches = self._next.result()
-        self._submit()
-        return batches
-
-
-class _Clock:
-    """Speed since the last logged point; validation and checkpoints are not counted."""
-
-    def __init__(self) -> None:
-        self._steps, self._audio_seconds, self._busy, self._waited = 0, 0.0, 0.0, 0.0
-        self._mark = time.perf_counter()
-        self.audio_hours_per_second = 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time of the block as waiting for data."""
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    def count(self, audio_seconds: float) -> None:
-        """Count one update."""
-        now = time.perf_counter()
-        self._busy += now - self._mark
-        self._mark = now
-        self._steps += 1
-        self._audio_seconds += audio_seconds
-        self.audio_hours_per_second = self._audio_seconds / 3600 / self._busy
-
-    def restart(self) -> None:
-        """Leave out the time since the last update."""
-        self._mark = time.perf_counter()
-
-    def read(self) -> dict[str, float]:
-        """Return the figures and start a new count."""
-        figures = {
-            "speed/steps_per_second": self._steps / self._busy,
-            "speed/audio_hours_per_second": self.audio_hours_per_second,
-            "speed/data_wait_share": self._waited / self._busy,
-        }
-        self._steps, self._audio_seconds, self._busy, self._waited = 0, 0.0, 0.0, 0.0
-        return figures

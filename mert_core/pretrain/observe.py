@@ -86,12 +86,20 @@ class JournalObserver:
     """Appends every event as a line of JSON, for ``follow`` in the process that has the tracker and the terminal."""
 
     def __init__(self, path: Path, seconds_between: float = 0.5) -> None:
-        self._stream = path.open("a", encoding="utf-8")
+        self._path = path
         self._between, self._last = seconds_between, 0.0
+        self._cut = path.exists() and path.read_bytes()[-1:] not in {b"", b"\n"}  # by the death of a worker before
 
     def _write(self, event: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(event) + "\n")
-        self._stream.flush()
+        line = json.dumps(event) + "\n"
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write("\n" + line if self._cut else line)
+            self._cut = False
+        except OSError as error:  # a full disk costs figures, not the training
+            if not self._cut:
+                print(f"warning: {self._path} takes no more events ({error}); some are lost", file=sys.stderr)
+            self._cut = True
 
     def progress(self, step: int, loss: float, audio_hours_per_second: float) -> None:
         """Write, but not more often than a person looks."""
@@ -120,7 +128,10 @@ def follow(path: Path, observer: Observer, finished: threading.Event) -> None:
             pending += stream.read()
             *lines, pending = pending.split("\n")
             for line in lines:
-                event = json.loads(line)
+                try:
+                    event = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # cut short by a full disk or the writer's death
                 kind = event.pop("kind")
                 getattr(observer, kind)(**event)
             if last:

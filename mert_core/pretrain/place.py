@@ -27,6 +27,14 @@ class Place:
             distributed.all_reduce(values)
         return values
 
+    def maximum(self, value: float) -> float:
+        """Return the largest of all workers' values."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(shared, op=distributed.ReduceOp.MAX)
+        return shared.item()
+
     def wait(self) -> None:
         """Wait for all workers."""
         if self.world > 1:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mert_core
 from mert_core.errors import MertError
@@ -20,8 +20,11 @@ from mert_core.pretrain.job import Job, work
 from mert_core.pretrain.observe import JournalObserver, Observer, SilentObserver, follow
 from mert_core.pretrain.place import Place, choose_device
 
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
 _OBJECT_STORE_BYTES = 100 * 2**20  # nothing large passes through it
-_JOURNAL, _FACTS = "journal.jsonl", "facts.json"
+_JOURNAL, _FACTS, _STARTS, _REFUSAL = "journal.jsonl", "facts.json", "starts.json", "refusal.json"
 
 
 def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
@@ -35,11 +38,14 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
         storage: absolute folder for Ray's own files of this run; they are removed afterwards.
         observer: is told what the workers do.
 
+    A worker that dies is replaced, up to ``job.params.max_worker_failures`` times: Ray starts all of them again, and
+    they go on from the newest resume state. A ``MertError`` would only come again, so it ends the run at once.
+
     Raises:
-        MertError: a worker failed; the message carries its error.
+        MertError: a worker raised one, or workers died more often than allowed; the message carries the error.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     # A name used twice makes Ray return the first run's result without training.
     name = f"pretrain-{uuid.uuid4().hex}"
@@ -59,7 +65,7 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
 
     try:
         with _ray(job.params.workers, cuda):
-            trainer = TorchTrainer(
+            trainer = _trainer_class()(
                 _worker,
                 train_loop_config={"job": job, "folder": str(folder), "cuda": cuda},
                 scaling_config=ScalingConfig(
@@ -67,12 +73,17 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
                 ),
                 torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
                 run_config=RunConfig(
-                    name=name, storage_path=str(storage.resolve()), failure_config=FailureConfig(max_failures=0)
+                    name=name,
+                    storage_path=str(storage.resolve()),
+                    failure_config=FailureConfig(max_failures=job.params.max_worker_failures),
                 ),
             )
             # Ray waits in a thread; this one draws the bar and, being the main thread, is the one signals reach.
             threading.Thread(target=fit, name="ray-train", daemon=True).start()
             follow(folder / _JOURNAL, observer, finished)
+        if (folder / _REFUSAL).exists():
+            refusal = json.loads((folder / _REFUSAL).read_text(encoding="utf-8"))
+            raise MertError(f"training worker {refusal['rank']} failed: {refusal['message']}")
         if trainer_failure:
             _raise(trainer_failure[0])
         return json.loads((folder / _FACTS).read_text(encoding="utf-8"))
@@ -88,10 +99,50 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     folder, job = Path(config["folder"]), config["job"]
+    if (folder / _REFUSAL).exists():  # Ray starts the workers again after any error; this one would only come again
+        return
     observer: Observer = JournalObserver(folder / _JOURNAL) if place.leads else SilentObserver()
-    facts = work(job, place, observer)
+    if place.leads:
+        _note_restart(folder, job, observer)
+    try:
+        facts = work(job, place, observer)
+    except MertError as error:
+        write_json(folder / _REFUSAL, {"rank": place.rank, "message": str(error)})
+        if place.world == 1:
+            return
+        raise  # so that Ray ends the other workers, who wait for this one
     if place.leads:
         write_json(folder / _FACTS, facts)
+
+
+def _note_restart(folder: Path, job: Job, observer: Observer) -> None:
+    path = folder / _STARTS
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0
+    write_json(path, starts + 1)
+    if starts:
+        observer.note(
+            f"a training worker died; all were started again, {starts} of {job.params.max_worker_failures} allowed"
+        )
+
+
+def _trainer_class() -> type[TorchTrainer]:
+    """Return Ray's trainer, without its placement group cleaner when this process starts the cluster itself.
+
+    The cleaner is an actor that asks the dashboard's state API each second whether the run's controller lives, to free
+    what the run holds in a cluster that outlives it. Our own cluster has no dashboard, so that every question fails
+    with a warning, and ends with this process. A Ray without that callback is used as it is.
+    """
+    from ray.train.torch import TorchTrainer
+
+    if os.environ.get("RAY_ADDRESS"):
+        return TorchTrainer
+
+    class OwnClusterTrainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+            return [one for one in callbacks if type(one).__name__ != "PlacementGroupCleanerCallback"]
+
+    return OwnClusterTrainer
 
 
 @contextmanager

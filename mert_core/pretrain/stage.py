@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
+from mert_core.pretrain.card import write_card
 from mert_core.pretrain.job import Job, StoredData, work
 from mert_core.pretrain.loop import Report
 from mert_core.pretrain.observe import BarObserver, SilentObserver
@@ -44,6 +45,8 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
                 from mert_core.pretrain.ray_wiring import work_on_ray
 
                 facts = work_on_ray(job, layout.state / "ray", observer)
+        cost = facts.pop("ledger")  # differs from run to run, so it is no part of the record
+        tracker.metrics({f"ledger/{name}": value for name, value in cost.items() if name != "device"}, facts["steps"])
         tracker.metrics({"reference/unigram_cross_entropy": facts["unigram_cross_entropy"]}, facts["steps"])
         record = write_record(
             folder,
@@ -54,6 +57,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
             params={"seed": config.seed, "threads": config.threads, "pretrain": params.model_dump(mode="json")},
             facts=facts,
         )
+    tracker.artifact(write_card(layout.cards, record, cost))
     states.clear()
     return record
 

@@ -1,11 +1,11 @@
-"""Resume states: everything an interrupted run needs to go on as if nothing had happened, bit for bit on a CPU."""
+"""Resume states on disk: everything an interrupted run needs to go on as if nothing had happened, bit for bit."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,57 @@ import torch
 from torch import Tensor, nn
 
 from mert_core.errors import MertError
-from mert_core.files import sha256_file, write_json
+from mert_core.files import sha256_file, sha256_json, write_json
+from mert_core.pretrain.health import GradientNorms
+from mert_core.pretrain.ledger import Totals
+from mert_core.pretrain.policy import Guard
 
 _STATE, _META, _RUN, _PREFIX = "state.pt", "meta.json", "run.json", "step-"
 
 
 @dataclass
 class Progress:
-    """How far a run has come. Crops, masks and dropout noise follow from the step, so no generator state is needed.
+    """How far a run has come.
+
+    All randomness follows from the seed and from where the run stands: crops, masks and mixtures from (seed, epoch,
+    index), dropout and layer drop from (seed, step, rank). So these numbers are the state of every generator.
 
     Attributes:
-        step: optimiser updates done.
-        first_loss: loss of the first update; divergence is judged against it.
+        seed: of the run.
+        step: updates done; the schedule's rate follows from it and from the guard's rate factor.
+        position: the sampler's, in crops taken since the start. A rollback sets back the step, not the position, so
+            that the crops at which training failed are not met at once again.
+        first_loss: loss of the first update; an explosion is judged against it.
         window: sums since the last logged point.
         curve: rows (step, split, term, value) so far.
+        guard: what the health policy remembers.
+        totals: the cost ledger's.
     """
 
+    seed: int = 0
     step: int = 0
+    position: int = 0
     first_loss: float | None = None
     window: Tensor | None = None
     curve: list[tuple[int, str, str, float]] = field(default_factory=list)
+    guard: Guard = field(default_factory=Guard)
+    totals: Totals = field(default_factory=Totals)
+
+    def plain(self) -> dict[str, Any]:
+        """Return all but the window as JSON values."""
+        guard = {**asdict(self.guard), "standing": sorted(self.guard.standing)}
+        numbers = {"seed": self.seed, "step": self.step, "position": self.position, "first_loss": self.first_loss}
+        return {**numbers, "curve": self.curve, "guard": guard, "totals": asdict(self.totals)}
+
+    @classmethod
+    def from_plain(cls, stored: dict[str, Any], window: Tensor | None) -> Progress:
+        """Return what ``plain`` was made from."""
+        curve = [(int(row[0]), str(row[1]), str(row[2]), float(row[3])) for row in stored["curve"]]
+        known = stored["guard"]
+        norms = GradientNorms(list(known["norms"]["recent"]))
+        guard = Guard(known["interventions"], known["rate_factor"], set(known["standing"]), norms)
+        numbers = {name: stored[name] for name in ("seed", "step", "position", "first_loss")}
+        return cls(**numbers, window=window, curve=curve, guard=guard, totals=Totals(**stored["totals"]))
 
 
 class StateStore:
@@ -47,7 +78,7 @@ class StateStore:
         self.folder, self.keep = folder, keep
 
     def begin(self, tracker_run_id: str | None) -> None:
-        """Note the tracker's run, and clear away what a killed run was just writing."""
+        """Note the tracker's run, which goes into every state, and clear away what a killed run was just writing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for unfinished in self.folder.glob(f".{_PREFIX}*"):
             shutil.rmtree(unfinished)
@@ -55,48 +86,74 @@ class StateStore:
 
     def tracker_run_id(self) -> str | None:
         """Return the tracker's run of an unfinished training, or None."""
-        path = self.folder / _RUN
-        return json.loads(path.read_text(encoding="utf-8"))["tracker_run_id"] if path.exists() else None
+        newest = [self._folder(step) / _META for step in reversed(self.steps())]
+        for path in (self.folder / _RUN, *newest):
+            try:
+                return json.loads(path.read_text(encoding="utf-8"))["tracker_run_id"]
+            except (OSError, json.JSONDecodeError, KeyError):
+                continue  # not begun, or damaged: every state knows it, too
+        return None
 
     def steps(self) -> list[int]:
         """Return the steps that have a state, ascending."""
         return sorted(int(path.name.removeprefix(_PREFIX)) for path in self.folder.glob(f"{_PREFIX}*"))
 
     def save(self, progress: Progress, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Write a state whole or not at all, then drop the oldest beyond ``keep``."""
+        """Write a state whole or not at all, then drop the oldest beyond ``keep``.
+
+        Raises:
+            OSError: the disk is full or fails; nothing of the state is left, and all earlier ones are.
+        """
         temporary = self.folder / f".{_PREFIX}{progress.step:08d}"
-        temporary.mkdir(parents=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a worker that died while writing it
+        try:
+            temporary.mkdir(parents=True)
+            self._write(temporary, progress, module, optimiser)
+            final = self._folder(progress.step)
+            if final.exists():  # a damaged state of this very step, passed over when the run was resumed
+                shutil.rmtree(final)
+            temporary.replace(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for step in self.steps()[: -self.keep]:
+            shutil.rmtree(self._folder(step))
+
+    def _write(self, folder: Path, progress: Progress, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         tensors = {
             "parameters": {name: value.detach() for name, value in module.named_parameters()},
             "optimiser": optimiser.state_dict(),
             "window": progress.window,
         }
-        with (temporary / _STATE).open("wb") as stream:
-            torch.save(tensors, stream)
+        with (folder / _STATE).open("wb") as stream:
+            try:
+                torch.save(tensors, stream)
+            except RuntimeError as error:  # torch's writer in C++ replaces the OSError of a full disk by its own
+                raise OSError(f"{folder / _STATE} cannot be written: {error}") from error
             stream.flush()
             os.fsync(stream.fileno())
+        plain = progress.plain()
         write_json(
-            temporary / _META,
+            folder / _META,
             {
-                "sha256": sha256_file(temporary / _STATE),
-                "step": progress.step,
-                "first_loss": progress.first_loss,
-                "curve": progress.curve,
+                "sha256": sha256_file(folder / _STATE),
+                "progress_sha256": sha256_json(plain),
+                "progress": plain,
+                "tracker_run_id": self.tracker_run_id(),
             },
         )
-        final = self._folder(progress.step)
-        if final.exists():  # a damaged state of this very step, passed over when the run was resumed
-            shutil.rmtree(final)
-        temporary.replace(final)
-        for step in self.steps()[: -self.keep]:
-            shutil.rmtree(self._folder(step))
 
-    def newest(self) -> tuple[int | None, list[str]]:
-        """Return the newest undamaged step, and a sentence about each damaged state above it."""
+    def newest(self, healthy: bool = False) -> tuple[int | None, list[str]]:
+        """Return the newest undamaged step, and a sentence about each damaged state above it.
+
+        Args:
+            healthy: pass over states that were written while a fault stood.
+        """
         damaged: list[str] = []
         for step in reversed(self.steps()):
             problem = self._problem(self._folder(step))
             if problem is None:
+                if healthy and self._meta(self._folder(step))["progress"]["guard"]["standing"]:
+                    continue
                 return step, damaged
             damaged.append(f"the resume state of step {step} is damaged ({problem}); using the one before it")
         return None, damaged
@@ -119,9 +176,13 @@ class StateStore:
             for name, parameter in expected.items():
                 parameter.copy_(stored[name])
         optimiser.load_state_dict(tensors["optimiser"])
-        meta = self._meta(folder)
-        curve = [(int(row[0]), str(row[1]), str(row[2]), float(row[3])) for row in meta["curve"]]
-        return Progress(int(meta["step"]), meta["first_loss"], tensors["window"], curve)
+        return Progress.from_plain(self._meta(folder)["progress"], tensors["window"])
+
+    def drop_after(self, step: int) -> None:
+        """Remove the states above a step, to which training was set back."""
+        for later in self.steps():
+            if later > step:
+                shutil.rmtree(self._folder(later))
 
     def clear(self) -> None:
         """Remove all states: the run's output is final, and a forced run must train again."""
@@ -137,8 +198,9 @@ class StateStore:
 
     def _problem(self, folder: Path) -> str | None:
         try:
-            expected = self._meta(folder)["sha256"]
-            found = sha256_file(folder / _STATE)
-        except (OSError, json.JSONDecodeError, KeyError) as error:
+            meta = self._meta(folder)
+            found = sha256_file(folder / _STATE), sha256_json(meta["progress"])
+            expected = meta["sha256"], meta["progress_sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
         return None if found == expected else "its checksum differs"

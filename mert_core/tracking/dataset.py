@@ -44,8 +44,11 @@ def _log_manifest(tracker: RunTracker, role: str, folder: Path) -> None:
     frame = parquet.read_table(manifest).to_pandas()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The specified dataset source can be interpreted in multiple ways")
+        # A hint for models that are served; a manifest's counts are whole numbers and none is missing.
+        warnings.filterwarnings("ignore", r"Hint: Inferred schema contains integer column\(s\)")
         dataset = from_pandas(frame, source=str(manifest), name=role, digest=record.id[:DIGEST_LENGTH])
-    entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", role)])
+        entity = dataset._to_mlflow_entity()  # infers the schema
+    entry = DatasetInput(entity, [InputTag("mlflow.data.context", role)])
     try:
         tracker.store.client.log_inputs(tracker.run_id, [entry])
     except tracking_errors() as error:

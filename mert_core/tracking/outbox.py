@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,15 +33,24 @@ class Outbox:
 
     def __init__(self, layout: Layout, name: str, tags: dict[str, str], run_id: str | None, owner: bool = True) -> None:
         now = time.time_ns()
+        self._cut = False
         self.path = layout.state / FOLDER / f"{name.replace('/', '@')}-{os.getpid()}-{now}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         about = {"name": name, "tags": tags, "run_id": run_id, "owner": owner}
         self.add({"kind": "run", **about, "pid": os.getpid(), "milliseconds": now // 10**6})
 
     def add(self, event: Event) -> None:
-        """Append one event; it is on disk when this returns."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(event, allow_nan=False) + "\n")
+        """Append one event; it is on disk when this returns, or lost with a warning when the disk takes no more."""
+        line = json.dumps(event, allow_nan=False) + "\n"
+        try:
+            # A line that a full disk cut short must not swallow this one, so each begins on its own.
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write("\n" + line if self._cut else line)
+            self._cut = False
+        except OSError as error:
+            if not self._cut:
+                print(f"warning: {self.path} takes no more events ({error}); some are lost", file=sys.stderr)
+            self._cut = True
 
 
 def is_alive(pid: int) -> bool:
@@ -112,5 +122,5 @@ def _read(path: Path) -> list[dict[str, Any]]:
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:
-            break  # the process died within this line; what stands before it is whole
+            continue  # the process died within this line, or the disk was full for a while; the others are whole
     return events

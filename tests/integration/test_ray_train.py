@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +43,10 @@ class Listener(SilentObserver):
 
     def __init__(self) -> None:
         self.names: set[str] = set()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         self.names |= set(values)
@@ -60,7 +67,10 @@ def test_one_worker_equals_none_and_a_failure_is_told(tmp_path: Path, monkeypatc
         folder.mkdir()
     facts = work(job(here / "out", 0), Place(), SilentObserver())
     listener = Listener()
-    assert work_on_ray(job(there / "out", 1), tmp_path / "ray", listener) == facts
+    cost = facts.pop("ledger")
+    there_facts = work_on_ray(job(there / "out", 1), tmp_path / "ray", listener)
+    assert there_facts.pop("ledger").keys() == cost.keys()
+    assert there_facts == facts
     assert hashes(here / "out") == hashes(there / "out")
     assert {"train/loss", "valid/loss", "speed/audio_hours_per_second"} <= listener.names
 
@@ -71,6 +81,48 @@ def test_one_worker_equals_none_and_a_failure_is_told(tmp_path: Path, monkeypatc
     assert str(tmp_path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
 
+@dataclass(frozen=True)
+class Mortal(Tones):
+    """Music one of whose readers dies, once, as if the machine had taken it away."""
+
+    flag: str = ""
+
+    def open(self) -> tuple:
+        music, codes = super().open()
+        calls, read = itertools.count(), music.crops
+
+        def crops(*arguments: object) -> object:
+            if next(calls) == 5:
+                try:
+                    os.close(os.open(self.flag, os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    pass  # another worker was the one, or this is its successor
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return read(*arguments)
+
+        music.crops = crops  # type: ignore[method-assign]
+        return music, codes
+
+
+def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    changes = {"max_steps": 6, "checkpoint_every": 1, "validate_every": 6}
+    fields = params(workers=2, batch_clips=2, **changes)
+    run = Job(fields, Mortal(flag=str(tmp_path / "dead")), 7, 1, None, tmp_path / "states")
+    listener = Listener()
+    facts = work_on_ray(run, tmp_path / "ray", listener)
+    assert (tmp_path / "dead").exists()
+    assert facts["steps"] == 6
+    assert any("a training worker died" in text for text in listener.notes)
+    assert any("going on from step" in text for text in listener.notes)
+    alone = work(Job(params(batch_clips=4, **changes), Tones(), 7, 1, None, None), Place(), SilentObserver())
+    assert facts["valid"]["acoustic"] == pytest.approx(alone["valid"]["acoustic"], rel=1e-4)
+    assert "Failed to query Ray Train Controller" not in "".join(capfd.readouterr())
+
+
 def test_two_workers_see_the_same_music(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     facts = work_on_ray(job(tmp_path / "out", 2, batch_clips=2), tmp_path / "ray", SilentObserver())
@@ -78,5 +130,4 @@ def test_two_workers_see_the_same_music(tmp_path: Path, monkeypatch: pytest.Monk
     whole.mkdir()
     alone = work(job(whole / "out", 0, batch_clips=4), Place(), SilentObserver())
     assert facts["audio_hours_seen"] == alone["audio_hours_seen"]
-    # masks are trimmed to each worker's own minimum, so the two runs are alike, not equal
-    assert facts["valid"]["acoustic"] == pytest.approx(alone["valid"]["acoustic"], rel=0.2)
+    assert facts["valid"]["acoustic"] == pytest.approx(alone["valid"]["acoustic"], rel=1e-4)

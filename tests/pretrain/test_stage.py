@@ -107,6 +107,38 @@ def test_an_interrupted_stage_goes_on_in_the_same_tracked_run(small: Config, lay
     assert stage.run(small, layout, NullTracker(), "tiny") == expected
 
 
+def test_a_damaged_shard_stops_the_run_with_its_state_intact(small: Config, layout: Layout) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(small, layout, Failing(), "tiny")
+    for shard in (layout.targets / SHARDS_NAME).iterdir():
+        shard.write_bytes(b"\x07" + shard.read_bytes()[1:])
+    with pytest.raises(MertError, match=r"after step 2: target shard .* has changed.*state of step 2 is intact"):
+        stage.run(small, layout, NullTracker(), "tiny")
+    for shard in (layout.corpus / "shards").iterdir():
+        shard.write_bytes(shard.read_bytes()[:48000])
+    with pytest.raises(MertError, match="has 48000 bytes; the manifest needs"):
+        stage.run(small, layout, NullTracker(), "tiny")
+
+
+def test_the_cost_is_tracked_and_on_the_card_but_not_in_the_record(small: Config, layout: Layout) -> None:
+    seen: dict[str, float] = {}
+    kept: list[Path] = []
+
+    class Recorder(NullTracker):
+        def metrics(self, values: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+            seen.update(values)
+
+        def artifact(self, path: Path, folder: str = "") -> None:
+            kept.append(path)
+
+    record = stage.run(small, layout, Recorder(), "tiny")
+    names = {"steps_per_second", "audio_hours_per_second", "data_wait_share", "peak_memory_gib", "gpu_hours"}
+    assert {f"ledger/{name}" for name in names} <= set(seen)
+    assert "ledger" not in record.facts
+    assert kept == [layout.cards / f"{record.id}.md"]
+    assert "## Cost" in kept[0].read_text()
+
+
 def test_targets_of_another_corpus_are_refused(small: Config, layout: Layout) -> None:
     write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={"other": 1}, facts={})
     with pytest.raises(MertError, match="another corpus"):
