@@ -99,7 +99,7 @@ class StateStore:
         return sorted(int(path.name.removeprefix(_PREFIX)) for path in self.folder.glob(f"{_PREFIX}*"))
 
     def save(self, progress: Progress, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Write a state whole or not at all, then drop the oldest beyond ``keep``.
+        """Write a state whole or not at all, then drop the oldest beyond ``keep``, but not the last without a fault.
 
         Raises:
             OSError: the disk is full or fails; nothing of the state is left, and all earlier ones are.
@@ -115,8 +115,11 @@ class StateStore:
             temporary.replace(final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for step in self.steps()[: -self.keep]:
-            shutil.rmtree(self._folder(step))
+        surplus = self.steps()[: -self.keep]
+        good = self.newest(healthy=True)[0] if surplus and progress.guard.standing else None
+        for step in surplus:
+            if step != good:
+                shutil.rmtree(self._folder(step))
 
     def _write(self, folder: Path, progress: Progress, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         tensors = {
