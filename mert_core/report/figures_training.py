@@ -20,17 +20,23 @@ SHOWN_DECIBELS = 50.0
 TERMS = {
     "acoustic": ("Acoustic codes · cross-entropy", "nats per masked frame"),
     "musical": ("Constant-Q spectrum · squared error", "amplitude², mean over bins"),
+    "mel": ("Log-mel spectrum · squared error", "log amplitude², mean over bands"),
+    "chroma": ("Chroma · squared error", "mean over pitch classes"),
     "feature_penalty": ("Feature penalty · convolutions' output", "mean square"),
 }
 
 
 def loss_by_term(trainings: list[Training]) -> Figure:
     """Return training and validation loss by term, with the unigram reference, and the gain per codebook."""
-    figure = new_figure(6.6)
-    grid = figure.subplots(2, 2)
+    shown = [term for term in TERMS if any(("train", term) in training.curve for training in trainings)]
+    rows = -(-(len(shown) + 1) // 2)
+    figure = new_figure(3.3 * rows)
+    first, gain, *others = figure.subplots(rows, 2).flat
     runs = [training.run for training in trainings]
-    panels = [grid[0, 0], grid[1, 0], grid[1, 1]]
-    for (term, (title, unit)), axes in zip(TERMS.items(), panels, strict=True):
+    for axes in others[len(shown) - 1 :]:
+        axes.set_axis_off()
+    for term, axes in zip(shown, [first, *others], strict=False):
+        title, unit = TERMS[term]
         for training in trainings:
             _lines(axes, training, term, colour_of(training.run, runs))
         axes.set_title(title)
@@ -40,14 +46,14 @@ def loss_by_term(trainings: list[Training]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.margins(x=0.02)
         _leave_out_the_start(axes, trainings, term)
-    _unigram(grid[0, 0], trainings)
-    _gain_per_codebook(grid[0, 1], trainings, runs)
+    _unigram(first, trainings)
+    _gain_per_codebook(gain, trainings, runs)
     handles = [
-        grid[1, 0].plot([], [], color=SOFT, linewidth=1.0, alpha=0.55, label="training")[0],
-        grid[1, 0].plot([], [], color=SOFT, linewidth=2.0, marker="o", markersize=4, label="validation")[0],
+        first.plot([], [], color=SOFT, linewidth=1.0, alpha=0.55, label="training")[0],
+        first.plot([], [], color=SOFT, linewidth=2.0, marker="o", markersize=4, label="validation")[0],
     ]
     if len(runs) > 1:
-        handles += [grid[1, 0].plot([], [], color=colour_of(run, runs), linewidth=4, label=run)[0] for run in runs]
+        handles += [first.plot([], [], color=colour_of(run, runs), linewidth=4, label=run)[0] for run in runs]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     return figure
 
