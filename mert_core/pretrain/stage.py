@@ -35,8 +35,8 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
     states.begin(tracker.run_id)
     with atomic_folder(layout.model(run_name)) as folder:
         job = Job(
-            params, StoredData(layout.corpus, layout.targets), config.seed, config.threads, folder, states.folder,
-            start_folder(params, layout.root),
+            params, StoredData(layout.corpus, layout.targets), config.seed, _threads(config, params), folder,
+            states.folder, start_folder(params, layout.root),
         )  # fmt: skip
         with BarObserver(tracker, run_name, params.max_steps) as observer:
             if params.workers == 0:
@@ -74,10 +74,19 @@ def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | Non
 def run_trial(
     config: Config, layout: Layout, params: Pretrain, report: Report, out_folder: Path | None = None
 ) -> dict[str, Any]:
-    """Train in this process without resume states, for one trial of a sweep; see ``loop.Report``."""
+    """Train in this process without resume states, for one trial of a sweep; see ``loop.Report``.
+
+    The process takes the clips of all the run's workers.
+    """
+    params = params.model_copy(update={"batch_clips": params.batch_clips * max(1, params.workers), "workers": 0})
     data, start = StoredData(layout.corpus, layout.targets), start_folder(params, layout.root)
     job = Job(params, data, config.seed, config.threads, out_folder, None, start)
     return work(job, Place(device=choose_device(params.device)), SilentObserver(), report)
+
+
+def _threads(config: Config, params: Pretrain) -> int:
+    """Return one worker's threads: the workers share ``threads``, because a small model's do not keep two cores busy."""
+    return max(1, config.threads // max(1, params.workers))
 
 
 def _inputs(layout: Layout, params: Pretrain) -> dict[str, str]:

@@ -14,10 +14,10 @@ from tests.audio.test_cqt import sine
 
 def test_log_mel_agrees_with_librosa() -> None:
     waveform = torch.randn(24000, generator=torch.Generator().manual_seed(0)) * 0.1
-    magnitudes = np.abs(librosa.stft(waveform.numpy(), n_fft=4096, hop_length=320, pad_mode="constant"))
-    expected = np.log1p(100 * librosa.filters.mel(sr=24000, n_fft=4096, n_mels=229) @ magnitudes).T
+    magnitudes = np.abs(librosa.stft(waveform.numpy(), n_fft=2048, hop_length=320, pad_mode="constant"))
+    expected = np.log1p(100 * librosa.filters.mel(sr=24000, n_fft=2048, n_mels=128) @ magnitudes).T
     found = LogMel()(waveform[None])[0].numpy()
-    assert found.shape == (76, 229)
+    assert found.shape == (76, 128)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
