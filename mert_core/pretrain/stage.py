@@ -85,7 +85,7 @@ def run_trial(
 
 
 def _threads(config: Config, params: Pretrain) -> int:
-    """Return one worker's threads: the workers share ``threads``, because a small model's do not keep two cores busy."""
+    """Return one worker's threads: the workers of a machine share ``threads``."""
     return max(1, config.threads // max(1, params.workers))
 
 
