@@ -91,7 +91,7 @@ def test_stage_writes_a_loadable_model_and_forced_repeats_give_the_same_record(s
     names = {"model.safetensors", "config.json", "heads.safetensors", "curve.parquet", "example.npz"}
     assert set(record.files) == names
     assert record.facts["codebooks"] == CODEBOOKS and record.facts["valid"]["acoustic"] > 0
-    assert MertModel.from_pretrained(out).config.num_hidden_layers == 4
+    assert MertModel.from_pretrained(out).config.num_hidden_layers == 3
     assert not list(layout.resume.iterdir())  # else a forced run would not train
     assert stage.run(small, layout, NullTracker(), "tiny") == record
 
