@@ -101,7 +101,7 @@ class MertConfig:
 PRESETS: dict[str, MertConfig] = {
     "mert-tiny": MertConfig(
         hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, do_stable_layer_norm=True,
-        conv_dim=(32,) * 7, num_conv_pos_embeddings=32, feature_extractor_cqt=True, feature_grad_mult=0.1,
+        conv_dim=(32,) * 7, num_conv_pos_embeddings=32, feature_extractor_cqt=True,
     ),
     "mert-95m": MertConfig(
         hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
