@@ -70,7 +70,7 @@ def test_a_floor_is_probed_and_probed_again_to_the_byte(config: Config, layout: 
     assert scores["tasks"]["key"]["items"] == 23, "the item whose key is unknown is left out"
     assert scores["tasks"]["pitch"]["value"] > 0.9, "octaves of a sine are easy for any encoder"
     layers = json.loads(first["layers.json"])
-    assert {len(rows) for rows in layers.values()} == {1 if floor == "mel-statistics" else 5}
+    assert {len(rows) for rows in layers.values()} == {1 if floor == "mel-statistics" else 4}
     predictions = pq.read_table(layout.scores(floor) / "predictions.parquet").to_pylist()
     pitch = [row for row in predictions if row["task"] == "pitch"]
     assert len(pitch) == 3 * 24
