@@ -40,7 +40,7 @@ def embed_file(
     Raises:
         MertError: unusable audio, no model in the folder, no such layer, or impossible chunks.
     """
-    model = MertModel.from_pretrained(model_folder).eval()
+    model = MertModel.from_pretrained(model_folder)
     chosen = _layers(layer, model.config.num_hidden_layers + 1)
     waveform = _read(audio, model)
     frames = model.config.frames(waveform.shape[-1])

@@ -85,7 +85,7 @@ def run_trial(
 
 
 def _threads(config: Config, params: Pretrain) -> int:
-    """Return one worker's threads: the workers of a machine share ``threads``."""
+    """Return one worker's threads: all the run's workers share ``threads``, each has at least one."""
     return max(1, config.threads // max(1, params.workers))
 
 
