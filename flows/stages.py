@@ -13,6 +13,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment, flow_run
 
+from flows import experiments
 from flows.links import link_mlflow_run
 from mert_core.config import load_config
 from mert_core.errors import MertError
@@ -20,7 +21,6 @@ from mert_core.paths import Layout
 from mert_core.services import processes
 from mert_core.tracking.store import tracking_uri
 
-EXPERIMENTS = "experiments/dvc.yaml"
 Changes = Mapping[str, int | float | str | bool]
 
 
@@ -79,18 +79,13 @@ def run_command(command: list[str], layout: Layout, what: str) -> None:
 
 
 @cache
-def all_stages(layout: Layout) -> tuple[str, ...]:
-    """Return every stage as DVC calls it from the repository root, in the files' order. Asked once per flow run."""
+def stage_names(layout: Layout) -> tuple[str, ...]:
+    """Return the stages of ``dvc.yaml``, in the order of the file. DVC is asked once per flow run."""
     found: list[str] = []
-    command = [processes.tool("dvc"), "stage", "list", "--name-only", "--all"]
+    command = [processes.tool("dvc"), "stage", "list", "--name-only", "dvc.yaml"]
     if status := processes.stream(command, cwd=layout.root, env=processes.environment(), emit=found.append):
         raise StageFailed(f"`dvc stage list` ended with status {status}:\n" + "\n".join(found))
     return tuple(found)
-
-
-def stage_names(layout: Layout) -> list[str]:
-    """Return the stages of ``dvc.yaml``, in the order of the file."""
-    return [name for name in all_stages(layout) if ":" not in name]
 
 
 def address(layout: Layout, name: str) -> str:
@@ -99,11 +94,15 @@ def address(layout: Layout, name: str) -> str:
     Raises:
         MertError: no ``dvc.yaml`` has such a stage.
     """
-    names = all_stages(layout)
-    for candidate in (name, f"{EXPERIMENTS}:{name}"):
-        if candidate in names:
-            return candidate
-    raise MertError(f"no stage {name!r}; dvc.yaml and {EXPERIMENTS} have {', '.join(names)}")
+    names = stage_names(layout)
+    if name in names:
+        return name
+    if experiments.run_of(layout, name) is not None:
+        return f"{experiments.STAGES_FILE}:{name}"
+    raise MertError(
+        f"no stage {name!r}; dvc.yaml has {', '.join(names)}, and {experiments.STAGES_FILE} has pretrain and probe of "
+        "the other runs of params.yaml"
+    )
 
 
 def override(run: str, changes: Changes) -> str:
@@ -135,10 +134,13 @@ def dvc_stage(stage: str, run: str | None = None, changes: Changes | None = None
     """
     layout = here()
     target = address(layout, stage)
+    heavy = experiments.run_of(layout, stage) if target != stage else None
     began = time.time()
     if changes:
         assert run is not None
-        command = [processes.tool("dvc"), "exp", "run", "--temp", "-S", override(run, changes), target]
+        assignments = [override(run, changes), *([experiments.listing(layout, heavy)] if heavy else [])]
+        set_all = [part for assignment in assignments for part in ("-S", assignment)]
+        command = [processes.tool("dvc"), "exp", "run", "--temp", *set_all, target]
         copies = layout.root / ".dvc" / "tmp" / "exps" / "standalone"
         before = set(copies.glob("tmp*"))
         try:
@@ -147,5 +149,7 @@ def dvc_stage(stage: str, run: str | None = None, changes: Changes | None = None
             for copy in set(copies.glob("tmp*")) - before:  # DVC leaves it behind when it is killed
                 shutil.rmtree(copy, ignore_errors=True)
     else:
+        if heavy and experiments.list_run(layout, heavy):
+            get_run_logger().info("%s is listed in %s from now on", heavy, experiments.LIST_FILE)
         run_command([processes.tool("dvc"), "repro", target], layout, f"dvc repro {target}")
     link_mlflow_run(layout, stage, since=began, experiment=bool(changes))

@@ -29,7 +29,7 @@ stages:
 RUNS = """\
 stages:
   pretrain:
-    foreach: [95m, 330m]
+    foreach: ${runs}
     do:
       wdir: ..
       cmd: python train.py ${item}
@@ -73,7 +73,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([DVC, "config", "core.analytics", "false"], cwd=root, check=True, capture_output=True)
     (root / "experiments").mkdir()
     files = {
-        "dvc.yaml": STAGES, "experiments/dvc.yaml": RUNS, "quick.py": QUICK, "slow.py": SLOW, "train.py": TRAIN,
+        "dvc.yaml": STAGES, "experiments/dvc.yaml": RUNS,
+        "experiments/params.yaml": "# listed\nruns: []\n", "quick.py": QUICK, "slow.py": SLOW, "train.py": TRAIN,
         "params.yaml": (ROOT / "params.yaml").read_text(), ".gitignore": IGNORED,
         "prefect.yaml": (ROOT / "prefect.yaml").read_text(),
     }  # fmt: skip

@@ -18,6 +18,7 @@ from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_file, sha256_json, write_json
 from mert_core.probe.encoders import Encoder, fingerprint
 from mert_core.probe.items import Items
+from mert_core.workers import single_threads
 
 PROTOCOL = "whole item, mean over time of every hidden state, float32"
 BATCH_SECONDS = 64.0
@@ -40,11 +41,18 @@ def embed(
         float32 (layers, items, width), in the order of ``positions``.
     """
     positions = np.arange(len(items)) if positions is None else positions
+    batches = list(_batches(items.samples[positions]))
+
+    def states_of(batch: NDArray[np.int64]) -> NDArray[np.float32]:
+        waveform = torch.from_numpy(to_float32(items.pcm(positions[batch])))
+        return encoder.embed(waveform.to(encoder.device)).cpu().numpy()
+
     found: NDArray[np.float32] | None = None
-    with tqdm(total=len(positions), desc=f"embed {name or items.kind}", unit="item", leave=False) as bar:
-        for batch in _batches(items.samples[positions]):
-            pcm = items.pcm(positions[batch])
-            states = encoder.embed(torch.from_numpy(to_float32(pcm)).to(encoder.device)).cpu().numpy()
+    with (
+        tqdm(total=len(positions), desc=f"embed {name or items.kind}", unit="item", leave=False) as bar,
+        single_threads(encoder.device) as pool,
+    ):
+        for batch, states in zip(batches, pool.map(states_of, batches), strict=True):
             if found is None:
                 found = np.empty((states.shape[0], len(positions), states.shape[2]), dtype=np.float32)
             found[:, batch] = states
@@ -77,7 +85,7 @@ def cached_embeddings(encoder: Encoder, items: Items, caches: Path) -> NDArray[n
     card = {
         "protocol": PROTOCOL,
         "encoder": fingerprint(encoder),
-        "computed_on": [encoder.device, torch.get_num_threads()],  # both move the last bits
+        "computed_on": encoder.device,  # which moves the last bits
         "probe_set": items.probe_set,
         "kind": items.kind,
         "audio": sha256_json(items.content_hashes),

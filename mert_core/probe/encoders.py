@@ -19,7 +19,7 @@ from mert_core.probe.tasks import MEL_STATISTICS, RANDOM_WEIGHTS
 
 
 class Encoder(Protocol):
-    """Turns music into one vector per layer and item; frozen."""
+    """Turns music into one vector per layer and item; frozen. Several threads may ask at once."""
 
     device: str
     """Where it computes."""
@@ -34,22 +34,17 @@ class Encoder(Protocol):
 class ModelEncoder:
     """A MERT encoder: the mean over time of each hidden state, 0 to L.
 
-    The model is used on the device it is on and left in the mode it was in.
+    The model is used on the device it is on, and put into evaluation mode.
     """
 
     def __init__(self, model: MertModel) -> None:
-        self.model = model
+        self.model = model.eval()
         self.device = str(next(model.parameters()).device)
 
     @torch.no_grad()
     def embed(self, waveform: Tensor) -> Tensor:
         """Return (layers + 1, batch, width)."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            return torch.stack([state.float().mean(dim=1) for state in self.model(waveform).hidden_states])
-        finally:
-            self.model.train(training)
+        return torch.stack([state.float().mean(dim=1) for state in self.model(waveform).hidden_states])
 
     def describe(self) -> dict[str, Any]:
         """Return the hash of names, shapes and bytes of all weights."""
@@ -132,4 +127,4 @@ def load_encoder(config: Config, layout: Layout, run: str) -> Encoder:
         model = MertModel(shape, seed=config.seed)
     else:
         model = MertModel.from_pretrained(layout.model(run))
-    return ModelEncoder(model.to(device_of(settings.device)).eval())
+    return ModelEncoder(model.to(device_of(settings.device)))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +12,7 @@ from tqdm import tqdm
 
 from mert_core.probe.heads import Bank, Examples, Probe, Recipe, predict, train_bank
 from mert_core.probe.metrics import Points
+from mert_core.workers import single_threads
 
 Features = NDArray[np.float32]
 
@@ -72,21 +70,6 @@ def choose(probes: list[Probe], validation: NDArray[np.float64]) -> tuple[int, f
     return layer, rate, averages
 
 
-@contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    """As many workers as torch has threads, each of one torch thread.
-
-    Banks are independent, so this shares the cores without a barrier in every product (which on a busy machine costs
-    far more than the product), and makes what a bank computes independent of the number of threads.
-    """
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
-
-
 def select(
     train: tuple[Features, NDArray[np.int64]],
     valid: tuple[Features, NDArray[np.int64]],
@@ -122,7 +105,7 @@ def select(
             probes = tuple(Probe(layer, rate, seed) for layer in layers for seed in seeds)
             return train_bank(probes, known, held_out, points, recipe, bar)
 
-        with _workers() as pool:
+        with single_threads(device) as pool:
             banks = list(pool.map(train_rate, rates))
     trained = [probe for bank in banks for probe in bank.probes]
     layer, rate, averages = choose(trained, np.concatenate([bank.validation for bank in banks]))

@@ -180,9 +180,13 @@ def quick_score(model: MertModel, config: Config, layout: Layout, task: str) -> 
     pool = np.arange(len(question.positions["train"]))
     if len(pool) > QUICK_TRAIN_ITEMS:
         pool = np.sort(np.random.default_rng(config.seed).choice(pool, QUICK_TRAIN_ITEMS, replace=False))
-    encoder = ModelEncoder(model)
-    train = embed(encoder, items, question.positions["train"][pool], name="train")
-    valid = embed(encoder, items, question.positions["valid"], name="valid")
+    training = model.training
+    try:
+        encoder = ModelEncoder(model)
+        train = embed(encoder, items, question.positions["train"][pool], name="train")
+        valid = embed(encoder, items, question.positions["valid"], name="valid")
+    finally:
+        model.train(training)
     rates = sorted(config.probe.rates)
     middle = rates[len(rates) // 4 : max(len(rates) // 4 + 1, -(-3 * len(rates) // 4))]
     selection = select(

@@ -14,9 +14,10 @@ from mert_core.corpus import Corpus
 from mert_core.files import atomic_path
 from mert_core.targets.store import CODE_TYPE, shard_name
 from mert_core.teachers import AcousticTeacher
+from mert_core.workers import single_threads
 
-# Samples in one batch, padding included: eleven minutes. A longer track is a batch of its own.
-_BATCH_SAMPLES = 16_000_000
+# Samples in one batch, padding included: almost three minutes. A longer track is a batch of its own.
+_BATCH_SAMPLES = 4_000_000
 
 
 def encode_corpus(corpus: Corpus, teacher: AcousticTeacher, folder: Path) -> list[Path]:
@@ -55,17 +56,22 @@ def _encode_shard(
 ) -> NDArray[np.uint16]:
     codes = np.zeros((frames, teacher.codebooks), dtype=CODE_TYPE)
     offsets = corpus.column("offset_samples")
-    for batch in _batches(rows, corpus.samples):
+    batches = _batches(rows, corpus.samples)
+
+    def codes_of(batch: NDArray[np.int64]) -> NDArray[np.int64]:
         # The teacher is causal, so silence after a track's end does not touch the track's codes.
         waveform = torch.zeros(len(batch), int(corpus.samples[batch].max()))
         for place, row in enumerate(batch):
             pcm = corpus.pcm(int(row))
             waveform[place, : len(pcm)] = torch.from_numpy(pcm.astype(np.float32)) / 32768.0
-        found = teacher.encode(waveform).numpy()
-        for place, row in enumerate(batch):
-            begin, count = offsets[row] // HOP_SAMPLES, corpus.samples[row] // HOP_SAMPLES
-            codes[begin : begin + count] = found[place, :count]
-        bar.update(float(corpus.samples[batch].sum()) / SAMPLE_RATE)
+        return teacher.encode(waveform).numpy()
+
+    with single_threads() as pool:
+        for batch, found in zip(batches, pool.map(codes_of, batches), strict=True):
+            for place, row in enumerate(batch):
+                begin, count = offsets[row] // HOP_SAMPLES, corpus.samples[row] // HOP_SAMPLES
+                codes[begin : begin + count] = found[place, :count]
+            bar.update(float(corpus.samples[batch].sum()) / SAMPLE_RATE)
     return codes
 
 

@@ -53,7 +53,7 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Record:
     corpus, teacher = Corpus.open(layout.corpus), load_acoustic(layout.teachers)
     if teacher.entries > _WIDEST:
         raise MertError(f"the teacher has {teacher.entries} entries per codebook; a code of the store has 16 bits")
-    states = layout.resume / f"targets-{sha256_json({**inputs, 'threads': config.threads})[:16]}"
+    states = layout.resume / f"targets-{sha256_json(inputs)[:16]}"
     shards = encode_corpus(corpus, teacher, states)
     frames = corpus.samples // HOP_SAMPLES
     counts = _count(corpus, shards, frames, teacher)

@@ -22,7 +22,7 @@ def test_override_is_what_hydra_reads_back() -> None:
 
 def test_stages_are_found_in_both_files(in_checkout: Path) -> None:
     layout = Layout.at(in_checkout)
-    assert stage_names(layout) == ["quick", "broken", "pretrain@tiny"]
+    assert stage_names(layout) == ("quick", "broken", "pretrain@tiny")
     assert address(layout, "quick") == "quick"
     assert address(layout, "pretrain@330m") == "experiments/dvc.yaml:pretrain@330m"
     with pytest.raises(MertError, match="pretrain@1b"):
