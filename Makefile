@@ -33,7 +33,7 @@ reproduce: setup
 	@echo "report: $(CURDIR)/report/report.html"
 
 test: setup
-	pytest
+	pytest -n 2 --dist loadfile  # files beside each other, for two cores
 
 lint: setup
 	ruff check .
