@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import yaml
 
 from mert_core.config import load_config
@@ -44,7 +42,7 @@ def list_run(layout: Layout, run: str) -> bool:
     runs = listed(layout)
     if run in runs:
         return False
-    path: Path = layout.root / LIST_FILE
+    path = layout.root / LIST_FILE
     lines = path.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.startswith("#")]
     write_text(path, "\n".join([*kept, f"runs: [{', '.join([*runs, run])}]"]) + "\n")

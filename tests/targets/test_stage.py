@@ -147,3 +147,16 @@ def test_missing_teacher_says_what_to_run(small: Config, layout: Layout) -> None
     with pytest.raises(MertError, match="dvc repro"):
         run(small, layout, NullTracker())
     shutil.rmtree(layout.resume, ignore_errors=True)
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(
+    small: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mert_core.targets.encode._BATCH_SAMPLES", 100_000)  # a batch per track
+    found = []
+    for threads in (1, 2):
+        run(small.model_copy(update={"threads": threads}), layout, NullTracker())
+        found.append({path.name: sha256_file(path) for path in sorted(layout.targets.rglob("*.codes"))})
+        shutil.rmtree(layout.targets)
+    assert len(found[0]) > 1
+    assert found[0] == found[1]
