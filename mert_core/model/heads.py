@@ -80,11 +80,12 @@ class Heads(nn.Module):
         queries = F.normalize(queries.float(), dim=-1)
         tables = F.normalize(tables, dim=-1)
         with torch.autocast(states.device.type, enabled=False):
-            cosines = torch.bmm(queries, tables.transpose(1, 2))
+            # the temperature divides the short side, not the logits: one pass over them less, forward and backward
             if self.log_scales is None:
-                return cosines / self.temperature
-            scales = self.log_scales.float().exp().clamp(max=MAX_SCALE)
-            return cosines * scales[list(asked), None, None]
+                queries = queries / self.temperature
+            else:
+                queries = queries * self.log_scales.float().exp().clamp(max=MAX_SCALE)[list(asked), None, None]
+            return torch.bmm(queries, tables.transpose(1, 2))
 
     def cqt(self, states: Tensor) -> Tensor:
         """Map (positions, width) to (positions, 336), linear magnitude."""

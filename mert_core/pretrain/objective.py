@@ -72,40 +72,38 @@ class Objective(nn.Module):
         by name is of the masked frames alone.
         """
         output = self.encoder(batch.noisy, mask=batch.mask)
-        asked = list(batch.codebooks)
-        spectra = self.spectra(batch)
-        weighted, entropies, correct, errors = self._at(batch.mask, output.last_hidden_state, batch, spectra, asked)
+        targets = self.spectra(batch)
+        # what is learned from: the masked frames, or all, those that are not masked with a share of their own
+        share, masked = None, slice(None)
         if self.weights.unmasked:
-            others, *_ = self._at(~batch.mask, output.last_hidden_state, batch, spectra, asked)
-            weighted = weighted + self.weights.unmasked * others
+            masked = batch.mask.flatten()
+            share = torch.where(masked, 1.0, self.weights.unmasked)
+        chosen = batch.mask if share is None else torch.ones_like(batch.mask)
+        states, codes = output.last_hidden_state[chosen], batch.codes[chosen]
+
+        asked = list(batch.codebooks)
+        codes = codes.T[asked]
+        logits = self.heads.code_logits(states, asked)
+        entropies = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(len(asked), -1)
+        correct = (logits.detach().argmax(-1) == codes)[:, masked].sum(1)
+        weighted = self.weights.acoustic * _sum(entropies, share)
+
+        means = {}
+        for name, target in targets.items():
+            error = (self.heads.spectrum(name, states).float() - target[chosen]).square().mean(-1)
+            weighted = weighted + getattr(self.weights, name) * _sum(error, share)
+            means[name] = error.detach()[masked].mean()
+
         penalty = output.conv_features.float().square().mean()
         weighted = weighted + batch.masked_frames * self.weights.feature_penalty * penalty
         spread = entropies.new_zeros(3, self.heads.codebooks)
-        spread[:, asked] = torch.stack([entropies.detach(), correct.to(entropies.dtype), torch.ones_like(entropies)])
+        acoustic = entropies.detach()[:, masked].sum(1)
+        spread[:, asked] = torch.stack([acoustic, correct.to(acoustic.dtype), torch.ones_like(acoustic)])
         none = penalty.new_zeros(())
-        mel, folded = errors.get("mel", none), errors.get("chroma", none)
         return Losses(
-            weighted, spread[0], errors["musical"].detach(), mel.detach(), folded.detach(), penalty.detach(),
+            weighted, spread[0], means["musical"], means.get("mel", none), means.get("chroma", none), penalty.detach(),
             spread[1], spread[2],
         )  # fmt: skip
-
-    def _at(
-        self, frames: Tensor, states: Tensor, batch: Batch, spectra: dict[str, Tensor], asked: list[int]
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Return weighted sum, cross-entropies and correct guesses per asked codebook, and squared errors by name."""
-        states, codes = states[frames], batch.codes[frames].T[asked]
-        logits = self.heads.code_logits(states, asked)
-        entropies = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none")
-        acoustic = entropies.view(len(asked), -1).sum(1)
-        errors = {
-            name: F.mse_loss(self.heads.spectrum(name, states).float(), target[frames])
-            for name, target in spectra.items()
-        }
-        regression = sum(
-            (getattr(self.weights, name) * error for name, error in errors.items()), acoustic.new_zeros(())
-        )
-        correct = (logits.detach().argmax(-1) == codes).sum(1)
-        return self.weights.acoustic * acoustic.sum() + len(states) * regression, acoustic, correct, errors
 
     @torch.no_grad()
     def spectra(self, batch: Batch) -> dict[str, Tensor]:
@@ -127,6 +125,11 @@ class Objective(nn.Module):
         """Return the clean crop's CQT, (batch, frames, 336), cut to the student's frames."""
         with torch.autocast(batch.clean.device.type, enabled=False):
             return self.constant_q(batch.clean)[:, : batch.mask.shape[1]]
+
+
+def _sum(errors: Tensor, share: Tensor | None) -> Tensor:
+    """Sum (…, positions), each position by its share."""
+    return errors.sum() if share is None else (errors * share).sum()
 
 
 def build_objective(params: Pretrain, codebooks: int, entries: int, seed: int, start: Path | None = None) -> Objective:
