@@ -46,9 +46,7 @@ class Loader:
     def __init__(self, params: Pretrain, source: CropSource, place: Place) -> None:
         self._params, self._source, self._place = params, source, place
         self._threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(
-            1, thread_name_prefix="crops", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="crops", initializer=torch.set_num_threads, initargs=(1,))
         self._next: Future[Update] | None = None
         self._position = -1
         self.clips = params.batch_clips * place.world * params.accumulate

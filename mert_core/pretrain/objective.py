@@ -73,12 +73,11 @@ class Objective(nn.Module):
         """
         output = self.encoder(batch.noisy, mask=batch.mask)
         targets = self.spectra(batch)
-        # what is learned from: the masked frames, or all, those that are not masked with a share of their own
-        share, masked = None, slice(None)
+        # learned from: the masked frames, or all of them, those that are not masked with a share of their own
+        chosen, masked, share = batch.mask, batch.mask[batch.mask], None
         if self.weights.unmasked:
-            masked = batch.mask.flatten()
-            share = torch.where(masked, 1.0, self.weights.unmasked)
-        chosen = batch.mask if share is None else torch.ones_like(batch.mask)
+            chosen, masked = torch.ones_like(batch.mask), batch.mask.flatten()
+            share = masked + self.weights.unmasked * ~masked
         states, codes = output.last_hidden_state[chosen], batch.codes[chosen]
 
         asked = list(batch.codebooks)
