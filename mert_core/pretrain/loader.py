@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from mert_core.errors import MertError
 from mert_core.pretrain.data import Batch, CropSource
 from mert_core.pretrain.place import Place
+from mert_core.workers import single_threads
 
 if TYPE_CHECKING:
     from mert_core.config import Pretrain
@@ -35,7 +34,8 @@ class Loader:
     """Cuts one update after the other, one ahead.
 
     Its thread has a single torch thread: a second team of threads would spin on the cores that the update is computed
-    on (measured on two cores: the step of the demo's student took 190 ms in place of 98).
+    on (two interleaved pairs on two cores, the demo's student in this process, 8 clips: 9.8 against 6.8 and 7.9 against
+    6.1 steps per second).
 
     Args:
         params: of the run.
@@ -45,18 +45,17 @@ class Loader:
 
     def __init__(self, params: Pretrain, source: CropSource, place: Place) -> None:
         self._params, self._source, self._place = params, source, place
-        self._threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="crops", initializer=torch.set_num_threads, initargs=(1,))
+        self._worker = single_threads(workers=1)
         self._next: Future[Update] | None = None
         self._position = -1
         self.clips = params.batch_clips * place.world * params.accumulate
 
     def __enter__(self) -> Loader:
+        self._pool = self._worker.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(self._threads)  # the number of one thread is also that of threads to come
+    def __exit__(self, *raised: Any) -> None:
+        self._worker.__exit__(*raised)
 
     def take(self, position: int, more: bool) -> Update:
         """Return the update that begins at ``position``, in crops since the start of training.

@@ -73,15 +73,17 @@ class Objective(nn.Module):
         """
         output = self.encoder(batch.noisy, mask=batch.mask)
         targets = self.spectra(batch)
-        # learned from: the masked frames, or all of them, those that are not masked with a share of their own
-        chosen, masked, share = batch.mask, batch.mask[batch.mask], None
-        if self.weights.unmasked:
-            chosen, masked = torch.ones_like(batch.mask), batch.mask.flatten()
-            share = masked + self.weights.unmasked * ~masked
-        states, codes = output.last_hidden_state[chosen], batch.codes[chosen]
+        everywhere = bool(self.weights.unmasked)
+
+        def learned(values: Tensor) -> Tensor:
+            """Return (positions, …) of the masked frames, or of all."""
+            return values.flatten(0, 1) if everywhere else values[batch.mask]
+
+        masked: Tensor | slice = batch.mask.flatten() if everywhere else slice(None)
+        share = torch.where(batch.mask, 1.0, self.weights.unmasked).flatten() if everywhere else None
 
         asked = list(batch.codebooks)
-        codes = codes.T[asked]
+        states, codes = learned(output.last_hidden_state), learned(batch.codes).T[asked]
         logits = self.heads.code_logits(states, asked)
         entropies = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(len(asked), -1)
         correct = (logits.detach().argmax(-1) == codes)[:, masked].sum(1)
@@ -89,7 +91,7 @@ class Objective(nn.Module):
 
         means = {}
         for name, target in targets.items():
-            error = (self.heads.spectrum(name, states).float() - target[chosen]).square().mean(-1)
+            error = (self.heads.spectrum(name, states).float() - learned(target)).square().mean(-1)
             weighted = weighted + getattr(self.weights, name) * _sum(error, share)
             means[name] = error.detach()[masked].mean()
 

@@ -21,7 +21,7 @@ from mert_core.probe.items import Items
 from mert_core.workers import single_threads
 
 PROTOCOL = "whole item, mean over time of every hidden state, float32"
-BATCH_SECONDS = 16.0
+BATCH_SECONDS = 16.0  # on two cores the tiny student took a fifth less time than with 64
 
 
 def embed(
