@@ -156,7 +156,7 @@ def _ray(workers: int, threads: int, cuda: bool) -> Iterator[None]:
         yield
         return
     # Workers must find this very package, installed or not; Ray would start their OpenMP with one thread, and torch
-    # asking for more later is slower (three interleaved pairs with the demo's student: by 6 to 7 %).
+    # asking for more later is slower (three interleaved pairs with the demo's student: by 6 to 8 %).
     package_root = str(Path(mert_core.__path__[0]).parent)
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
