@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mert_core.model.config import MertConfig
+from mert_core.model.strided import strided_conv
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -25,80 +27,107 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 Moments = tuple[Tensor, Tensor]
-"""Mean and variance of each channel of the first convolution over a whole song, each (batch, channels, 1)."""
+"""Mean (batch, kernel) and covariance (batch, kernel, kernel), float64, of the samples under the first kernel."""
 
 
-def _channel_norm(
-    features: Tensor, norm: nn.GroupNorm, lengths: Tensor | None, moments: Moments | None = None
-) -> Tensor:
-    """Normalise each channel over time in fp32, over the first ``lengths`` frames of each row when given.
+class FirstConv(nn.Module):
+    """The first convolution and the norm of each of its channels over time, as one product.
 
-    Statistics that run over padding would make an embedding depend on its neighbours in the batch. With ``moments``
-    the features are a piece of something longer, whose statistics those are.
+    Mean and variance of a channel follow from those of the samples under its kernel: for taps w they are w·μ and w·Σw.
+    So neither needs the channel itself, and the norm becomes part of the taps: the layer with the most activations is
+    written once, not three times. Statistics are in float64.
     """
-    values = features.float()
-    weight, bias = norm.weight.float(), norm.bias.float()
-    if moments is not None:
-        mean, variance = moments
-        normal = (values - mean) * torch.rsqrt(variance + norm.eps)
-        return (normal * weight[:, None] + bias[:, None]).to(features.dtype)
-    if lengths is None:
-        return F.group_norm(values, norm.num_groups, weight, bias, norm.eps).to(features.dtype)
-    valid = torch.arange(values.shape[-1], device=values.device) < lengths[:, None]
-    valid = valid[:, None]
-    count = lengths[:, None, None].clamp(min=1)
-    mean = (values * valid).sum(-1, keepdim=True) / count
-    centred = (values - mean) * valid
-    variance = centred.square().sum(-1, keepdim=True) / count
-    normal = centred * torch.rsqrt(variance + norm.eps)
-    return (normal * weight[:, None] + bias[:, None]).to(features.dtype)
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, channels, kernel, stride, bias=False)
+        self.layer_norm = nn.GroupNorm(channels, channels)
+        self.kernel, self.stride = kernel, stride
+
+    def outputs(self, samples: Tensor | int) -> Any:
+        """Return how many kernels fit into a number of samples."""
+        return (samples - self.kernel) // self.stride + 1
+
+    def windows(self, waveform: Tensor) -> Tensor:
+        """Return (batch, samples / stride, kernel): what each kernel sees of a whole number of strides, zeros beyond."""
+        return F.pad(waveform, (0, self.kernel - self.stride)).unfold(-1, self.kernel, self.stride)
+
+    @torch.no_grad()
+    def moments(self, waveform: Tensor, sample_lengths: Tensor | None, block_samples: int) -> Moments:
+        """Return the statistics of each row's own samples, computed block by block, so that a song of hours fits.
+
+        Args:
+            waveform: (batch, samples).
+            sample_lengths: (batch,), true lengths of padded rows; statistics that run over padding would make an
+                embedding depend on its neighbours in the batch.
+            block_samples: samples at a time.
+        """
+        batch, count = len(waveform), self.outputs(waveform.shape[-1])
+        own = None if sample_lengths is None else self.outputs(sample_lengths)
+        total = waveform.new_zeros(batch, self.kernel, dtype=torch.float64)
+        products = waveform.new_zeros(batch, self.kernel, self.kernel, dtype=torch.float64)
+        step = max(1, block_samples // self.stride)
+        for first in range(0, count, step):
+            last = min(count, first + step)
+            piece = waveform[:, first * self.stride : (last - 1) * self.stride + self.kernel]
+            windows = piece.unfold(-1, self.kernel, self.stride).double()
+            if own is not None:
+                windows = windows * (torch.arange(first, last, device=own.device) < own[:, None])[..., None]
+            total += windows.sum(1)
+            products += windows.mT @ windows
+        counts = count if own is None else own.clamp(min=1)[:, None].double()
+        mean = total / counts
+        covariance = products / (counts if own is None else counts[..., None]) - mean[:, :, None] * mean[:, None]
+        return mean, covariance
+
+    def forward(self, waveform: Tensor, moments: Moments) -> Tensor:
+        """Map (batch, samples) to (batch, samples / stride, channels); outputs that reach beyond the end are no use."""
+        mean, covariance = moments
+        taps = self.conv.weight[:, 0].double()
+        variance = ((taps @ covariance) * taps).sum(-1).clamp(min=0)  # (batch, channels)
+        gain = self.layer_norm.weight * torch.rsqrt(variance + self.layer_norm.eps)
+        offset = self.layer_norm.bias - mean @ taps.t() * gain
+        folded = torch.cat([taps.t() * gain[:, None], offset[:, None]], dim=1)  # (batch, kernel + 1, channels)
+        with_one = F.pad(self.windows(waveform), (0, 1), value=1.0)
+        return torch.bmm(with_one, folded.to(with_one.dtype))
 
 
 class ConvLayer(nn.Module):
-    """One bias-free strided convolution and exact GELU; the first has a per-channel GroupNorm between them."""
+    """One of the further strided convolutions, without bias."""
 
-    def __init__(self, config: MertConfig, index: int) -> None:
+    def __init__(self, inputs: int, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
-        channels = config.conv_dim[index]
-        inputs = config.conv_dim[index - 1] if index else 1
-        self.conv = nn.Conv1d(inputs, channels, config.conv_kernel[index], config.conv_stride[index], bias=False)
-        self.layer_norm = nn.GroupNorm(channels, channels) if index == 0 else None
+        self.conv = nn.Conv1d(inputs, channels, kernel, stride, bias=False)
+        self.stride = stride
 
-    def forward(self, features: Tensor, lengths: Tensor | None, moments: Moments | None = None) -> Tensor:
-        """Map (batch, channels, time) to (batch, channels, fewer frames)."""
-        features = self.conv(features)
-        if self.layer_norm is not None:
-            features = _channel_norm(features, self.layer_norm, lengths, moments)
-        return F.gelu(features)
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map (time, inputs) to (time / stride, channels)."""
+        return strided_conv(rows, self.conv.weight, self.stride)
 
 
 class FeatureExtractor(nn.Module):
-    """wav2vec 2.0's convolution stack: stride 320, receptive field 400 samples."""
+    """wav2vec 2.0's convolution stack, each with exact GELU: stride 320, receptive field 400 samples.
+
+    Clips are padded to whole hops and lie behind each other as one sequence of rows, so that every layer is a few large
+    matrix products whatever the batch; the last frame of each clip, which looks beyond its end, is cut off afterwards.
+    """
 
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
-        self.conv_layers = nn.ModuleList(ConvLayer(config, index) for index in range(len(config.conv_dim)))
-        self.grad_mult = config.feature_grad_mult
-        self._first = config.conv_kernel[0], config.conv_stride[0]
+        sizes = list(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True))
+        further = (ConvLayer(before[0], *size) for before, size in pairwise(sizes))
+        self.conv_layers = nn.ModuleList([FirstConv(*sizes[0]), *further])
+        self.grad_mult, self._hop, self._frames = config.feature_grad_mult, config.hop_samples, config.frames
 
-    @torch.no_grad()
-    def moments(self, waveform: Tensor, block_samples: int = 1 << 18) -> Moments:
-        """Return the statistics that the first layer's norm takes of a waveform (batch, samples), block by block.
+    def moments(
+        self, waveform: Tensor, sample_lengths: Tensor | None = None, block_samples: int = 1 << 20
+    ) -> Moments:
+        """Return the statistics that the first layer's norm takes of waveforms; see ``FirstConv.moments``."""
+        return self._first.moments(waveform, sample_lengths, block_samples)
 
-        Sums are kept in float64, so that a song of hours loses nothing; memory is that of one block.
-        """
-        kernel, stride = self._first
-        count = (waveform.shape[-1] - kernel) // stride + 1
-        convolution: nn.Conv1d = self.conv_layers[0].conv  # type: ignore[assignment]
-        sums = waveform.new_zeros(2, waveform.shape[0], convolution.out_channels, dtype=torch.float64)
-        block = max(1, (block_samples - kernel) // stride + 1)
-        for first in range(0, count, block):
-            last = min(count, first + block)
-            values = convolution(waveform[:, None, first * stride : (last - 1) * stride + kernel]).double()
-            sums += torch.stack([values.sum(-1), values.square().sum(-1)])
-        mean = sums[0] / count
-        variance = (sums[1] / count - mean.square()).clamp(min=0)
-        return mean[..., None].float(), variance[..., None].float()
+    @property
+    def _first(self) -> FirstConv:
+        return self.conv_layers[0]  # type: ignore[return-value]
 
     def forward(self, waveform: Tensor, sample_lengths: Tensor | None = None, moments: Moments | None = None) -> Tensor:
         """Map (batch, samples) to (batch, frames, channels).
@@ -108,12 +137,14 @@ class FeatureExtractor(nn.Module):
             sample_lengths: (batch,), true lengths of padded rows.
             moments: of the whole song when the waveform is a piece of it, see ``moments``.
         """
-        kernel, stride = self._first
-        lengths = None if sample_lengths is None else (sample_lengths - kernel) // stride + 1
-        features = waveform[:, None]
-        for layer in self.conv_layers:
-            features = layer(features, lengths, moments)
-        features = features.transpose(1, 2)
+        batch, samples = waveform.shape
+        if moments is None:
+            moments = self.moments(waveform, sample_lengths)
+        whole = F.pad(waveform, (0, -samples % self._hop))
+        rows = F.gelu(self._first(whole, moments)).flatten(0, 1)
+        for layer in self.conv_layers[1:]:
+            rows = F.gelu(layer(rows))
+        features = rows.view(batch, -1, rows.shape[-1])[:, : self._frames(samples)]
         if self.grad_mult != 1.0 and features.requires_grad:
             features = _ScaleGradient.apply(features, self.grad_mult)
         return features

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mert_core.model.config import MertConfig
+from mert_core.model.spectral import spectral_conv
 
 
 class NormedConv(nn.Module):
@@ -33,35 +34,13 @@ class NormedConv(nn.Module):
             self.weight_g.copy_(self.weight_v.norm(dim=(0, 1), keepdim=True))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Map (batch, width, frames) to the same shape."""
-        weight = torch._weight_norm(self.weight_v, self.weight_g, 2)
+        """Map (batch, frames, width) to the same shape."""
         if states.device.type == "cpu":
-            return _fft_conv(states, weight, self.groups).to(states.dtype) + self.bias[:, None]
-        full = F.conv1d(states, weight, self.bias, padding=self.kernel // 2, groups=self.groups)
-        return full[..., : states.shape[-1]]
-
-
-def _fft_conv(states: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Correlate through the spectrum: for 16 × 149 frames of width 192 a CPU core needs 27 ms, not 277, with backward.
-
-    Args:
-        states: (batch, width, frames).
-        weight: (width, width / groups, kernel); the first kernel // 2 taps reach back in time.
-        groups: channel groups.
-
-    Returns:
-        (batch, width, frames), fp32.
-    """
-    batch, width, frames = states.shape
-    kernel = weight.shape[-1]
-    length = -(-(frames + kernel) // 32) * 32
-    with torch.autocast("cpu", enabled=False):
-        before = kernel // 2
-        padded = F.pad(states.float(), (before, length - frames - before))
-        inputs = torch.fft.rfft(padded).view(batch, groups, width // groups, -1).permute(1, 3, 0, 2)
-        taps = torch.fft.rfft(weight.float(), n=length).conj().view(groups, width // groups, width // groups, -1)
-        product = inputs @ taps.permute(0, 3, 2, 1)  # (groups, frequencies, batch, width / groups)
-        return torch.fft.irfft(product.permute(2, 0, 3, 1).reshape(batch, width, -1), n=length)[..., :frames]
+            gain = self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True)
+            return spectral_conv(states, self.weight_v, gain.flatten(), self.groups).to(states.dtype) + self.bias
+        weight = torch._weight_norm(self.weight_v, self.weight_g, 2)
+        full = F.conv1d(states.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups)
+        return full[..., : states.shape[1]].transpose(1, 2)
 
 
 class PositionEmbedding(nn.Module):
@@ -73,4 +52,4 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Map (batch, frames, width) to the same shape."""
-        return F.gelu(self.conv(states.transpose(1, 2))).transpose(1, 2)
+        return F.gelu(self.conv(states))

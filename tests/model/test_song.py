@@ -89,9 +89,8 @@ def test_what_fits_into_one_chunk_is_the_whole_result() -> None:
 def test_no_convolution_sees_more_than_a_piece() -> None:
     model = MertModel(SMALL, seed=2).eval()
     seen: list[int] = []
-    model.feature_extractor.conv_layers[0].conv.register_forward_hook(
-        lambda _m, given, _o: seen.append(given[0].shape[-1])
-    )
+    first = model.feature_extractor.conv_layers[0]
+    first.register_forward_hook(lambda _m, given, _o: seen.append(given[0].shape[-1]))
     attended: list[int] = []
     model.encoder.layers[0].register_forward_hook(lambda _m, given, _o: attended.append(given[0].shape[1]))
     joined(model, song(60.0), 4.0, 0.5)

@@ -1,0 +1,65 @@
+"""The student that is measured, its step, and the batches it sees: those of the published recipe, from synthetic music."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mert_core.model import PRESETS, Heads, MertModel
+from mert_core.model.config import MertConfig
+from mert_core.pretrain.data import Batch
+from mert_core.pretrain.masking import span_masks
+from mert_core.pretrain.objective import Objective
+
+CODEBOOKS, ENTRIES, TEMPERATURE = 8, 1024, 0.1
+SAMPLE_RATE = 24000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The published loss weights, under the names of ``mert_core.config.LossWeights``."""
+
+    acoustic: float = 1.0
+    musical: float = 1.0
+    mel: float = 0.0
+    chroma: float = 0.0
+    feature_penalty: float = 10.0
+    unmasked: float = 0.0
+
+
+def student(preset: str, *, dropout: bool = True) -> MertConfig:
+    """Return a preset without layer drop, whose randomness would be in the timings; without any dropout on demand."""
+    shape = replace(PRESETS[preset], layerdrop=0.0)
+    if dropout:
+        return shape
+    return replace(shape, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0)
+
+
+def objective(shape: MertConfig, seed: int = 0) -> Objective:
+    """Return our encoder and heads with the published losses."""
+    heads = Heads(shape.hidden_size, CODEBOOKS, ENTRIES, shape.final_dim, TEMPERATURE, seed + 1)
+    return Objective(MertModel(shape, seed), heads, Weights())  # type: ignore[arg-type]
+
+
+def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch:
+    """Return a batch of harmonic tones in noise, with random codes and the published masks."""
+    samples = round(seconds * SAMPLE_RATE)
+    frames = shape.frames(samples)
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(samples) / SAMPLE_RATE
+    pitch = 110 * 2 ** (torch.rand(clips, 1, generator=generator) * 3)
+    clean = sum(0.1 / k * torch.sin(2 * torch.pi * k * pitch * time) for k in range(1, 8))
+    assert isinstance(clean, Tensor)
+    noisy = clean + 0.02 * torch.randn(clips, samples, generator=generator)
+    codes = torch.randint(0, ENTRIES, (clips, frames, CODEBOOKS), generator=generator)
+    masks = span_masks([np.random.default_rng((seed, clip)) for clip in range(clips)], frames, 0.8, 5)
+    return Batch(noisy, clean, codes, torch.from_numpy(masks), int(masks.sum()), tuple(range(CODEBOOKS)))
+
+
+def optimiser(module: nn.Module) -> torch.optim.AdamW:
+    """Return the published recipe's AdamW."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(parameters, lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, fused=True)
