@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.comparators.nce import MaterialisedHeads
-from mert_core.model import export_hubert
+from mert_core.audio.cqt import CQT_BINS
+from mert_core.model.config import MertConfig, hubert_fields
 from mert_core.pretrain.data import Batch
 
 if TYPE_CHECKING:
     from mert_core.config import LossWeights
-    from mert_core.model import MertModel
+    from mert_core.pretrain.objective import Objective
 
 
 class _GradMultiply(torch.autograd.Function):
@@ -31,39 +30,54 @@ class _GradMultiply(torch.autograd.Function):
         return gradients[0] * ctx.scale, None
 
 
-def hubert_like(encoder: MertModel) -> nn.Module:
-    """Return ``transformers.HubertModel`` with an encoder's weights, dropouts and layer drop.
+def hubert(shape: MertConfig) -> nn.Module:
+    """Return a fresh ``transformers.HubertModel`` of a shape, with its dropouts.
 
     It masks what ``mask_time_indices`` names and draws no masks of its own.
     """
-    from transformers import HubertModel
+    from transformers import HubertConfig, HubertModel
 
-    with tempfile.TemporaryDirectory() as folder:
-        export_hubert(encoder, Path(folder) / "hubert")
-        model = HubertModel.from_pretrained(Path(folder) / "hubert")
-    model.config.apply_spec_augment = True  # else it ignores mask_time_indices
-    model.config.mask_time_prob = model.config.mask_feature_prob = 0.0
+    fields = {name: value for name, value in hubert_fields(shape).items() if name != "architectures"}
+    # mask_time_indices is heeded only with apply_spec_augment; the mask vector exists only with mask_time_prob
+    model = HubertModel(HubertConfig(**fields | {"apply_spec_augment": True, "mask_time_prob": 0.05}))
+    model.config.mask_time_prob = 0.0
     return model
+
+
+def copy_weights(source: Objective, target: ReferenceObjective) -> None:
+    """Give a reference the weights of our encoder and heads."""
+    renamed = {
+        name.replace("conv.weight_g", "conv.parametrizations.weight.original0").replace(
+            "conv.weight_v", "conv.parametrizations.weight.original1"
+        ): value
+        for name, value in source.encoder.state_dict().items()
+    }
+    target.hubert.load_state_dict(renamed)
+    heads = source.heads
+    with torch.no_grad():
+        target.heads.label_embs_concat.copy_(heads.codebook_embeddings.flatten(0, 1))
+    target.heads.final_proj.load_state_dict(heads.final_proj.state_dict())
+    target.cqt_head.load_state_dict(heads.cqt_proj.state_dict())
 
 
 class ReferenceObjective(nn.Module):
     """MERT's published loss as a training script on top of transformers has it.
 
     Args:
-        encoder: whose weights are copied; ours stays as it is.
+        shape: of the encoder.
         heads: fairseq's.
         weights: of the terms.
     """
 
-    def __init__(self, encoder: MertModel, heads: MaterialisedHeads, weights: LossWeights) -> None:
+    def __init__(self, shape: MertConfig, heads: MaterialisedHeads, weights: LossWeights) -> None:
         super().__init__()
         from nnAudio.features.cqt import CQT1992v2
 
-        self.hubert, self.heads, self.weights = hubert_like(encoder), heads, weights
-        self.grad_mult = encoder.config.feature_grad_mult
-        self.cqt_head = nn.Linear(encoder.config.hidden_size, 336)
+        self.hubert, self.heads, self.weights = hubert(shape), heads, weights
+        self.grad_mult = shape.feature_grad_mult
+        self.cqt_head = nn.Linear(shape.hidden_size, CQT_BINS)
         self.cqt = CQT1992v2(
-            sr=24000, hop_length=320, fmin=32.7, n_bins=336, bins_per_octave=48, norm=1, window="hann",
+            sr=24000, hop_length=320, fmin=32.7, n_bins=CQT_BINS, bins_per_octave=48, norm=1, window="hann",
             center=True, pad_mode="constant", trainable=False, verbose=False,
         )  # fmt: skip
         self._conv_features: list[Tensor] = []

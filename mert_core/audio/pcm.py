@@ -116,14 +116,17 @@ class ShardReader:
         return self.shard(shard)[offset_samples : offset_samples + samples]
 
     def gather(
-        self, shards: NDArray[np.int64], starts: NDArray[np.int64], length: int, out: NDArray[np.int16] | None = None
-    ) -> NDArray[np.int16]:
-        """Copy ``length`` samples from each (shard, start); return int16 (batch, length).
+        self, shards: NDArray[np.int64], starts: NDArray[np.int64], length: int, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Copy ``length`` samples from each (shard, start) into ``out``, or into a new int16 (batch, length).
 
-        The caller has checked that every stretch lies inside its track.
+        A float32 ``out`` is given waveforms, −1 … 1. The caller has checked that every stretch lies inside its track.
         """
         if out is None:
             out = np.empty((len(starts), length), dtype=DTYPE)
-        for row, (shard, start) in enumerate(zip(shards.tolist(), starts.tolist(), strict=True)):
-            out[row] = self.shard(shard)[start : start + length]
+        scale = None if out.dtype == DTYPE else np.float32(1 / FULL_SCALE)
+        for row, shard, start in zip(out, shards.tolist(), starts.tolist(), strict=True):
+            row[:] = self.shard(shard)[start : start + length]
+            if scale is not None:
+                row *= scale  # a crop is still in the cache
         return out

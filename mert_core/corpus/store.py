@@ -104,18 +104,18 @@ class Corpus:
         rows: NDArray[np.int64],
         offset_samples: NDArray[np.int64],
         length: int,
-        out: NDArray[np.int16] | None = None,
-    ) -> NDArray[np.int16]:
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Copy equally long crops out of tracks.
 
         Args:
             rows: (batch,) tracks.
             offset_samples: (batch,) start of each crop within its track.
             length: samples per crop.
-            out: (batch, length) int16 to write into, for example pinned memory.
+            out: (batch, length) to write into, for example pinned memory; int16, or float32 for waveforms, −1 … 1.
 
         Returns:
-            int16 (batch, length).
+            ``out``, or a new int16 (batch, length).
 
         Raises:
             IndexError: a crop does not lie inside its track.

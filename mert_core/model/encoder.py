@@ -2,62 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mert_core.model.attention import Attention
 from mert_core.model.config import MertConfig
+from mert_core.model.dropout import dropout
 from mert_core.model.position import PositionEmbedding
-
-
-class Attention(nn.Module):
-    """Full self-attention without bias on the scores, through torch's fused kernel unless it is relaxed."""
-
-    def __init__(self, config: MertConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.heads, self.dropout, self.relax = (
-            config.num_attention_heads,
-            config.attention_dropout,
-            config.attention_relax,
-        )
-        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
-        self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
-
-    def forward(self, states: Tensor, keys: Tensor | None) -> Tensor:
-        """Map (batch, frames, width) to the same shape; ``keys`` (batch, 1, 1, frames) is true where a frame exists."""
-        query, key, value = (
-            layer(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        dropout = self.dropout if self.training else 0.0
-        if self.relax:
-            mixed = _relaxed_attention(query, key, value, keys, dropout, self.relax)
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=dropout)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
-
-
-def _relaxed_attention(
-    query: Tensor, key: Tensor, value: Tensor, keys: Tensor | None, dropout: float, relax: float
-) -> Tensor:
-    """Attend with scores held ``relax`` times smaller until their maximum is gone; see ``MertConfig.attention_relax``.
-
-    Args:
-        query: (batch, heads, frames, width / heads), like ``key`` and ``value``.
-        key: what is attended to.
-        value: what is averaged.
-        keys: (batch, 1, 1, frames), true where a frame exists.
-        dropout: of the attention weights.
-        relax: the factor.
-    """
-    small = (query / (relax * math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
-    if keys is not None:
-        small = small.masked_fill(~keys, -torch.inf)
-    weights = ((small - small.amax(-1, keepdim=True)) * relax).softmax(-1)
-    return F.dropout(weights, dropout) @ value
 
 
 class FeedForward(nn.Module):
@@ -71,8 +23,8 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Map (batch, frames, width) to the same shape."""
-        inner = F.dropout(F.gelu(self.intermediate_dense(states)), self.inner_dropout, self.training)
-        return F.dropout(self.output_dense(inner), self.dropout, self.training)
+        inner = dropout(F.gelu(self.intermediate_dense(states)), self.inner_dropout, self.training)
+        return dropout(self.output_dense(inner), self.dropout, self.training)
 
 
 class EncoderLayer(nn.Module):
@@ -98,10 +50,10 @@ class EncoderLayer(nn.Module):
         """Map (batch, frames, width) to the same shape."""
         if self.pre_norm:
             attended = self.attention(self.layer_norm(states), keys)
-            states = states + F.dropout(attended, self.dropout, self.training)
+            states = states + dropout(attended, self.dropout, self.training)
             return states + self.feed_forward(self.final_layer_norm(states))
         attended = self.attention(states, keys)
-        attended = F.dropout(attended, self.dropout, self.training)
+        attended = dropout(attended, self.dropout, self.training)
         states = self.layer_norm(torch.add(attended, states, alpha=self.residual))
         return self.final_layer_norm(torch.add(self.feed_forward(states), states, alpha=self.residual))
 
@@ -131,7 +83,7 @@ class Encoder(nn.Module):
         states = states + self.pos_conv_embed(states)
         if not self.pre_norm:
             states = self.layer_norm(states)
-        states = F.dropout(states, self.dropout, self.training)
+        states = dropout(states, self.dropout, self.training)
         collected = [states]
         for layer in self.layers:
             if not (self.training and self.layerdrop > 0 and torch.rand(()) < self.layerdrop):

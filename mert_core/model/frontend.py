@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mert_core.model.config import MertConfig
+from mert_core.model.dropout import dropout
 from mert_core.model.strided import strided_conv
 
 
@@ -49,7 +50,7 @@ class FirstConv(nn.Module):
         return (samples - self.kernel) // self.stride + 1
 
     def windows(self, waveform: Tensor) -> Tensor:
-        """Return (batch, samples / stride, kernel): what each kernel sees of a whole number of strides, zeros beyond."""
+        """Return (batch, samples / stride, kernel): what each kernel sees, zeros beyond the end."""
         return F.pad(waveform, (0, self.kernel - self.stride)).unfold(-1, self.kernel, self.stride)
 
     @torch.no_grad()
@@ -119,9 +120,7 @@ class FeatureExtractor(nn.Module):
         self.conv_layers = nn.ModuleList([FirstConv(*sizes[0]), *further])
         self.grad_mult, self._hop, self._frames = config.feature_grad_mult, config.hop_samples, config.frames
 
-    def moments(
-        self, waveform: Tensor, sample_lengths: Tensor | None = None, block_samples: int = 1 << 20
-    ) -> Moments:
+    def moments(self, waveform: Tensor, sample_lengths: Tensor | None = None, block_samples: int = 1 << 20) -> Moments:
         """Return the statistics that the first layer's norm takes of waveforms; see ``FirstConv.moments``."""
         return self._first.moments(waveform, sample_lengths, block_samples)
 
@@ -161,4 +160,4 @@ class FeatureProjection(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, frames, channels) to (batch, frames, width)."""
-        return F.dropout(self.projection(self.layer_norm(features)), self.dropout, self.training)
+        return dropout(self.projection(self.layer_norm(features)), self.dropout, self.training)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
 _LEAST_OUTPUTS = 80
 """Frames that a block gives at least: with fewer the matrices become too small."""
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Rows = NDArray[np.int64]
 _SPLITS = {"train": 0, "valid": 1, "test": 2}
 _CROP, _MASK, _MIXTURE, _EPOCH, _CODEBOOK = range(5)  # independent random streams of one item
-_INT16_SCALE = 1 / 32768
 
 
 class Music(Protocol):
@@ -34,8 +33,8 @@ class Music(Protocol):
     def rows(self, split: str) -> Any:
         """Return the row numbers of a split's tracks."""
 
-    def crops(self, rows: Rows, offset_samples: Rows, length: int) -> NDArray[np.int16]:
-        """Return int16 (batch, length)."""
+    def crops(self, rows: Rows, offset_samples: Rows, length: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Write waveforms, −1 … 1, into ``out`` (batch, length) and return it."""
 
 
 class Codes(Protocol):
@@ -148,7 +147,8 @@ class CropSource:
         snippets = self._snippets(mine, own, clips)
         needed = sorted(set(own) | {snippet.source for row in snippets for snippet in row})
         rows, offsets = self.locate(positions[needed])
-        sound = self.music.crops(rows, offsets, self.crop_samples).astype(np.float32) * np.float32(_INT16_SCALE)
+        sound = np.empty((len(needed), self.crop_samples), dtype=np.float32)
+        self.music.crops(rows, offsets, self.crop_samples, sound)
         place = {clip: number for number, clip in enumerate(needed)}
         own_places = [place[clip] for clip in own]
         clean = sound[own_places]

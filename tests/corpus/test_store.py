@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mert_core.audio.pcm import to_float32
 from mert_core.corpus import Corpus
 from mert_core.corpus.manifest import SHARDS_NAME, write_manifest
 from mert_core.corpus.track import SourceTrack
@@ -58,6 +59,8 @@ def test_crops_are_the_tracks_own_samples(corpus: Corpus) -> None:
         assert np.abs(crop / 32768 - source).max() <= 1 / 32768
     again = pickle.loads(pickle.dumps(corpus)).crops(rows, starts, 24000, out=np.empty((40, 24000), np.int16))
     assert np.array_equal(again, crops)
+    waveforms = corpus.crops(rows, starts, 24000, out=np.empty((40, 24000), np.float32))
+    assert np.array_equal(waveforms, to_float32(crops))
 
 
 def test_a_crop_never_reads_another_track(corpus: Corpus) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from mert_core.errors import MertError
 from mert_core.model import PRESETS, MertConfig, MertModel, export_hubert
+from mert_core.model.attention import _attention
 from mert_core.model.config import hubert_fields
-from mert_core.model.encoder import _relaxed_attention
 
 SMALL = MertConfig(
     hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96, do_stable_layer_norm=False,
@@ -91,7 +91,7 @@ def test_relaxed_attention_keeps_scores_within_fp16() -> None:
     query = torch.full((1, 1, 2, 64), 120.0, dtype=torch.float16)  # a score of 115,200; fp16 ends at 65,504
     value = torch.tensor([1.0, 3.0], dtype=torch.float16)[None, None, :, None].expand(1, 1, 2, 64)
     assert ((query / 8) @ query.transpose(-1, -2)).isinf().all()
-    assert torch.equal(_relaxed_attention(query, query, value, None, 0.0, 32.0), torch.full_like(value, 2.0))
+    assert torch.equal(_attention(query, query, value, None, 0.0, 32.0), torch.full_like(value, 2.0))
 
 
 def test_deepnorm_equals_its_formula_and_is_for_post_norm_only(tmp_path: Path) -> None:

@@ -189,11 +189,11 @@ def test_music_that_cannot_be_read_stops_the_run_and_names_crops_and_state(tmp_p
     class Failing(TonesMusic):
         reads = 0
 
-        def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int) -> np.ndarray:
+        def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int, out: np.ndarray) -> np.ndarray:
             self.reads += 1
             if self.reads == 5:
                 raise OSError(errno.EIO, "Input/output error")
-            return super().crops(rows, offset_samples, length)
+            return super().crops(rows, offset_samples, length, out)
 
     expected = r"after step 4: .*crops 16 … 19 cannot be read.*Input/output error.*state of step 4 is intact"
     with pytest.raises(MertError, match=expected):

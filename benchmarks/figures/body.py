@@ -1,0 +1,53 @@
+"""The encoder alone: forward and backward of ours and of HubertModel, under the same heads and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.comparators.hubert import hubert
+from benchmarks.row import Row, Tell, time_of
+from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE, batch, student
+from benchmarks.timing import paired
+from mert_core.model import Heads, MertModel
+from mert_core.model.config import MertConfig
+
+CLIPS, SECONDS = 1, 5.0
+TARGETS = {"fp32": 1.10, "bf16": 1.15}
+
+
+def _pass(
+    shape: MertConfig, precision: str, encoder: nn.Module, encode: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[], None]:
+    crops = batch(shape, CLIPS, SECONDS)
+    heads = Heads(shape.hidden_size, CODEBOOKS, ENTRIES, shape.final_dim, TEMPERATURE)
+    codes, cqt = crops.codes[crops.mask].T.flatten(), torch.rand(crops.masked_frames, 336)
+    encoder.train()
+
+    def once() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            states = encode(crops.noisy, crops.mask)[crops.mask]
+            logits, predicted = heads.code_logits(states), heads.cqt(states)
+        loss = F.cross_entropy(logits.flatten(0, 1), codes) + F.mse_loss(predicted.float(), cqt)
+        loss.backward()
+        for module in (encoder, heads):
+            module.zero_grad()
+
+    return once
+
+
+def rows(rounds: int, tell: Tell) -> list[Row]:
+    """Measure in fp32 and in bf16 autocast."""
+    shape, found = student("mert-95m"), []
+    mine, other = MertModel(shape), hubert(shape)
+    for precision, target in TARGETS.items():
+        own = _pass(shape, precision, mine, lambda noisy, mask: mine(noisy, mask=mask).last_hidden_state)
+        reference = _pass(
+            shape, precision, other, lambda noisy, mask: other(noisy, mask_time_indices=mask).last_hidden_state
+        )
+        figure = f"95M body against HubertModel with the same heads, forward and backward, {precision}"
+        found.append(Row.of_speed(figure, target, paired(own, reference, rounds, tell), time_of))
+    return found

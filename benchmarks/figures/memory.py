@@ -1,0 +1,55 @@
+"""Peak memory of the 95M update: the whole process's, each side alone in a process of its own."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+
+import torch
+
+from benchmarks.figures import step
+from benchmarks.row import Row, Tell
+from benchmarks.student import student
+
+CLIPS, UPDATES = (1, 4), 2
+TARGET = 0.6
+_GIB = 2**30
+
+
+def peak_bytes(side: str, clips: int) -> int:
+    """Return the largest resident memory of a fresh process that makes two updates."""
+    command = [sys.executable, "-m", "benchmarks.figures.memory", side, str(clips), str(torch.get_num_threads())]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def rows(rounds: int, tell: Tell) -> list[Row]:
+    """Measure in fp32, with one clip in a micro-batch and with several."""
+    found = []
+    for clips in CLIPS:
+        ours, theirs = [], []
+        for number in range(1, rounds + 1):
+            ours.append(peak_bytes("ours", clips))
+            theirs.append(peak_bytes("theirs", clips))
+            tell(f"round {number} of {rounds}: {ours[-1] / theirs[-1]:.3g}×")
+        ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
+        shown = (f"{statistics.median(side) / _GIB:.2f} GiB" for side in (ours, theirs))
+        figure = f"peak memory of the 95M update, {clips} clip{'s' if clips > 1 else ''} of 5 s, fp32"
+        spread = min(ratios), max(ratios)
+        found.append(Row(figure, TARGET, statistics.median(ratios), spread, *shown, rounds, at_most=True))
+    return found
+
+
+def _measure(side: str, clips: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    make = step.ours if side == "ours" else step.theirs
+    once = make(student("mert-95m"), "fp32", clips)
+    for _ in range(UPDATES):
+        once()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    _measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,37 @@
+"""On what was measured: processor, memory, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+
+import torch
+
+_PACKAGES = ("torch", "torchaudio", "transformers", "nnAudio", "webdataset", "soundfile", "numpy")
+
+
+def has_bf16_instructions() -> bool:
+    """Return whether this processor multiplies bf16 numbers itself; otherwise torch emulates it."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def describe() -> dict[str, str]:
+    """Return the machine's and the packages' names and versions."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    facts = {
+        "Processor": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
+        "Instructions": f"{torch.backends.cpu.get_cpu_capability()}, bf16 {'' if has_bf16_instructions() else 'not '}among them",
+        "Memory": f"{memory:.0f} GiB",
+        "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+    }
+    return facts | {"Packages": ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            names = [line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")]
+    except OSError:  # not Linux
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,46 @@
+"""`docs/benchmarks.md`, from the rows of one run."""
+
+from __future__ import annotations
+
+from benchmarks.row import Row
+
+_INTRODUCTION = """# Benchmarks
+
+`make bench` writes this page. Both sides of a row run in turn, round by round, in one process (memory: each in a process of its own), and
+the ratio is the median of the rounds' ratios; one round before is not counted. Absolute times are of this machine alone. The
+comparators stand in `benchmarks/comparators`, written as their users run them and at equal numerics: with the same weights the losses of
+the two steps agree to 1e-5 (checked before timing, gradients in `tests/benchmarks`). The student is `mert-95m` with its dropouts and
+without layer drop, whose randomness would be in the timings; a micro-batch is one clip of 5 s where nothing else is said.
+"""
+
+_COMPARATORS = """## What stands on the other side
+
+| comparator | what it is |
+|---|---|
+| HubertModel | transformers' model of the same shape and dropouts, masked through `mask_time_indices`, default attention (SDPA); 0.1 × the gradient of its convolutions and the feature penalty by a hook |
+| materialised NCE | fairseq's form of HuBERT's heads: per codebook the true entry and all entries laid out beside every masked frame, cosine similarities, the true one among the others taken out |
+| nnAudio | `CQT1992v2` of the clean crop in every step, with MERT's settings |
+| WebDataset FLAC | one tar of FLAC songs, each decoded whole (soundfile), one random crop of it |
+| WebDataset raw | the same of raw int16 samples; the crop alone is converted |
+| FLAC seek | a random place of a random FLAC file through soundfile's `seek` |
+"""
+
+
+def page(rows: list[Row], machine: dict[str, str], notes: list[str]) -> str:
+    """Return the page as Markdown."""
+    lines = [
+        _INTRODUCTION,
+        "| figure | target | measured | rounds from … to | ours | theirs | rounds | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        sign = "≤" if row.at_most else "≥"
+        low, high = row.spread
+        verdict = "met" if row.met else "**missed**"
+        lines.append(
+            f"| {row.figure} | {sign} {row.target:g}× | {row.ratio:.3g}× | {low:.3g} … {high:.3g} | {row.ours} | "
+            f"{row.theirs} | {row.rounds} | {verdict} |"
+        )
+    lines += ["", *notes, "", "## Machine", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in machine.items()]
+    return "\n".join([*lines, "", _COMPARATORS])
