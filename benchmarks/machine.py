@@ -19,9 +19,10 @@ def has_bf16_instructions() -> bool:
 def describe() -> dict[str, str]:
     """Return the machine's and the packages' names and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    bf16 = "with" if has_bf16_instructions() else "without"
     facts = {
         "Processor": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
-        "Instructions": f"{torch.backends.cpu.get_cpu_capability()}, bf16 {'' if has_bf16_instructions() else 'not '}among them",
+        "Instructions": f"{torch.backends.cpu.get_cpu_capability()}, {bf16} bf16",
         "Memory": f"{memory:.0f} GiB",
         "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }

@@ -6,24 +6,24 @@ from benchmarks.row import Row
 
 _INTRODUCTION = """# Benchmarks
 
-`make bench` writes this page. Both sides of a row run in turn, round by round, in one process (memory: each in a process of its own), and
-the ratio is the median of the rounds' ratios; one round before is not counted. Absolute times are of this machine alone. The
-comparators stand in `benchmarks/comparators`, written as their users run them and at equal numerics: with the same weights the losses of
-the two steps agree to 1e-5 (checked before timing, gradients in `tests/benchmarks`). The student is `mert-95m` with its dropouts and
-without layer drop, whose randomness would be in the timings; a micro-batch is one clip of 5 s where nothing else is said.
+`make bench` writes this page. Both sides of a row run in turn, round by round, in one process (memory: each in a
+process of its own), and the ratio is the median of the rounds' ratios; one round before is not counted. Absolute times
+are of this machine alone. The comparators stand in `benchmarks/comparators`, written as their users run them and at
+equal numerics: with the same weights the losses of the two steps agree to 1e-5 (checked before timing; gradients in
+`tests/benchmarks`). The student is `mert-95m` with its dropouts and without layer drop, whose randomness would be in
+the timings; a micro-batch is one clip of 5 s where nothing else is said.
 """
 
-_COMPARATORS = """## What stands on the other side
-
-| comparator | what it is |
-|---|---|
-| HubertModel | transformers' model of the same shape and dropouts, masked through `mask_time_indices`, default attention (SDPA); 0.1 × the gradient of its convolutions and the feature penalty by a hook |
-| materialised NCE | fairseq's form of HuBERT's heads: per codebook the true entry and all entries laid out beside every masked frame, cosine similarities, the true one among the others taken out |
-| nnAudio | `CQT1992v2` of the clean crop in every step, with MERT's settings |
-| WebDataset FLAC | one tar of FLAC songs, each decoded whole (soundfile), one random crop of it |
-| WebDataset raw | the same of raw int16 samples; the crop alone is converted |
-| FLAC seek | a random place of a random FLAC file through soundfile's `seek` |
-"""
+_COMPARATORS = {
+    "HubertModel": "transformers' model of the same shape and dropouts, masked through `mask_time_indices`, default "
+    "attention (SDPA); a tenth of the gradient into its convolutions, and the feature penalty, by a hook",
+    "materialised NCE": "fairseq's form of HuBERT's heads: per codebook the true entry and all entries laid out beside "
+    "every masked frame, cosine similarities, the true one among the others taken out",
+    "nnAudio": "`CQT1992v2` of the clean crop in every step, with MERT's settings",
+    "WebDataset FLAC": "one tar of FLAC songs, each decoded whole (soundfile), one random crop of it",
+    "WebDataset raw": "the same of raw int16 samples; the crop alone is converted",
+    "FLAC seek": "a random place of a random FLAC file through soundfile's `seek`",
+}
 
 
 def page(rows: list[Row], machine: dict[str, str], notes: list[str]) -> str:
@@ -43,4 +43,6 @@ def page(rows: list[Row], machine: dict[str, str], notes: list[str]) -> str:
         )
     lines += ["", *notes, "", "## Machine", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in machine.items()]
-    return "\n".join([*lines, "", _COMPARATORS])
+    lines += ["", "## What stands on the other side", "", "| comparator | what it is |", "|---|---|"]
+    lines += [f"| {name} | {what} |" for name, what in _COMPARATORS.items()]
+    return "\n".join([*lines, ""])

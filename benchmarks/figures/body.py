@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.comparators.hubert import hubert
+from benchmarks.figures.step import Around
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE, batch, student
 from benchmarks.timing import paired
 from mert_core.model import Heads, MertModel
 from mert_core.model.config import MertConfig
+from mert_core.pretrain.precision import bf16_products
 
 CLIPS, SECONDS = 1, 5.0
 TARGETS = {"fp32": 1.10, "bf16": 1.15}
 
 
 def _pass(
-    shape: MertConfig, precision: str, encoder: nn.Module, encode: Callable[[Tensor, Tensor], Tensor]
+    shape: MertConfig, precision: str, encoder: nn.Module, encode: Callable[[Tensor, Tensor], Tensor], around: Around
 ) -> Callable[[], None]:
     crops = batch(shape, CLIPS, SECONDS)
     heads = Heads(shape.hidden_size, CODEBOOKS, ENTRIES, shape.final_dim, TEMPERATURE)
@@ -28,11 +32,11 @@ def _pass(
     encoder.train()
 
     def once() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            states = encode(crops.noisy, crops.mask)[crops.mask]
-            logits, predicted = heads.code_logits(states), heads.cqt(states)
-        loss = F.cross_entropy(logits.flatten(0, 1), codes) + F.mse_loss(predicted.float(), cqt)
-        loss.backward()
+        with around():
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                states = encode(crops.noisy, crops.mask)[crops.mask]
+                logits, predicted = heads.code_logits(states), heads.cqt(states)
+            (F.cross_entropy(logits.flatten(0, 1), codes) + F.mse_loss(predicted.float(), cqt)).backward()
         for module in (encoder, heads):
             module.zero_grad()
 
@@ -43,11 +47,17 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
     """Measure in fp32 and in bf16 autocast."""
     shape, found = student("mert-95m"), []
     mine, other = MertModel(shape), hubert(shape)
+
+    def our_states(noisy: Tensor, mask: Tensor) -> Tensor:
+        return mine(noisy, mask=mask).last_hidden_state
+
+    def their_states(noisy: Tensor, mask: Tensor) -> Tensor:
+        return other(noisy, mask_time_indices=mask).last_hidden_state
+
     for precision, target in TARGETS.items():
-        own = _pass(shape, precision, mine, lambda noisy, mask: mine(noisy, mask=mask).last_hidden_state)
-        reference = _pass(
-            shape, precision, other, lambda noisy, mask: other(noisy, mask_time_indices=mask).last_hidden_state
-        )
+        around = partial(bf16_products, precision, torch.device("cpu"))
+        own = _pass(shape, precision, mine, our_states, around)
+        reference = _pass(shape, precision, other, their_states, nullcontext)
         figure = f"95M body against HubertModel with the same heads, forward and backward, {precision}"
         found.append(Row.of_speed(figure, target, paired(own, reference, rounds, tell), time_of))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,12 @@ def ours(folder: Path, made: list[np.ndarray], samples: int, clips: int, seed: i
         yield torch.from_numpy(reader.gather(places[rows, 0], starts, samples, out))
 
 
+def _pass(batches: Iterator[torch.Tensor]) -> None:
+    """Take as many crops as there are songs: WebDataset reads in bursts of one pass over its shard."""
+    for _ in range(SONGS // CLIPS):
+        next(batches)
+
+
 def rows(rounds: int, tell: Tell) -> list[Row]:
     """Measure against each comparator."""
     samples, found = CROP_SECONDS * SAMPLE_RATE, []
@@ -53,7 +60,7 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
         sources = (comparators.webdataset_flac, comparators.webdataset_raw, comparators.flac_seek)
         for (against, target), source in zip(TARGETS.items(), sources, strict=True):
             other = source(folder, samples, CLIPS, 0)
-            pairs = paired(lambda: next(own), lambda other=other: next(other), 3 * rounds, tell, 20)  # type: ignore[misc]
-            crops = Pairs(*([seconds / CLIPS for seconds in side] for side in (pairs.ours, pairs.theirs)))
+            pairs = paired(partial(_pass, own), partial(_pass, other), 3 * rounds, tell, times=5)
+            crops = Pairs(*([seconds / SONGS for seconds in side] for side in (pairs.ours, pairs.theirs)))
             found.append(Row.of_speed(f"5 s crops against {against}", target, crops, per_second("crops")))
     return found

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +16,11 @@ from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE, WEIGHTS, batch, objective, optimiser, student
 from benchmarks.timing import paired
 from mert_core.model.config import MertConfig
+from mert_core.pretrain.precision import bf16_products
 
 CLIPS, SECONDS = 1, 5.0
 TARGETS = {"fp32": 2.5, "bf16": 3.5}
+Around = Callable[[], AbstractContextManager[Any]]
 
 
 def reference(shape: MertConfig) -> ReferenceObjective:
@@ -24,14 +29,17 @@ def reference(shape: MertConfig) -> ReferenceObjective:
     return ReferenceObjective(shape, heads, WEIGHTS)
 
 
-def update(module: nn.Module, loss: Callable[[], Tensor], masked_frames: int, precision: str) -> Callable[[], None]:
-    """Return one training update of a module as a function."""
+def update(
+    module: nn.Module, loss: Callable[[], Tensor], masked_frames: int, precision: str, around: Around
+) -> Callable[[], None]:
+    """Return one training update of a module as a function; forward and backward run within ``around()``."""
     made = optimiser(module.train())
 
     def once() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            total = loss()
-        (total / masked_frames).backward()
+        with around():
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                total = loss()
+            (total / masked_frames).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 10.0)
         made.step()
         made.zero_grad()
@@ -42,13 +50,14 @@ def update(module: nn.Module, loss: Callable[[], Tensor], masked_frames: int, pr
 def ours(shape: MertConfig, precision: str, clips: int = CLIPS) -> Callable[[], None]:
     """Return our update."""
     module, crops = objective(shape), batch(shape, clips, SECONDS)
-    return update(module, lambda: module(crops).weighted, crops.masked_frames, precision)
+    around = partial(bf16_products, precision, torch.device("cpu"))
+    return update(module, lambda: module(crops).weighted, crops.masked_frames, precision, around)
 
 
 def theirs(shape: MertConfig, precision: str, clips: int = CLIPS) -> Callable[[], None]:
     """Return the comparator's update."""
     module, crops = reference(shape), batch(shape, clips, SECONDS)
-    return update(module, lambda: module(crops), crops.masked_frames, precision)
+    return update(module, lambda: module(crops), crops.masked_frames, precision, nullcontext)
 
 
 def check_equal(shape: MertConfig, seconds: float = SECONDS) -> float:
