@@ -80,3 +80,51 @@ def test_export_import_and_embed_from_the_command_line(trained: Path) -> None:
     assert ".." not in bad.stderr and "Traceback" not in bad.stderr
     damaged = _mert("import", "bad.wav", "--to", "nothing", cwd=trained)
     assert damaged.returncode == 2 and "bad.wav" in damaged.stderr and not (trained / "nothing").exists()
+
+
+def test_an_untrained_run_and_one_that_is_not_there(trained: Path) -> None:
+    for run, found in (("330m", "mert pretrain --run 330m"), ("large", "no run is named 'large'")):
+        done = _mert("export", "--run", run, "--to", "out", cwd=trained)
+        assert done.returncode == 2 and found in done.stderr and "Traceback" not in done.stderr
+    assert not (trained / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "--run", "95m", "--to", "params.yaml/out"),
+        ("import", "data/pretrain/95m", "--to", "params.yaml/out"),
+        ("embed", "a.wav", "--model", "data/pretrain/95m", "--out", "params.yaml/a.npy"),
+    ],
+)
+def test_what_cannot_be_written_is_one_sentence(trained: Path, command: tuple[str, ...]) -> None:
+    soundfile.write(trained / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24000), 24000)
+    found = _mert(*command, cwd=trained)
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.startswith(f"mert {command[0]}: cannot write params.yaml/") and found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["export", "import", "embed"])
+def test_a_full_disk_leaves_nothing_behind(trained: Path, command: str) -> None:
+    """A limit on the size of files stands for the disk: the system refuses in the middle of the weights."""
+    soundfile.write(trained / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 48000), 24000)
+    before = sorted(trained.iterdir())
+    rest = {
+        "export": ["--run", "95m", "--to", "out"],
+        "import": ["data/pretrain/95m", "--to", "out"],
+        "embed": ["a.wav", "--model", "data/pretrain/95m", "--out", "out.npy"],
+    }[command]
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    code += "from mert_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    found = subprocess.run(
+        [sys.executable, "-B", "-c", code, command, *rest], cwd=trained, capture_output=True, text=True
+    )
+    assert found.returncode == 2, found.stderr
+    assert f"mert {command}: cannot write out" in found.stderr and "Traceback" not in found.stderr
+    assert sorted(trained.iterdir()) == before
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "long"])
+def test_chunks_are_a_number_of_seconds(tmp_path: Path, seconds: str) -> None:
+    found = _mert("embed", "a.wav", "--model", "m", "--chunk-seconds", seconds, cwd=tmp_path)
+    assert found.returncode == 2 and f"'{seconds}' is no number of seconds" in found.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mert_core.errors import MertError
 from mert_core.files import canonical_json
 from mert_core.paths import Layout
 from mert_core.pretrain.card import cost_section, read_cost
@@ -72,6 +73,11 @@ def model_card(layout: Layout, run: str) -> str:
     Raises:
         MertError: the run has no record.
     """
+    if not (layout.model(run) / RECORD_NAME).is_file():
+        raise MertError(
+            f"run {run} has not been trained here: {layout.model(run)} holds no {RECORD_NAME}. "
+            f"Train it with `mert pretrain --run {run}`, or fetch it with `dvc pull`."
+        )
     record = read_record(layout.model(run))
     config = json.loads((layout.model(run) / "config.json").read_text(encoding="utf-8"))
     return _TEXT.format(
