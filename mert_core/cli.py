@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -52,9 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--model", type=Path, required=True, help="folder with config.json and weights")
     embed.add_argument("--layer", default="all", help="hidden state 0…L, or all (the default)")
     embed.add_argument(
-        "--chunk-seconds", type=float, default=30.0, help="longer music is computed in chunks (default: 30)"
+        "--chunk-seconds", type=_seconds, default=30.0, help="longer music is computed in chunks (default: 30)"
     )
-    embed.add_argument("--margin-seconds", type=float, default=5.0, help="overlap thrown away at each end (default: 5)")
+    embed.add_argument(
+        "--margin-seconds", type=_seconds, default=5.0, help="overlap thrown away at each end (default: 5)"
+    )
     embed.add_argument("--out", type=Path, help="where to write; default: the audio file's name with .npy, here")
     embed.set_defaults(action=_embed)
 
@@ -90,6 +93,16 @@ def _parser() -> argparse.ArgumentParser:
     _common(sweep)
     sweep.set_defaults(action=_sweep)
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -217,30 +230,37 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _embed(options: argparse.Namespace) -> int:
     from mert_core.embed import embed_file
+    from mert_core.files import writing
 
     out = options.out or Path(options.audio.name).with_suffix(".npy")
     chunks = options.chunk_seconds, options.margin_seconds
-    shape = embed_file(options.audio, options.model, options.layer, out, *chunks)
+    with writing(out):
+        shape = embed_file(options.audio, options.model, options.layer, out, *chunks)
     print(f"{out}: {shape[0]} state(s) × {shape[1]} frames × {shape[2]} units, float32, 75 frames per second")
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
+    from mert_core.files import writing
     from mert_core.model import MertModel, export_hubert
     from mert_core.report.model_card import model_card
 
     config, layout = _context(options)
     config.run(options.run)
     card = model_card(layout, options.run)
-    export_hubert(MertModel.from_pretrained(layout.model(options.run)), options.to, card)
+    model = MertModel.from_pretrained(layout.model(options.run))
+    with writing(options.to):
+        export_hubert(model, options.to, card)
     print(f"{options.to}: load it with transformers.HubertModel.from_pretrained")
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
+    from mert_core.files import writing
     from mert_core.model.importing import import_checkpoint
 
-    done = import_checkpoint(options.checkpoint, options.to, encoder_only=options.encoder_only)
+    with writing(options.to):
+        done = import_checkpoint(options.checkpoint, options.to, encoder_only=options.encoder_only)
     heads = f"heads for {done.codebooks} × {done.entries} codes" if done.codebooks else "no heads"
     print(f"{options.to}: encoder of {done.parameters:,} parameters, {heads}; load it with MertModel.from_pretrained")
     print("To go on training from it, in params.yaml, for pretrain or for one of the runs:")

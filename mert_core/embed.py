@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mert_core.audio.decode import decode
+from mert_core.audio.decode import check_music, decode
 from mert_core.audio.unusable import UnusableAudio
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
@@ -38,8 +38,10 @@ def embed_file(
         margin_seconds: what is thrown away of a chunk at either end.
 
     Raises:
-        MertError: unusable audio, no model in the folder, no such layer, or impossible chunks.
+        MertError: unusable audio, no model in the folder, no such layer, impossible chunks, states that are not
+            finite, or ``out`` is a folder or the audio itself; nothing is written.
     """
+    _check_out(out, audio)
     model = MertModel.from_pretrained(model_folder)
     chosen = _layers(layer, model.config.num_hidden_layers + 1)
     waveform = _read(audio, model)
@@ -50,9 +52,21 @@ def embed_file(
         begin = stream.tell()
         for first, states in song_states(model, waveform, chunk_seconds, margin_seconds):
             for place, number in enumerate(chosen):
+                if not states[number].isfinite().all():
+                    raise MertError(
+                        f"{model_folder} gives NaN or infinity for {audio} (state {number}): its weights are damaged "
+                        "or the training diverged. Use another checkpoint."
+                    )
                 stream.seek(begin + 4 * shape[2] * (place * frames + first))
                 stream.write(np.ascontiguousarray(states[number].numpy(), dtype="<f4").data)
     return shape
+
+
+def _check_out(out: Path, audio: Path) -> None:
+    if out.is_dir():
+        raise MertError(f"{out} is a folder; expected the name of a .npy file to write")
+    if out.exists() and audio.exists() and out.samefile(audio):
+        raise MertError(f"{out} is the music itself and would be overwritten; give another name with --out")
 
 
 def _layers(layer: str, states: int) -> list[int]:
@@ -66,12 +80,14 @@ def _layers(layer: str, states: int) -> list[int]:
 
 def _read(audio: Path, model: MertModel) -> Tensor:
     try:
-        waveform = torch.from_numpy(decode(audio).waveform)[None]
+        decoded = decode(audio)
+        check_music(decoded, min_seconds=0.0)
     except UnusableAudio as error:
         raise MertError(
             f"{audio} cannot be used: {str(error).rstrip('.')}. "
-            "Give a wav, flac, ogg, opus or mp3 file with sound in it."
+            "Give a whole wav, flac, ogg, opus or mp3 file with sound in it."
         ) from error
+    waveform = torch.from_numpy(decoded.waveform)[None]
     if model.config.frames(waveform.shape[-1]) < 1:
         raise MertError(
             f"{audio} has {waveform.shape[-1]} samples at {model.config.sample_rate} Hz; one frame needs "

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mert_core.errors import MertError
+
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
@@ -42,6 +44,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say so, in place of a traceback, when ``path`` cannot be written.
+
+    Raises:
+        MertError: the operating system refused.
+    """
+    from safetensors import SafetensorError  # its writer wraps what the system says
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MertError(
+            f"cannot write {path}: {reason}. Give a place where you may write, on a disk with space."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,11 +9,10 @@ import pytest
 import soundfile
 import yaml
 
-from mert_core.config import Start, load_config
-from mert_core.model import Heads, MertModel
+from mert_core.config import Start
 from mert_core.model.checkpoint import fingerprint
-from mert_core.records import write_record
-from tests.model.test_hubert_parity import SMALL
+from mert_core.paths import Layout
+from tests.trained_run import write_trained_run
 
 
 def _mert(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -47,21 +46,9 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def trained(repository: Path, tmp_path: Path) -> Path:
-    """A working directory with a small trained run `95m` and its record, as `mert pretrain` leaves it."""
-    params = (repository / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
-    folder = tmp_path / "data" / "pretrain" / "95m"
-    MertModel(SMALL, seed=1).save_pretrained(folder)
-    Heads(48, 8, 16, 8, 0.1).save(folder)
-    run = load_config(tmp_path / "params.yaml").run("95m").model_dump(mode="json")
-    facts = {
-        "steps": 1234, "parameters": 77, "codebooks": 8, "entries": 16, "audio_hours_seen": 3.5, "epochs": 2.0,
-        "valid": {"acoustic": 12.25, "musical": 0.5, "accuracy": 0.25},
-    }  # fmt: skip
-    write_record(
-        folder, stage="pretrain", kind="checkpoint", run="95m", inputs={"corpus": "c" * 64},
-        params={"seed": 1, "threads": 1, "pretrain": run}, facts=facts,
-    )  # fmt: skip
+    """A working directory with a trained run."""
+    (tmp_path / "params.yaml").write_bytes((repository / "params.yaml").read_bytes())
+    write_trained_run(Layout.at(tmp_path))
     return tmp_path
 
 
@@ -73,7 +60,8 @@ def test_export_import_and_embed_from_the_command_line(trained: Path) -> None:
     card = (trained / "out" / "README.md").read_text(encoding="utf-8")
     front, _, body = card.removeprefix("---\n").partition("\n---\n")
     assert yaml.safe_load(front)["library_name"] == "transformers"
-    assert all(fact in body for fact in ("1,234", "12.25", "8 codebooks of 16", "c" * 64, "not been probed"))
+    facts = "1,234", "12.25", "8 codebooks of 16", "c" * 64, "## Cost\n\nNot known here", "not been probed"
+    assert all(fact in body for fact in facts)
     assert "{" not in body.replace("`{", "").split("Loss weights")[0]
 
     imported = _mert("import", "data/pretrain/95m", "--to", "taken", cwd=trained)
@@ -92,3 +80,51 @@ def test_export_import_and_embed_from_the_command_line(trained: Path) -> None:
     assert ".." not in bad.stderr and "Traceback" not in bad.stderr
     damaged = _mert("import", "bad.wav", "--to", "nothing", cwd=trained)
     assert damaged.returncode == 2 and "bad.wav" in damaged.stderr and not (trained / "nothing").exists()
+
+
+def test_an_untrained_run_and_one_that_is_not_there(trained: Path) -> None:
+    for run, found in (("330m", "mert pretrain --run 330m"), ("large", "no run is named 'large'")):
+        done = _mert("export", "--run", run, "--to", "out", cwd=trained)
+        assert done.returncode == 2 and found in done.stderr and "Traceback" not in done.stderr
+    assert not (trained / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "--run", "95m", "--to", "params.yaml/out"),
+        ("import", "data/pretrain/95m", "--to", "params.yaml/out"),
+        ("embed", "a.wav", "--model", "data/pretrain/95m", "--out", "params.yaml/a.npy"),
+    ],
+)
+def test_what_cannot_be_written_is_one_sentence(trained: Path, command: tuple[str, ...]) -> None:
+    soundfile.write(trained / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24000), 24000)
+    found = _mert(*command, cwd=trained)
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.startswith(f"mert {command[0]}: cannot write params.yaml/") and found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["export", "import", "embed"])
+def test_a_full_disk_leaves_nothing_behind(trained: Path, command: str) -> None:
+    """A limit on the size of files stands for the disk: the system refuses in the middle of the weights."""
+    soundfile.write(trained / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 48000), 24000)
+    before = sorted(trained.iterdir())
+    rest = {
+        "export": ["--run", "95m", "--to", "out"],
+        "import": ["data/pretrain/95m", "--to", "out"],
+        "embed": ["a.wav", "--model", "data/pretrain/95m", "--out", "out.npy"],
+    }[command]
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    code += "from mert_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    found = subprocess.run(
+        [sys.executable, "-B", "-c", code, command, *rest], cwd=trained, capture_output=True, text=True
+    )
+    assert found.returncode == 2, found.stderr
+    assert f"mert {command}: cannot write out" in found.stderr and "Traceback" not in found.stderr
+    assert sorted(trained.iterdir()) == before
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "long"])
+def test_chunks_are_a_number_of_seconds(tmp_path: Path, seconds: str) -> None:
+    found = _mert("embed", "a.wav", "--model", "m", "--chunk-seconds", seconds, cwd=tmp_path)
+    assert found.returncode == 2 and f"'{seconds}' is no number of seconds" in found.stderr

@@ -62,6 +62,36 @@ def test_a_bad_file_is_one_clean_sentence_and_writes_nothing(tmp_path: Path, mod
     assert not (tmp_path / "out.npy").exists()
 
 
+def test_silence_is_an_error(tmp_path: Path, model: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.full(24000, 0.25), 24000)
+    with pytest.raises(MertError, match="silent"):
+        embed_file(tmp_path / "silent.wav", model, "all", tmp_path / "out.npy")
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_the_music_itself_and_folders_are_not_written_over(tmp_path: Path, model: Path) -> None:
+    audio = recording(tmp_path / "a.wav", 1.0)
+    content = audio.read_bytes()
+    (tmp_path / "link.npy").symlink_to(audio)
+    for out in (audio, tmp_path / "link.npy"):
+        with pytest.raises(MertError, match="music itself"):
+            embed_file(audio, model, "all", out)
+    with pytest.raises(MertError, match="is a folder"):
+        embed_file(audio, model, "all", tmp_path)
+    assert audio.read_bytes() == content
+
+
+def test_states_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    broken = MertModel(SMALL)
+    with torch.no_grad():
+        broken.encoder.layers[1].final_layer_norm.weight[5] = torch.nan
+    broken.save_pretrained(tmp_path / "broken")
+    audio = recording(tmp_path / "a.wav", 1.0)
+    with pytest.raises(MertError, match=r"state 2.*damaged"):
+        embed_file(audio, tmp_path / "broken", "all", tmp_path / "out.npy")
+    assert embed_file(audio, tmp_path / "broken", "1", tmp_path / "out.npy") == (1, 74, 48)
+
+
 def test_too_short_music_unknown_layers_and_missing_models_are_errors(tmp_path: Path, model: Path) -> None:
     audio = recording(tmp_path / "a.wav", 0.01)
     with pytest.raises(MertError, match="240 samples"):

@@ -50,9 +50,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         MertError: neither ``model.safetensors`` nor ``pytorch_model.bin`` is there, or the file is damaged.
     """
-    if (path := folder / WEIGHTS_NAME).exists():
+    if (path := folder / WEIGHTS_NAME).is_file():
         return read_safetensors(path)
-    if (path := folder / LEGACY_NAME).exists():
+    if (path := folder / LEGACY_NAME).is_file():
         return tensors_of(read_pickle(path), path)
     raise MertError(f"{folder} holds neither {WEIGHTS_NAME} nor {LEGACY_NAME}; expected one of them beside config.json")
 
@@ -61,13 +61,15 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        MertError: it is damaged.
+        MertError: it cannot be read, or is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
+    except OSError as error:
+        raise MertError(f"cannot read {path}: {error.strerror or error}. Expected a safetensors file.") from error
     except SafetensorError as error:
         raise MertError(f"{path} is damaged ({error}). Make or fetch it again.") from error
 

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from mert_core.errors import MertError
 from mert_core.files import write_json
@@ -191,8 +191,10 @@ def load_config(path: Path) -> MertConfig:
         raise MertError(
             f"cannot read {path}: {error.strerror}. Expected a folder with config.json and weights."
         ) from error
-    except json.JSONDecodeError as error:
-        raise MertError(f"{path} is not JSON: {error}") from error
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise MertError(f"{path} is not JSON: {error}. Make or fetch it again.") from error
+    if not isinstance(stored, dict):
+        raise MertError(f"{path} holds a {type(stored).__name__}; expected names and values, as in HuBERT's")
     if stored.get("model_type") not in MODEL_TYPES:
         raise MertError(f"{path} describes a {stored.get('model_type')!r}; expected {' or '.join(sorted(MODEL_TYPES))}")
     free = {"apply_spec_augment", "mask_time_prob", "initializer_range"}
@@ -207,12 +209,38 @@ def load_config(path: Path) -> MertConfig:
         name: stored[name] for name in (field.name for field in fields(MertConfig)) if name in stored
     }
     known.setdefault("do_stable_layer_norm", False)
-    if "attention_relax" in known:
-        known["attention_relax"] = max(0.0, known["attention_relax"])  # published configurations say −1 for off
     missing = [
         n for n in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size") if n not in known
     ]
     if missing:
         raise MertError(f"{path} lacks {', '.join(missing)}")
+    misfits = [
+        f"{name}={known[name]!r} (expected {_EXPECTED[kind]})"
+        for name, kind in get_type_hints(MertConfig).items()
+        if name in known and not _fits(known[name], kind)
+    ]
+    if misfits:
+        raise MertError(f"{path} has impossible values: {', '.join(misfits)}")
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    if "attention_relax" in known:
+        known["attention_relax"] = max(0.0, known["attention_relax"])  # published configurations say −1 for off
     return MertConfig(**known)
+
+
+_EXPECTED: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number above 0",
+    float: "a number",
+    tuple[int, ...]: "a list of whole numbers above 0",
+}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a value of ``config.json`` can be a field of that type."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and value > 0
+    if kind is float:
+        return isinstance(value, int | float)
+    return isinstance(value, list) and all(_fits(item, int) for item in value)

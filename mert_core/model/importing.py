@@ -24,7 +24,7 @@ from mert_core.model.checkpoint import (
 )
 from mert_core.model.config import MertConfig, load_config
 from mert_core.model.fairseq import FairseqFile, heads_in_our_layout, mert_config, read_fairseq
-from mert_core.model.heads import Heads, save_heads
+from mert_core.model.heads import EXTRA_BINS, Heads, save_heads
 from mert_core.model.mert import MertModel
 
 
@@ -93,9 +93,14 @@ def _with_heads(config: MertConfig, heads: dict[str, Tensor], source: Path) -> M
         raise MertError(f"{source / HEADS_NAME} has no codebook_embeddings of three dimensions; it is none of ours")
     codebooks, entries, final_dim = table.shape
     with torch.device("meta"):
-        learns = "log_scales" in heads
-        expected = Heads(config.hidden_size, codebooks, entries, final_dim, 0.1, learn_temperature=learns)
+        extra = [name for name in EXTRA_BINS if f"extra_proj.{name}.weight" in heads]
+        expected = Heads(
+            config.hidden_size, codebooks, entries, final_dim, 0.1, learn_temperature="log_scales" in heads, extra=extra
+        )
     problems = misfits(dict(expected.named_parameters()), heads)
     if problems:
-        raise MertError(f"the heads in {source} do not fit, {len(problems)} tensor(s):\n" + "\n".join(problems))
+        raise MertError(
+            f"the heads in {source} do not fit, {len(problems)} tensor(s):\n" + "\n".join(problems)
+            + "\nTo take the encoder and leave the heads behind, give --encoder-only."
+        )  # fmt: skip
     return replace(config, final_dim=final_dim)

@@ -1,12 +1,14 @@
-"""The model card of an exported run: front matter and the facts of its records, nothing else."""
+"""The model card of an exported run: front matter, the facts of its records and what it cost, nothing else."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from mert_core.errors import MertError
 from mert_core.files import canonical_json
 from mert_core.paths import Layout
+from mert_core.pretrain.card import cost_section, read_cost
 from mert_core.records import RECORD_NAME, Record, read_record
 
 _SCORES_NAME = "scores.json"
@@ -46,6 +48,8 @@ changes its embeddings. `mert_core.MertModel` loads the same folder and does not
 
 {training}
 
+{cost}
+
 ## Scores
 
 {scores}
@@ -69,6 +73,11 @@ def model_card(layout: Layout, run: str) -> str:
     Raises:
         MertError: the run has no record.
     """
+    if not (layout.model(run) / RECORD_NAME).is_file():
+        raise MertError(
+            f"run {run} has not been trained here: {layout.model(run)} holds no {RECORD_NAME}. "
+            f"Train it with `mert pretrain --run {run}`, or fetch it with `dvc pull`."
+        )
     record = read_record(layout.model(run))
     config = json.loads((layout.model(run) / "config.json").read_text(encoding="utf-8"))
     return _TEXT.format(
@@ -77,6 +86,7 @@ def model_card(layout: Layout, run: str) -> str:
         layers=config["num_hidden_layers"] + 1,
         norm=_FINAL_NORM if config["do_stable_layer_norm"] else "",
         training=_training(record),
+        cost="\n".join(cost_section(read_cost(layout.cards, record.id))),
         scores=_scores(layout, record),
         data=_data(layout, record),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,6 +107,35 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
     saved(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(MertError, match="damaged"):
+        MertModel.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(MertError, match="holds neither"):
+        MertModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"[1]", "holds a list"),
+        (b"\xff\xfe{", "not JSON"),
+        (b"{", "not JSON"),
+        ({"hidden_size": "48"}, r"hidden_size='48' \(expected a whole number above 0\)"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers=-1"),
+        ({"conv_dim": None}, r"conv_dim=None \(expected a list"),
+        ({"conv_stride": [5, "2"]}, "conv_stride="),
+        ({"do_stable_layer_norm": 1, "layerdrop": "no"}, "do_stable_layer_norm=1 .*layerdrop='no'"),
+        ({"attention_relax": True}, "attention_relax=True"),
+    ],
+)
+def test_an_impossible_configuration_is_an_error(tmp_path: Path, content: bytes | dict[str, Any], found: str) -> None:
+    saved(tmp_path)
+    path = tmp_path / "config.json"
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text(encoding="utf-8")) | content).encode()
+    path.write_bytes(content)
+    with pytest.raises(MertError, match=rf"config\.json .*{found}"):
         MertModel.from_pretrained(tmp_path)
 
 

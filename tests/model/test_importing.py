@@ -243,12 +243,14 @@ def test_hugging_face_folders(tmp_path: Path, model_type: str, binary: bool, new
         assert torch.equal(value, dict(model.named_parameters())[name])
 
 
-def test_our_own_heads_travel_along_and_encoder_only_leaves_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("extra", [(), ("mel", "chroma")])
+def test_our_own_heads_travel_along_and_encoder_only_leaves_them(tmp_path: Path, extra: tuple[str, ...]) -> None:
     MertModel(SMALL, seed=4).save_pretrained(tmp_path / "run")
-    heads = Heads(48, CODEBOOKS, ENTRIES, FINAL_DIM, 0.1, learn_temperature=True)
+    heads = Heads(48, CODEBOOKS, ENTRIES, FINAL_DIM, 0.1, learn_temperature=True, extra=extra)
     heads.save(tmp_path / "run")
     assert import_checkpoint(tmp_path / "run", tmp_path / "out").codebooks == CODEBOOKS
     stored = load_file(tmp_path / "out" / "heads.safetensors")
+    assert set(stored) == set(dict(heads.named_parameters()))
     assert all(torch.equal(stored[name], value) for name, value in heads.named_parameters())
     assert import_checkpoint(tmp_path / "run", tmp_path / "out", encoder_only=True).codebooks is None
     assert not (tmp_path / "out" / "heads.safetensors").exists()
