@@ -56,10 +56,7 @@ class Trainer:
     def __init__(self, preset: str, clips: int, seconds: float, options: Options) -> None:
         self.shape, self.options = student(preset), options
         self.module = objective(self.shape).to(options.device).train()
-        self.module.encoder.encoder.recompute = options.activation_checkpointing  # type: ignore[union-attr]
-        if options.compile:
-            for layer in self.module.encoder.encoder.layers:
-                layer.compile()
+        # engine options: see below
         self.optimiser = optimiser(self.module)
         self.batch = batch(self.shape, clips, seconds).to(options.device)
 

@@ -81,7 +81,7 @@ class ReferenceObjective(nn.Module):
             center=True, pad_mode="constant", trainable=False, verbose=False,
         )  # fmt: skip
         self._conv_features: list[Tensor] = []
-        self.hubert.feature_extractor.register_forward_hook(self._keep)
+        self.hubert.get_submodule("feature_extractor").register_forward_hook(self._keep)
 
     def _keep(self, _module: nn.Module, _given: Any, features: Tensor) -> Tensor:
         if self.grad_mult != 1.0 and features.requires_grad:

@@ -34,11 +34,11 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
             ours.append(peak_bytes("ours", clips))
             theirs.append(peak_bytes("theirs", clips))
             tell(f"round {number} of {rounds}: {ours[-1] / theirs[-1]:.3g}×")
-        ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
-        shown = (f"{statistics.median(side) / _GIB:.2f} GiB" for side in (ours, theirs))
+        ratios = [mine / reference for mine, reference in zip(ours, theirs, strict=True)]
+        own, other = (f"{statistics.median(side) / _GIB:.2f} GiB" for side in (ours, theirs))
         figure = f"peak memory of the 95M update, {clips} clip{'s' if clips > 1 else ''} of 5 s, fp32"
         spread = min(ratios), max(ratios)
-        found.append(Row(figure, TARGET, statistics.median(ratios), spread, *shown, rounds, at_most=True))
+        found.append(Row(figure, TARGET, statistics.median(ratios), spread, own, other, rounds, at_most=True))
     return found
 
 
