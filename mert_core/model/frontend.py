@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mert_core.model.config import MertConfig
 
@@ -73,12 +74,16 @@ class ConvLayer(nn.Module):
 
 
 class FeatureExtractor(nn.Module):
-    """wav2vec 2.0's convolution stack: stride 320, receptive field 400 samples."""
+    """wav2vec 2.0's convolution stack: stride 320, receptive field 400 samples.
+
+    Attributes:
+        recompute: whether training keeps of each layer only what enters it, see ``Encoder``.
+    """
 
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
         self.conv_layers = nn.ModuleList(ConvLayer(config, index) for index in range(len(config.conv_dim)))
-        self.grad_mult = config.feature_grad_mult
+        self.grad_mult, self.recompute = config.feature_grad_mult, False
         self._first = config.conv_kernel[0], config.conv_stride[0]
 
     @torch.no_grad()
@@ -112,7 +117,10 @@ class FeatureExtractor(nn.Module):
         lengths = None if sample_lengths is None else (sample_lengths - kernel) // stride + 1
         features = waveform[:, None]
         for layer in self.conv_layers:
-            features = layer(features, lengths, moments)
+            if self.recompute and self.training:
+                features = checkpoint(layer, features, lengths, moments, use_reentrant=False)
+            else:
+                features = layer(features, lengths, moments)
         features = features.transpose(1, 2)
         if self.grad_mult != 1.0 and features.requires_grad:
             features = _ScaleGradient.apply(features, self.grad_mult)

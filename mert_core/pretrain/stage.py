@@ -76,9 +76,10 @@ def run_trial(
 ) -> dict[str, Any]:
     """Train in this process without resume states, for one trial of a sweep; see ``loop.Report``.
 
-    The process takes the clips of all the run's workers.
+    The process takes the clips of all the run's workers, and the whole model.
     """
-    params = params.model_copy(update={"batch_clips": params.batch_clips * max(1, params.workers), "workers": 0})
+    clips = params.batch_clips * max(1, params.workers)
+    params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
     data, start = StoredData(layout.corpus, layout.targets), start_folder(params, layout.root)
     job = Job(params, data, config.seed, config.threads, out_folder, None, start)
     return work(job, Place(device=choose_device(params.device)), SilentObserver(), report)
