@@ -55,8 +55,6 @@ def shard(objective: Objective, place: Place) -> nn.Module:
     # backward pass, and resume states would be read into the wrong tensors.
     for part in (*objective.encoder.encoder.layers, objective):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
-        if place.device.type == "cpu":
-            part.set_force_sum_reduction_for_comms(True)  # gloo sums, but takes no mean
     for method in ("masked_codes", "musical_guess"):
         register_fsdp_forward_method(objective, method)
     return objective
