@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from mert_core.config import Pretrain
 
 
+OPTIONS = ("activation_checkpointing", "compile", "sharding")
+"""Parameters that say how a run is executed, and change neither its states' format nor, but for rounding, its result."""
+
+
 class Engine:
     """Prepares an objective for a place, in place, and runs it there. An optimiser must be built afterwards.
-
-    None of the options changes a parameter's name or, by more than rounding, what is learned (but see ``seeded``).
 
     Args:
         params: of the run.

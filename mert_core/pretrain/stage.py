@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.pretrain.card import write_card
+from mert_core.pretrain.engine import OPTIONS
 from mert_core.pretrain.job import Job, StoredData, work
 from mert_core.pretrain.loop import Report
 from mert_core.pretrain.observe import BarObserver, SilentObserver
@@ -103,7 +104,7 @@ def _inputs(layout: Layout, params: Pretrain) -> dict[str, str]:
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:
-    params = config.run(run_name).model_dump(mode="json")
+    params = config.run(run_name).model_dump(mode="json", exclude=set(OPTIONS))  # a run may go on with others
     key = sha256_json({"params": params, "inputs": inputs, "seed": config.seed, "threads": config.threads})
     return layout.resume / f"pretrain-{run_name}-{key[:16]}"
 
