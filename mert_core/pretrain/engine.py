@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 OPTIONS = ("activation_checkpointing", "compile", "sharding")
-"""Parameters that say how a run is executed, and change neither its states' format nor, but for rounding, its result."""
+"""Parameters that change how a run is executed, but not its states' format nor, except for rounding, its result."""
 
 
 class Engine:
