@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.student import CODEBOOKS, ENTRIES, SAMPLE_RATE, batch, objective, optimiser, student
 from mert_core.files import write_json
+from mert_core.pretrain.engine import Engine
 from mert_core.pretrain.flops import peak_flops, training_flops
 from mert_core.pretrain.objective import Losses, Objective
+from mert_core.pretrain.place import Place
 
 STUDENTS = {"mert-95m": (5.0, 1.3, 0.40), "mert-330m": (5.12, 0.64, 0.50)}
 """Seconds of a clip, and the targets: hours of audio per second, and model FLOPs utilisation."""
@@ -42,12 +43,15 @@ _KINDS = {  # the first whose word is in a kernel's name counts
 
 @dataclass(frozen=True)
 class Options:
-    """How a student is run: the engine's options of the same names, and how long."""
+    """How a student is run: the engine's options, under the names of ``mert_core.config.Pretrain``, and how long."""
 
     device: torch.device
     compile: bool
     activation_checkpointing: bool
     steps: int
+    sharding: str = "none"
+    precision: str = "bf16"
+    clip_norm: float = 10.0
 
 
 class Trainer:
@@ -55,17 +59,17 @@ class Trainer:
 
     def __init__(self, preset: str, clips: int, seconds: float, options: Options) -> None:
         self.shape, self.options = student(preset), options
-        self.module = objective(self.shape).to(options.device).train()
-        # engine options: see below
+        self.module = objective(self.shape).train()
+        self.engine = Engine(options, self.module, Place(device=options.device))  # type: ignore[arg-type]
         self.optimiser = optimiser(self.module)
         self.batch = batch(self.shape, clips, seconds).to(options.device)
 
     def update(self) -> None:
         """Make one update as the training loop does."""
-        with torch.autocast(self.options.device.type, torch.bfloat16):
-            losses = self.module(self.batch)
-        (losses.weighted / self.batch.masked_frames).backward()
-        nn.utils.clip_grad_norm_(self.module.parameters(), 10.0)
+        with self.engine.update(seed=0, step=0):
+            losses = self.engine.losses(self.batch)
+            (losses.weighted / self.batch.masked_frames).backward()
+        self.engine.clip()
         self.optimiser.step()
         self.optimiser.zero_grad()
 

@@ -222,6 +222,9 @@ class Pretrain(Section):
     mixture_seconds: tuple[Positive, Positive]
     weights: LossWeights
     precision: Literal["fp32", "bf16"]
+    activation_checkpointing: bool
+    compile: bool
+    sharding: Literal["none", "full"]
     device: Literal["auto", "cpu", "cuda"]
     checkpoint_every: Count
     checkpoint_keep: Count

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, atomic_path, sha256_file, sha256_json, write_json, write_text
-from mert_core.model.config import hubert_fields, save_config
+from mert_core.model.config import MertConfig, hubert_fields, save_config
 from mert_core.model.pickles import read_pickle
 
 if TYPE_CHECKING:
@@ -101,7 +101,11 @@ def canonical_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict
 
 def encoder_state(model: MertModel) -> dict[str, Tensor]:
     """Return the encoder's own tensors, contiguous and on the CPU; the CQT's fixed filters are not among them."""
-    return {name: value.detach().cpu().contiguous() for name, value in model.named_parameters()}
+    return _plain(dict(model.named_parameters()))
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
@@ -144,18 +148,18 @@ def copy_parameters(module: nn.Module, found: Mapping[str, Tensor], source: str)
             parameter.copy_(found[name])
 
 
-def _save(model: MertModel, folder: Path) -> None:
+def _save(tensors: Mapping[str, Tensor], folder: Path) -> None:
     from safetensors.torch import save_file
 
     with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(encoder_state(model), temporary, metadata={"format": "pt"})
+        save_file(_plain(tensors), temporary, metadata={"format": "pt"})
 
 
-def save_pretrained(model: MertModel, folder: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors``; see ``MertModel.save_pretrained``."""
+def save_pretrained(config: MertConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write an encoder's ``config.json`` and ``model.safetensors``; see ``MertModel.save_pretrained``."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_config(model.config, folder / CONFIG_NAME)
-    _save(model, folder)
+    save_config(config, folder / CONFIG_NAME)
+    _save(tensors, folder)
 
 
 def fingerprint(folder: Path) -> str:
@@ -207,4 +211,4 @@ def export_hubert(model: MertModel, folder: Path, card: str | None = None) -> No
         write_json(temporary / "preprocessor_config.json", preprocessor)
         if card is not None:
             write_text(temporary / CARD_NAME, card)
-        _save(model, temporary)
+        _save(dict(model.named_parameters()), temporary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mert_core.model.attention import Attention
 from mert_core.model.config import MertConfig
@@ -59,12 +60,19 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Position convolution and the layers, with layer drop in training."""
+    """Position convolution and the layers, with layer drop in training.
+
+    Attributes:
+        recompute: whether training keeps of each layer only what enters it, and computes the rest again in the backward
+            pass. Gradients are the same.
+        draws: the generator that layer drop draws from; None is torch's own.
+    """
 
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
         self.pre_norm, self.layerdrop = config.do_stable_layer_norm, config.layerdrop
         self.dropout = config.hidden_dropout
+        self.recompute, self.draws = False, None  # type: bool, torch.Generator | None
         self.pos_conv_embed = PositionEmbedding(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
@@ -86,8 +94,11 @@ class Encoder(nn.Module):
         states = dropout(states, self.dropout, self.training)
         collected = [states]
         for layer in self.layers:
-            if not (self.training and self.layerdrop > 0 and torch.rand(()) < self.layerdrop):
-                states = layer(states, keys)
+            if not (self.training and self.layerdrop > 0 and torch.rand((), generator=self.draws) < self.layerdrop):
+                if self.recompute and self.training:
+                    states = checkpoint(layer, states, keys, use_reentrant=False)
+                else:
+                    states = layer(states, keys)
             collected.append(states)
         if self.pre_norm:
             collected[-1] = self.layer_norm(states)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mert_core.model.config import MertConfig
 from mert_core.model.dropout import dropout
@@ -32,7 +34,7 @@ Moments = tuple[Tensor, Tensor]
 
 
 class FirstConv(nn.Module):
-    """The first convolution and the norm of each of its channels over time, as one product.
+    """The first convolution and the norm of each of its channels over time, as one product; then exact GELU.
 
     Mean and variance of a channel follow from those of the samples under its kernel: for taps w they are w·μ and w·Σw.
     So neither needs the channel itself, and the norm becomes part of the taps: the layer with the most activations is
@@ -90,11 +92,11 @@ class FirstConv(nn.Module):
         offset = self.layer_norm.bias - mean @ taps.t() * gain
         folded = torch.cat([taps.t() * gain[:, None], offset[:, None]], dim=1)  # (batch, kernel + 1, channels)
         with_one = F.pad(self.windows(waveform), (0, 1), value=1.0)
-        return torch.bmm(with_one, folded.to(with_one.dtype))
+        return F.gelu(torch.bmm(with_one, folded.to(with_one.dtype)))
 
 
 class ConvLayer(nn.Module):
-    """One of the further strided convolutions, without bias."""
+    """One of the further strided convolutions, without bias, and exact GELU."""
 
     def __init__(self, inputs: int, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -103,14 +105,21 @@ class ConvLayer(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map (time, inputs) to (time / stride, channels)."""
-        return strided_conv(rows, self.conv.weight, self.stride)
+        return F.gelu(strided_conv(rows, self.conv.weight, self.stride))
+
+
+def _call(layer: nn.Module, *given: Any) -> Tensor:
+    return layer(*given)
 
 
 class FeatureExtractor(nn.Module):
-    """wav2vec 2.0's convolution stack, each with exact GELU: stride 320, receptive field 400 samples.
+    """wav2vec 2.0's convolution stack: stride 320, receptive field 400 samples.
 
     Clips are padded to whole hops and lie behind each other as one sequence of rows, so that every layer is a few large
     matrix products whatever the batch; the last frame of each clip, which looks beyond its end, is cut off afterwards.
+
+    Attributes:
+        recompute: whether training keeps of each layer only what enters it, see ``Encoder``.
     """
 
     def __init__(self, config: MertConfig) -> None:
@@ -118,7 +127,8 @@ class FeatureExtractor(nn.Module):
         sizes = list(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True))
         further = (ConvLayer(before[0], *size) for before, size in pairwise(sizes))
         self.conv_layers = nn.ModuleList([FirstConv(*sizes[0]), *further])
-        self.grad_mult, self._hop, self._frames = config.feature_grad_mult, config.hop_samples, config.frames
+        self.grad_mult, self.recompute = config.feature_grad_mult, False
+        self._hop, self._frames = config.hop_samples, config.frames
 
     def moments(self, waveform: Tensor, sample_lengths: Tensor | None = None, block_samples: int = 1 << 20) -> Moments:
         """Return the statistics that the first layer's norm takes of waveforms; see ``FirstConv.moments``."""
@@ -139,10 +149,10 @@ class FeatureExtractor(nn.Module):
         batch, samples = waveform.shape
         if moments is None:
             moments = self.moments(waveform, sample_lengths)
-        whole = F.pad(waveform, (0, -samples % self._hop))
-        rows = F.gelu(self._first(whole, moments)).flatten(0, 1)
+        run = partial(checkpoint, use_reentrant=False) if self.recompute and self.training else _call
+        rows = run(self._first, F.pad(waveform, (0, -samples % self._hop)), moments).flatten(0, 1)
         for layer in self.conv_layers[1:]:
-            rows = F.gelu(layer(rows))
+            rows = run(layer, rows)
         features = rows.view(batch, -1, rows.shape[-1])[:, : self._frames(samples)]
         if self.grad_mult != 1.0 and features.requires_grad:
             features = _ScaleGradient.apply(features, self.grad_mult)

@@ -20,7 +20,6 @@ from mert_core.model.checkpoint import (
     misfits,
     read_safetensors,
     read_weights,
-    save_pretrained,
 )
 from mert_core.model.config import MertConfig, load_config
 from mert_core.model.fairseq import FairseqFile, heads_in_our_layout, mert_config, read_fairseq
@@ -80,7 +79,7 @@ def import_checkpoint(source: Path, to: Path, *, encoder_only: bool = False) -> 
     model = MertModel(config)
     copy_parameters(model, tensors, str(source))
     with atomic_folder(to) as temporary:
-        save_pretrained(model, temporary)
+        model.save_pretrained(temporary)
         if heads is not None:
             save_heads(heads, temporary)
     codebooks, entries = heads["codebook_embeddings"].shape[:2] if heads is not None else (None, None)

@@ -93,7 +93,7 @@ class MertModel(nn.Module):
         """Write ``config.json`` and ``model.safetensors`` with HuBERT's key names into a folder."""
         from mert_core.model.checkpoint import save_pretrained
 
-        save_pretrained(self, Path(folder))
+        save_pretrained(self.config, dict(self.named_parameters()), Path(folder))
 
     def parameter_count(self) -> int:
         """Return the number of trained values, mask vector included."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from mert_core.errors import MertError
-from mert_core.pretrain.health import weights_are_finite
+from mert_core.pretrain import snapshot
+from mert_core.pretrain.health import are_finite
 from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.observe import Observer
 from mert_core.pretrain.place import Place
@@ -46,7 +47,7 @@ class Checkpoints:
         if step is None:
             return Progress(seed)
         self._say(f"going on from step {step}")
-        progress = self._states.load(step, self._objective, self._optimiser)
+        progress = self._load(self._states, step)
         if progress.seed != seed:
             raise MertError(
                 f"the resume state in {self._states.folder} is of seed {progress.seed}, this run's is {seed}. Remove "
@@ -58,12 +59,13 @@ class Checkpoints:
         """Write a state; a full disk or broken weights are told and leave the states before as they are."""
         if self._states is None:
             return
+        tensors = snapshot.take(self._objective, self._optimiser, keep=self._place.leads)
         if self._place.leads:
-            if not weights_are_finite(self._objective):
+            if not are_finite(tensors["parameters"].values()):
                 self._say(f"no resume state of step {progress.step}: weights are not finite. {self.intact()}.")
             else:
                 try:
-                    self._states.save(progress, self._objective, self._optimiser)
+                    self._states.save(progress, tensors)
                 except OSError as error:
                     self._say(
                         f"the resume state of step {progress.step} could not be written ({error}). {self.intact()}; "
@@ -86,7 +88,7 @@ class Checkpoints:
             step = self._newest(healthy=False)
         if step is None:
             return None
-        earlier = self._states.load(step, self._objective, self._optimiser)
+        earlier = self._load(self._states, step)
         self._place.wait()
         if self._place.leads:
             self._states.drop_after(step)
@@ -102,6 +104,12 @@ class Checkpoints:
         """Say which state is there to go on from."""
         step = self._states.newest()[0] if self._states is not None else None
         return "No resume state had been written yet" if step is None else f"The resume state of step {step} is intact"
+
+    def _load(self, states: StateStore, step: int) -> Progress:
+        shapes = {name: parameter.shape for name, parameter in self._objective.named_parameters()}
+        progress, tensors = states.load(step, shapes)
+        snapshot.put(tensors, self._objective, self._optimiser)
+        return progress
 
     def _newest(self, healthy: bool) -> int | None:
         assert self._states is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mert_core.pretrain.data import Batch
 from mert_core.pretrain.objective import Objective
@@ -84,8 +85,7 @@ def vitals(objective: Objective, batch: Batch, place: Place) -> Vitals | None:
     was_training = objective.training
     objective.eval()
     noisy, codes, mask = (part[:MEASURED_CLIPS] for part in (batch.noisy, batch.codes, batch.mask))
-    states = objective.encoder(noisy, mask=mask).last_hidden_state.float()
-    logits = objective.heads.code_logits(states[mask])
+    states, logits = objective.masked_codes(noisy, mask)
     objective.train(was_training)
     codebooks, entries = logits.shape[0], logits.shape[2]
     predicted = torch.zeros(codebooks, entries, dtype=torch.float64, device=states.device)
@@ -112,6 +112,6 @@ def _entropy(shares: Tensor) -> Tensor:
     return torch.special.entr(shares).sum(-1)
 
 
-def weights_are_finite(module: nn.Module) -> bool:
-    """Return whether no parameter holds a NaN or an infinity."""
-    return all(bool(parameter.isfinite().all()) for parameter in module.parameters())
+def are_finite(weights: Iterable[Tensor]) -> bool:
+    """Return whether none holds a NaN or an infinity."""
+    return all(bool(weight.isfinite().all()) for weight in weights)

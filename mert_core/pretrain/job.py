@@ -15,6 +15,7 @@ from mert_core.pretrain.loop import Report, train
 from mert_core.pretrain.objective import build_objective
 from mert_core.pretrain.observe import Observer
 from mert_core.pretrain.place import Place
+from mert_core.pretrain.snapshot import parameters_of
 from mert_core.pretrain.state import StateStore
 from mert_core.pretrain.validate import cqt_example, unigram_cross_entropy
 
@@ -85,12 +86,15 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
         seed=job.seed, place=place, states=states, observer=observer, report=report,
     )  # fmt: skip
     unigram = unigram_cross_entropy(train_source, valid_source, params)
-    if place.leads and job.out_folder is not None:
-        try:
-            write_artefacts(job.out_folder, objective, progress, cqt_example(objective, valid_source, place))
-        except MertError as error:
-            kept = states.newest()[0] if states is not None else None
-            raise MertError(f"{error}: it goes on from the resume state of step {kept or 0}.") from error
+    if job.out_folder is not None:
+        example = cqt_example(objective, valid_source, place)
+        parameters = parameters_of(objective, keep=place.leads)
+        if place.leads:
+            try:
+                write_artefacts(job.out_folder, objective.encoder.config, parameters, progress, example)
+            except MertError as error:
+                kept = states.newest()[0] if states is not None else None
+                raise MertError(f"{error}: it goes on from the resume state of step {kept or 0}.") from error
     place.wait()
     return {
         "steps": progress.step,

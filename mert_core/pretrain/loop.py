@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
 from mert_core.pretrain.checkpoints import Checkpoints
 from mert_core.pretrain.data import Batch, CropSource
+from mert_core.pretrain.engine import Engine
 from mert_core.pretrain.flops import training_flops
 from mert_core.pretrain.health import vitals
 from mert_core.pretrain.ledger import Ledger
@@ -71,12 +68,11 @@ def train(
     Raises:
         MertError: data cannot be read, or a fault ends the run (``pretrain.health``); the last resume state is intact.
     """
-    objective.to(place.device).train()
+    engine = Engine(params, objective.train(), place)
     optimiser = build_optimiser(params, objective)
     checkpoints = Checkpoints(states, objective, optimiser, place, observer)
     progress = checkpoints.resume(seed)
     policy = Policy(params.health, progress.guard)
-    module = _parallel(objective, place)
     ledger = _ledger(objective, train_source, place, progress)
     stopped = False
     with Loader(params, train_source, place) as loader:
@@ -92,17 +88,16 @@ def train(
             masked_frames, sounding_clips = place.sum(counts).tolist()
 
             sums = no_sums(objective.heads.codebooks, place.device)
-            with _seeded(seed, step, place):
+            with engine.update(seed, step):
                 for number, batch in enumerate(batches):
                     last = number == len(batches) - 1
-                    with _no_sync(module, last), _autocast(params, place):
-                        losses = module(batch)
-                    with _no_sync(module, last):
+                    with engine.no_sync(last):
+                        losses = engine.losses(batch)
                         # workers' gradients are averaged, the loss is a sum over all masked frames of all workers
                         (losses.weighted * (place.world / masked_frames)).backward()
                     sums += tally(losses, batch.masked_frames)
             values = terms(place.sum(sums), params.weights)
-            norm = nn.utils.clip_grad_norm_(objective.parameters(), params.clip_norm).item()
+            norm = engine.clip()
 
             progress.position += loader.clips
             ledger.count(loader.clips, masked_frames)
@@ -184,36 +179,6 @@ def _examine(
     verdict = policy.judge_model(step, measured)
     _tell(verdict, step, policy, place, observer)
     return verdict
-
-
-def _parallel(objective: Objective, place: Place) -> nn.Module:
-    if place.world == 1:
-        return objective
-    return DistributedDataParallel(
-        objective,
-        device_ids=[place.device] if place.device.type == "cuda" else None,
-        gradient_as_bucket_view=True,  # else the buckets cost another copy of all gradients
-        find_unused_parameters=objective.encoder.config.layerdrop > 0,
-        broadcast_buffers=False,
-    )
-
-
-def _no_sync(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    return nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
-
-
-def _autocast(params: Pretrain, place: Place) -> torch.autocast:
-    return torch.autocast(place.device.type, torch.bfloat16, enabled=params.precision == "bf16")
-
-
-@contextmanager
-def _seeded(seed: int, step: int, place: Place) -> Iterator[None]:
-    """Make dropout and layer drop a function of (seed, step, rank), so that resuming needs no generator state."""
-    digest = hashlib.sha256(f"{seed}/{step}/{place.rank}".encode()).digest()
-    devices = [place.device] if place.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int.from_bytes(digest[:7]))
-        yield
 
 
 def _take(loader: Loader, progress: Progress, more: bool, checkpoints: Checkpoints) -> Update:

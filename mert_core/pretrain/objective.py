@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +21,8 @@ if TYPE_CHECKING:
     from mert_core.config import LossWeights, Pretrain
 
 
-@dataclass(frozen=True)
-class Losses:
-    """What one micro-batch gives.
+class Losses(NamedTuple):
+    """What one micro-batch gives; a tuple, in which torch's wrappers for many workers find the tensors.
 
     Attributes:
         weighted: () the loss as published, a sum over masked frames, to be divided by their global number.
@@ -105,6 +103,18 @@ class Objective(nn.Module):
             weighted, spread[0], means["musical"], means.get("mel", none), means.get("chroma", none), penalty.detach(),
             spread[1], spread[2],
         )  # fmt: skip
+
+    def masked_codes(self, noisy: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last states, (batch, frames, width) in fp32, and the code logits at masked frames.
+
+        The logits are (codebooks, masked frames, entries), of all codebooks.
+        """
+        states = self.encoder(noisy, mask=mask).last_hidden_state.float()
+        return states, self.heads.code_logits(states[mask])
+
+    def musical_guess(self, noisy: Tensor, mask: Tensor) -> Tensor:
+        """Return the predicted CQT, (batch, frames, 336)."""
+        return self.heads.cqt(self.encoder(noisy, mask=mask).last_hidden_state)
 
     @torch.no_grad()
     def spectra(self, batch: Batch) -> dict[str, Tensor]:

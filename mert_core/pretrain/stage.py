@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.pretrain.card import write_card
+from mert_core.pretrain.engine import OPTIONS
 from mert_core.pretrain.job import Job, StoredData, work
 from mert_core.pretrain.loop import Report
 from mert_core.pretrain.observe import BarObserver, SilentObserver
@@ -76,9 +77,10 @@ def run_trial(
 ) -> dict[str, Any]:
     """Train in this process without resume states, for one trial of a sweep; see ``loop.Report``.
 
-    The process takes the clips of all the run's workers.
+    The process takes the clips of all the run's workers, and the whole model.
     """
-    params = params.model_copy(update={"batch_clips": params.batch_clips * max(1, params.workers), "workers": 0})
+    clips = params.batch_clips * max(1, params.workers)
+    params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
     data, start = StoredData(layout.corpus, layout.targets), start_folder(params, layout.root)
     job = Job(params, data, config.seed, config.threads, out_folder, None, start)
     return work(job, Place(device=choose_device(params.device)), SilentObserver(), report)
@@ -102,7 +104,7 @@ def _inputs(layout: Layout, params: Pretrain) -> dict[str, str]:
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:
-    params = config.run(run_name).model_dump(mode="json")
+    params = config.run(run_name).model_dump(mode="json", exclude=set(OPTIONS))  # a run may go on with others
     key = sha256_json({"params": params, "inputs": inputs, "seed": config.seed, "threads": config.threads})
     return layout.resume / f"pretrain-{run_name}-{key[:16]}"
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mert_core.errors import MertError
 from mert_core.files import sha256_file, sha256_json, write_json
 from mert_core.pretrain.health import GradientNorms
 from mert_core.pretrain.ledger import Totals
 from mert_core.pretrain.policy import Guard
+from mert_core.pretrain.snapshot import Tensors
 
 _STATE, _META, _RUN, _PREFIX = "state.pt", "meta.json", "run.json", "step-"
 
@@ -98,8 +99,12 @@ class StateStore:
         """Return the steps that have a state, ascending."""
         return sorted(int(path.name.removeprefix(_PREFIX)) for path in self.folder.glob(f"{_PREFIX}*"))
 
-    def save(self, progress: Progress, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def save(self, progress: Progress, tensors: Tensors) -> None:
         """Write a state whole or not at all, then drop the oldest beyond ``keep``, but not the last without a fault.
+
+        Args:
+            progress: of the run.
+            tensors: of model and optimiser, see ``snapshot.take``.
 
         Raises:
             OSError: the disk is full or fails; nothing of the state is left, and all earlier ones are.
@@ -108,7 +113,7 @@ class StateStore:
         shutil.rmtree(temporary, ignore_errors=True)  # of a worker that died while writing it
         try:
             temporary.mkdir(parents=True)
-            self._write(temporary, progress, module, optimiser)
+            self._write(temporary, progress, tensors)
             final = self._folder(progress.step)
             if final.exists():  # a damaged state of this very step, passed over when the run was resumed
                 shutil.rmtree(final)
@@ -121,15 +126,10 @@ class StateStore:
             if step != good:
                 shutil.rmtree(self._folder(step))
 
-    def _write(self, folder: Path, progress: Progress, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        tensors = {
-            "parameters": {name: value.detach() for name, value in module.named_parameters()},
-            "optimiser": optimiser.state_dict(),
-            "window": progress.window,
-        }
+    def _write(self, folder: Path, progress: Progress, tensors: Tensors) -> None:
         with (folder / _STATE).open("wb") as stream:
             try:
-                torch.save(tensors, stream)
+                torch.save({**tensors, "window": progress.window}, stream)
             except RuntimeError as error:  # torch's writer in C++ replaces the OSError of a full disk by its own
                 raise OSError(f"{folder / _STATE} cannot be written: {error}") from error
             stream.flush()
@@ -161,25 +161,24 @@ class StateStore:
             damaged.append(f"the resume state of step {step} is damaged ({problem}); using the one before it")
         return None, damaged
 
-    def load(self, step: int, module: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
-        """Copy a state into the model and the optimiser, and return the progress it holds.
+    def load(self, step: int, shapes: dict[str, torch.Size]) -> tuple[Progress, Tensors]:
+        """Return a state's progress and its tensors, which ``snapshot.put`` copies into model and optimiser.
+
+        Args:
+            step: of the state.
+            shapes: of the run's parameters, by name.
 
         Raises:
             MertError: it is of another architecture.
         """
         folder = self._folder(step)
         tensors = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-        expected = dict(module.named_parameters())
-        stored: dict[str, Tensor] = tensors["parameters"]
-        if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in expected.items()}:
+        if {name: tensor.shape for name, tensor in tensors["parameters"].items()} != shapes:
             raise MertError(
                 f"{folder} is of another architecture than this run. Remove {self.folder} to train from the start."
             )
-        with torch.no_grad():
-            for name, parameter in expected.items():
-                parameter.copy_(stored[name])
-        optimiser.load_state_dict(tensors["optimiser"])
-        return Progress.from_plain(self._meta(folder)["progress"], tensors["window"])
+        window = tensors.pop("window")
+        return Progress.from_plain(self._meta(folder)["progress"], window), tensors
 
     def drop_after(self, step: int) -> None:
         """Remove the states above a step, to which training was set back."""

@@ -18,6 +18,7 @@ OPTIONAL = ("mel", "chroma")
 _HEAD = 1 + len(SCALARS)
 
 
+@torch.no_grad()
 def tally(losses: Losses, masked_frames: int) -> Tensor:
     """Return one vector of sums over masked frames, float64, that adds up over micro-batches and workers.
 

@@ -25,15 +25,18 @@ def validate(params: Pretrain, objective: Objective, source: CropSource, place: 
 
     The student hears the crops without noise mixture, so that runs with different mixtures compare; it must be built
     with ``corrupt=False``, and then a run that trains on one random codebook at a time is asked for all. Batches are
-    dealt out to the workers.
+    dealt out to the workers, who all take equally many, as sharded layers need; surplus ones are not counted.
     """
     was_training = objective.training
     objective.eval()
     clips = params.batch_clips
     total = no_sums(objective.heads.codebooks, place.device)
-    for number in range(place.rank, params.validate_batches, place.world):
+    for first in range(0, params.validate_batches, place.world):
+        number = min(first + place.rank, params.validate_batches - 1)
         batch = source.batch(number * clips, clips, range(clips)).to(place.device)
-        total += tally(objective(batch), batch.masked_frames)
+        losses = objective(batch)
+        if number == first + place.rank:
+            total += tally(losses, batch.masked_frames)
     objective.train(was_training)
     place.sum(total)
     return terms(total, params.weights) | codebook_terms(total)
@@ -58,14 +61,16 @@ def _cross_entropy(seen: NDArray[np.int64], asked: NDArray[np.int64], entries: i
 
 @torch.no_grad()
 def cqt_example(objective: Objective, source: CropSource, place: Place) -> dict[str, NDArray[np.generic]]:
-    """Return one validation crop's true and predicted CQT (frames, 336) and its mask (frames,), for the report."""
+    """Return one validation crop's true and predicted CQT (frames, 336) and its mask (frames,), for the report.
+
+    All workers must call this together.
+    """
     was_training = objective.training
     objective.eval()
     batch = source.batch(0, 1, range(1)).to(place.device)
-    states = objective.encoder(batch.noisy, mask=batch.mask).last_hidden_state[0]
     example = {
         "true_cqt": objective.cqt_target(batch)[0].float().cpu().numpy(),
-        "predicted_cqt": objective.heads.cqt(states).float().cpu().numpy(),
+        "predicted_cqt": objective.musical_guess(batch.noisy, batch.mask)[0].float().cpu().numpy(),
         "mask": batch.mask[0].cpu().numpy(),
     }
     objective.train(was_training)

@@ -132,9 +132,11 @@ def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
     assert "Failed to query Ray Train Controller" not in "".join(capfd.readouterr())
 
 
-def test_two_workers_see_the_same_music(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_workers_see_the_same_music(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharding: str) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    facts = work_on_ray(job(tmp_path / "out", 2, batch_clips=2, log_every=1), tmp_path / "ray", SilentObserver())
+    together = job(tmp_path / "out", 2, batch_clips=2, log_every=1, sharding=sharding)
+    facts = work_on_ray(together, tmp_path / "ray", SilentObserver())
     whole = tmp_path / "whole"
     whole.mkdir()
     alone = work(job(whole / "out", 0, batch_clips=4, log_every=1), Place(), SilentObserver())

@@ -32,6 +32,7 @@ def params(**changes: Any) -> Pretrain:
         "mask_trim_clips": 8,
         "mixture_probability": 0.5, "mixture_snippets": 3, "mixture_seconds": (0.1, 0.3),
         "weights": LossWeights(acoustic=1.0, musical=1.0, feature_penalty=10.0), "precision": "fp32", "device": "cpu",
+        "activation_checkpointing": False, "compile": False, "sharding": "none",
         "checkpoint_every": 2, "checkpoint_keep": 2, "log_every": 3, "validate_every": 4, "validate_batches": 1,
         "health": health(),
     }  # fmt: skip

@@ -2,81 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from mert_core.errors import MertError
-from mert_core.files import sha256_file
 from mert_core.pretrain.job import Job, work
 from mert_core.pretrain.observe import SilentObserver
 from mert_core.pretrain.place import Place
 from mert_core.pretrain.state import StateStore
 from tests.pretrain.music import Tones, params
+from tests.pretrain.workers import finish, hashes, kill_after, start
 
-ROOT = Path(__file__).parents[2]
 # Dropout and layer drop are on, states fall between logged points, and an epoch (5 updates) ends on the way.
-PROGRAM = textwrap.dedent(
-    """
-    import sys
-    from dataclasses import replace
-    from pathlib import Path
-    import mert_core.model.config as config
-    from mert_core.pretrain.job import Job, work
-    from mert_core.pretrain.observe import SilentObserver
-    from mert_core.pretrain.place import Place
-    from tests.pretrain.music import Tones, params
-    class Told(SilentObserver):
-        def progress(self, step, loss, audio_hours_per_second):
-            print(step, flush=True)
-    config.PRESETS["mert-tiny"] = replace(config.PRESETS["mert-tiny"], hidden_dropout=0.1, layerdrop=0.2)
-    out, states = Path(sys.argv[1]), Path(sys.argv[2])
-    out.mkdir(exist_ok=True)
-    changes = dict(max_steps=12, log_every=3, validate_every=5, checkpoint_every=2, batch_clips=8)
-    work(Job(params(**changes), Tones(), 7, 1, out, states), Place(), Told())
-    """
-)
+RUN = {
+    "shape": {"hidden_dropout": 0.1, "layerdrop": 0.2},
+    "max_steps": 12, "log_every": 3, "validate_every": 5, "checkpoint_every": 2,
+}  # fmt: skip
 
 
-def start(out: Path, states: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(out), str(states)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def kill_after(process: subprocess.Popen[str], step: int, seconds: float) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) >= step:
-            break
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-
-
-def hashes(path: Path) -> dict[str, str]:
-    return {file.name: sha256_file(file) for file in sorted(path.iterdir())}
-
-
-def test_killed_three_times_equals_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", [{"batch_clips": 8}, {"batch_clips": 4, "world": 2, "sharding": "full"}])
+def test_killed_three_times_equals_uninterrupted(tmp_path: Path, engine: dict[str, Any]) -> None:
     """kill -9 right after an update, while a state may be being written, and before the first new state."""
-    whole = start(tmp_path / "whole", tmp_path / "whole-states")
-    assert len(whole.communicate()[0].split()) == 12
-    assert whole.returncode == 0
+    run = {**RUN, **engine}
+    assert len(finish(start(tmp_path / "whole", tmp_path / "whole-states", **run))) == 12
     killed, states = tmp_path / "killed", tmp_path / "states"
     for step, seconds in ((3, 0.0), (6, 0.02), (7, 0.0)):
-        kill_after(start(killed, states), step, seconds)
+        kill_after(start(killed, states, **run), step, seconds)
         assert not (killed / "model.safetensors").exists()
         assert StateStore(states, 2).newest()[0] is not None
-    resumed = start(killed, states)
-    steps = [int(line) for line in resumed.communicate()[0].split()]
+    steps = finish(start(killed, states, **run))
     assert steps[0] > 4
     assert steps[-1] == 12
     assert hashes(tmp_path / "whole") == hashes(killed)

@@ -107,6 +107,19 @@ def test_an_interrupted_stage_goes_on_in_the_same_tracked_run(small: Config, lay
     assert stage.run(small, layout, NullTracker(), "tiny") == expected
 
 
+def test_an_interrupted_stage_goes_on_with_other_engine_options(small: Config, layout: Layout) -> None:
+    def changed(assignment: str) -> Config:
+        return load_config(layout.root / "params.yaml", [assignment])
+
+    expected = stage.run(small, layout, NullTracker(), "tiny")
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(small, layout, Failing(), "tiny")
+    assert stage.resumable_run_id(changed("pretrain.clip_norm=9.0"), layout, "tiny") is None
+    assert stage.resumable_run_id(changed("pretrain.sharding=full"), layout, "tiny") == "abc"
+    recomputing = changed("pretrain.activation_checkpointing=true")
+    assert stage.run(recomputing, layout, NullTracker(), "tiny").files == expected.files
+
+
 def test_a_damaged_shard_stops_the_run_with_its_state_intact(small: Config, layout: Layout) -> None:
     with pytest.raises(KeyboardInterrupt):
         stage.run(small, layout, Failing(), "tiny")

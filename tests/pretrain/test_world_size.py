@@ -1,60 +1,51 @@
-"""Two processes with four clips each learn what one process learns from eight."""
+"""Two processes with four clips each learn what one process learns from eight, with every engine option."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 from tests.pretrain.test_data import source
+from tests.pretrain.workers import curve, finish, start
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = textwrap.dedent(
-    """
-    import sys
-    from datetime import timedelta
-    from pathlib import Path
-    from torch import distributed
-    from mert_core.pretrain.job import Job, work
-    from mert_core.pretrain.observe import SilentObserver
-    from mert_core.pretrain.place import Place
-    from tests.pretrain.music import Tones, params
-    rank, world, port, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
-    if world > 1:
-        distributed.init_process_group(
-            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world, timeout=timedelta(seconds=120)
-        )
-    changes = dict(max_steps=20, log_every=1, validate_every=20, batch_clips=8 // world)
-    out.mkdir(exist_ok=True)
-    work(Job(params(**changes), Tones(), 7, 1, out, None), Place(rank, world), SilentObserver())
-    """
+EVERYTHING = {"sharding": "full", "activation_checkpointing": True}
+SKIPPING = {"shape": {"layerdrop": 0.5}, "accumulate": 2}
+"""Layers that one micro-batch of an update uses and another does not, and some that none uses."""
+
+
+@pytest.mark.parametrize(
+    ("engine", "both"),
+    [
+        ({}, {}),
+        ({"activation_checkpointing": True}, {}),
+        ({"sharding": "full"}, {}),
+        (EVERYTHING, SKIPPING),
+        pytest.param({"compile": True}, {}, marks=pytest.mark.integration),
+        pytest.param({**EVERYTHING, "compile": True}, SKIPPING, marks=pytest.mark.integration),
+    ],
 )
-
-
-def losses(out: Path, world: int) -> np.ndarray:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    commands = [[sys.executable, "-c", PROGRAM, str(rank), str(world), str(port), str(out)] for rank in range(world)]
-    workers = [subprocess.Popen(command, cwd=ROOT, env=environment) for command in commands]
-    assert [worker.wait(240) for worker in workers] == [0] * world
-    curve = pq.read_table(out / "curve.parquet").to_pandas()
-    return curve[(curve.split == "train") & (curve.term == "loss")].value.to_numpy()
-
-
-def test_two_workers_with_half_the_batch_follow_one(tmp_path: Path) -> None:
-    one, two = losses(tmp_path / "one", 1), losses(tmp_path / "two", 2)
-    assert len(one) == len(two) == 20
-    assert one[-1] < 0.9 * one[0]
-    assert two == pytest.approx(one, rel=1e-4)
+def test_two_workers_with_half_the_batch_follow_one(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, engine: dict[str, Any], both: dict[str, Any]
+) -> None:
+    one = tmp_path_factory.getbasetemp() / f"one-worker-{len(both)}"  # is the same for several options
+    two = tmp_path / "two"
+    run = {"max_steps": 20, "log_every": 1, "validate_every": 20, **both}
+    if not one.with_suffix(".json").exists():
+        finish(start(one, batch_clips=8, **run))
+    finish(start(two, batch_clips=4, world=2, **engine, **run))
+    expected = curve(one)
+    assert len(expected) == 20
+    assert expected[-1] < 0.9 * expected[0]
+    assert curve(two) == pytest.approx(expected, rel=1e-4)
+    for name in ("model.safetensors", "heads.safetensors"):
+        found, wanted = load_file(two / name), load_file(one / name)
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            np.testing.assert_allclose(found[key], value, rtol=1e-3, atol=1e-4, err_msg=key)
 
 
 @pytest.mark.parametrize("shares", [2, 4, 8])
