@@ -99,15 +99,6 @@ def canonical_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict
     return encoder, heads
 
 
-def encoder_state(model: MertModel) -> dict[str, Tensor]:
-    """Return the encoder's own tensors, contiguous and on the CPU; the CQT's fixed filters are not among them."""
-    return _plain(dict(model.named_parameters()))
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-
 def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     """Return one line for each tensor that is missing, unknown or misshapen."""
     problems = [f"  missing: {name} {tuple(expected[name].shape)}" for name in expected if name not in found]
@@ -151,12 +142,19 @@ def copy_parameters(module: nn.Module, found: Mapping[str, Tensor], source: str)
 def _save(tensors: Mapping[str, Tensor], folder: Path) -> None:
     from safetensors.torch import save_file
 
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(_plain(tensors), temporary, metadata={"format": "pt"})
+        save_file(plain, temporary, metadata={"format": "pt"})
 
 
 def save_pretrained(config: MertConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Write an encoder's ``config.json`` and ``model.safetensors``; see ``MertModel.save_pretrained``."""
+    """Write an encoder's ``config.json`` and ``model.safetensors``; see ``MertModel.save_pretrained``.
+
+    Args:
+        config: the shape.
+        tensors: its parameters by name; the CQT's fixed filters are not among them.
+        folder: is made where it is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / CONFIG_NAME)
     _save(tensors, folder)
