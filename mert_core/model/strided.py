@@ -19,6 +19,10 @@ def _blocks(taps: Tensor, stride: int, channels: int) -> Iterator[tuple[int, Ten
     return enumerate(taps.split(stride * channels))
 
 
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    torch.addmm(total, left, right, out=total)
+
+
 class _StridedConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, taps: Tensor, stride: int) -> Tensor:
@@ -30,7 +34,7 @@ class _StridedConv(torch.autograd.Function):
             if number == 0:
                 torch.mm(wide[:, : len(block)], block, out=out)
             else:
-                out[:-number].addmm_(wide[number:, : len(block)], block)
+                _add_product(out[:-number], wide[number:, : len(block)], block)
         return out
 
     @staticmethod
@@ -46,7 +50,7 @@ class _StridedConv(torch.autograd.Function):
                     torch.mm(out, block.t(), out=wide[:, : len(block)])
                     wide[:, len(block) :] = 0
                 else:
-                    wide[number:, : len(block)].addmm_(out[:-number], block.t())
+                    _add_product(wide[number:, : len(block)], out[:-number], block.t())
         if ctx.needs_input_grad[1]:
             d_taps = torch.empty_like(taps)
             wide = rows.view(-1, stride * channels)
@@ -71,7 +75,7 @@ def strided_conv(rows: Tensor, weight: Tensor, stride: int) -> Tensor:
         (time / stride, outputs).
     """
     device = rows.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         wanted = torch.get_autocast_dtype(device)
         rows, weight = rows.to(wanted), weight.to(wanted)
     return _StridedConv.apply(rows, weight.permute(2, 1, 0).flatten(0, 1), stride)

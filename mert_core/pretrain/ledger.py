@@ -40,6 +40,29 @@ class Totals:
     peak_memory_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class Devices:
+    """What a run computes on.
+
+    Attributes:
+        name: of one device.
+        gpus: how many, over all workers; 0 on CPUs.
+        peak_flops: of one GPU, dense bf16, per second; None when it is not known.
+    """
+
+    name: str = "CPU"
+    gpus: int = 0
+    peak_flops: float | None = None
+
+    @classmethod
+    def of(cls, place: Place) -> Devices:
+        """Return those of a run whose workers are all like this one."""
+        if place.device.type != "cuda":
+            return cls()
+        name = torch.cuda.get_device_name(place.device)
+        return cls(name, place.world, peak_flops(name))
+
+
 class Ledger:
     """Counts updates as they are made; every worker keeps one.
 
@@ -48,15 +71,21 @@ class Ledger:
         place: of this worker.
         clip_seconds: length of a clip.
         clip_flops: gives the FLOPs of forward and backward for one clip with so many masked frames.
+        devices: that the run computes on; by default those found at the place.
     """
 
-    def __init__(self, totals: Totals, place: Place, clip_seconds: float, clip_flops: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        totals: Totals,
+        place: Place,
+        clip_seconds: float,
+        clip_flops: Callable[[float], float],
+        devices: Devices | None = None,
+    ) -> None:
         self.totals = totals
         self._place, self._clip_seconds, self._clip_flops = place, clip_seconds, clip_flops
         self._window = Totals()
-        cuda = place.device.type == "cuda"
-        self._devices = place.world if cuda else 0
-        self._peak = peak_flops(torch.cuda.get_device_name(place.device)) if cuda else None
+        self._devices = Devices.of(place) if devices is None else devices
         self._mark = self._held_mark = time.perf_counter()
 
     @contextmanager
@@ -101,9 +130,13 @@ class Ledger:
         figures = self._rates(self._window)
         self._window = Totals()
         costs = {"cost/peak_memory_gib": self.totals.peak_memory_bytes / _GIB}
-        if self._devices:
-            costs["cost/gpu_hours"] = self.totals.held_seconds * self._devices / 3600
+        if self._devices.gpus:
+            costs["cost/gpu_hours"] = self._gpu_hours
         return {f"speed/{name}": value for name, value in figures.items()} | costs
+
+    @property
+    def _gpu_hours(self) -> float:
+        return self.totals.held_seconds * self._devices.gpus / 3600
 
     def _rates(self, sums: Totals) -> dict[str, float]:
         busy = max(sums.busy_seconds, 1e-9)
@@ -112,23 +145,23 @@ class Ledger:
             "audio_hours_per_second": sums.clips * self._clip_seconds / 3600 / busy,
             "data_wait_share": sums.waited_seconds / busy,
         }
-        if self._peak is not None and sums.clips:
+        if self._devices.peak_flops is not None and sums.clips:
             flops = self._clip_flops(sums.masked_frames / sums.clips) * sums.clips
-            rates["mfu"] = flops / busy / (self._peak * self._devices)
+            rates["mfu"] = flops / busy / (self._devices.peak_flops * self._devices.gpus)
         return rates
 
     def card(self) -> dict[str, Any]:
         """Return the whole run's figures, for the tracker and the checkpoint's card; call ``read`` before."""
-        totals, cuda = self.totals, self._devices > 0
+        totals = self.totals
         per_clip = self._clip_flops(totals.masked_frames / totals.clips) if totals.clips else 0.0
         return {
-            "device": torch.cuda.get_device_name(self._place.device) if cuda else "CPU",
+            "device": self._devices.name,
             "workers": self._place.world,
             "updates": totals.updates,
             "audio_hours": totals.clips * self._clip_seconds / 3600,
             **self._rates(totals),
             "peak_memory_gib": totals.peak_memory_bytes / _GIB,
-            "gpu_hours": totals.held_seconds * self._devices / 3600,
+            "gpu_hours": self._gpu_hours,
             "wall_hours": totals.held_seconds / 3600,
             "gflop_per_clip": per_clip / 1e9,
             "total_pflop": per_clip * totals.clips / 1e15,

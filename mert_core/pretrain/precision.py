@@ -15,8 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _ATEN = torch.ops.aten
 _PURE = {_ATEN.mm.default, _ATEN.addmm.default, _ATEN.bmm.default, _ATEN.baddbmm.default}
-_WRITING = {_ATEN.mm.out: _ATEN.mm.default}  # into a tensor given as `out`
-_IN_PLACE = {_ATEN.addmm_.default: _ATEN.addmm.default}  # into their first argument
+_WRITING = {_ATEN.mm.out: _ATEN.mm.default, _ATEN.addmm.out: _ATEN.addmm.default}  # into `out`
 
 
 def multiplies_bf16(device: torch.device) -> bool:
@@ -31,14 +30,13 @@ class Bf16Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not (func in _PURE or func in _WRITING or func in _IN_PLACE) or not _is_bf16(args[-1]):
+        if not (func in _PURE or func in _WRITING) or not _is_bf16(args[-1]):
             return func(*args, **kwargs)
         wide = [value.float() if _is_bf16(value) else value for value in args]
         if func in _PURE:
             return func(*wide, **kwargs).bfloat16()
-        if func in _WRITING:
-            return kwargs["out"].copy_(_WRITING[func](*wide))
-        return args[0].copy_(_IN_PLACE[func](*wide, **kwargs))
+        out = kwargs.pop("out")
+        return out.copy_(_WRITING[func](*wide, **kwargs))
 
 
 def _is_bf16(value: Any) -> bool:

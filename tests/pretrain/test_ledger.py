@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mert_core.model import PRESETS, MertModel
+from mert_core.model import PRESETS
+from mert_core.model.config import hubert_fields
 from mert_core.model.heads import Heads
 from mert_core.pretrain.card import cost_section, read_cost, write_card
 from mert_core.pretrain.flops import convolution_flops, encoder_flops, heads_flops, peak_flops, training_flops
 from mert_core.pretrain.job import Job, work
-from mert_core.pretrain.ledger import Ledger, Totals
+from mert_core.pretrain.ledger import Devices, Ledger, Totals
 from mert_core.pretrain.observe import SilentObserver
 from mert_core.pretrain.place import Place
 from mert_core.records import Record
@@ -31,12 +31,16 @@ def test_a_five_second_clip_costs_what_was_published(preset: str, gigaflop: int)
 
 
 def test_the_formula_counts_what_torch_counts() -> None:
-    """On the meta device, where the position convolution is one and attention is made of plain products."""
+    """Of the same network made of plain convolutions and products: HubertModel. Ours saves some and pads others."""
+    from transformers import HubertConfig, HubertModel
+
     config = replace(PRESETS["mert-tiny"], feature_extractor_cqt=False)
-    model, heads = MertModel(config).to("meta"), Heads(config.hidden_size, 2, 16, config.final_dim, 0.1)
+    fields = {name: value for name, value in hubert_fields(config).items() if name != "architectures"}
+    model = HubertModel(HubertConfig(**fields, attn_implementation="eager")).eval()
+    heads = Heads(config.hidden_size, 2, 16, config.final_dim, 0.1)
     frames = config.frames(24000)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 24000, device="meta"))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 24000))
         states = torch.zeros(frames, config.hidden_size)
         heads.code_logits(states)
         heads.cqt(states)
@@ -67,6 +71,17 @@ def test_sums_go_on_where_an_earlier_process_ended() -> None:
     assert card["gflop_per_clip"] == pytest.approx(1 + 10e-9)
     assert card["steps_per_second"] <= 11 / 4
     assert ledger.audio_hours_per_second == 0  # the window is empty after a reading
+
+
+def test_utilisation_and_gpu_hours_are_over_all_cards() -> None:
+    totals = Totals(updates=10, clips=80, masked_frames=800.0, busy_seconds=4.0, held_seconds=6.0)
+    cards = Devices("NVIDIA H200", gpus=4, peak_flops=989e12)
+    card = Ledger(totals, Place(world=4), 5.0, lambda masked: masked * 1e12, cards).card()
+    assert card["device"] == "NVIDIA H200" and card["gpu_hours"] == pytest.approx(6 * 4 / 3600)
+    assert card["mfu"] == pytest.approx(80 * 10e12 / 4.0 / (4 * 989e12))
+    assert "| Model FLOPs utilisation, of the dense bf16 peak | 5.1% |" in cost_section(card)
+    unknown = Ledger(totals, Place(), 5.0, lambda masked: masked, Devices("NVIDIA Unheard-of", 1)).card()
+    assert "mfu" not in unknown and unknown["gpu_hours"] > 0
 
 
 def test_a_run_brings_its_ledger_and_the_card_shows_it(tmp_path: Path) -> None:
