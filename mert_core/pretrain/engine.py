@@ -70,7 +70,7 @@ class Engine:
         device, encoder = self._place.device, self._objective.encoder.encoder
         if is_sharded(self._module):
             encoder.draws = torch.Generator().manual_seed(_number(seed, step, 0))
-        # compiled code takes its own products
+        # compiled layers bring their own products
         products = nullcontext() if self._params.compile else bf16_products(self._params.precision, device)
         with products, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_number(seed, step, self._place.rank))
