@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.pretrain.test_data import source
 from tests.pretrain.workers import curve, finish, start
 
-EVERYTHING = {"sharding": "full", "activation_checkpointing": True}
+EVERYTHING = {"sharding": "full", "activation_checkpointing": True, "compile": True}
 SKIPPING = {"shape": {"layerdrop": 0.5}, "accumulate": 2}
 """Layers that one micro-batch of an update uses and another does not, and some that none uses."""
 
@@ -21,11 +21,9 @@ SKIPPING = {"shape": {"layerdrop": 0.5}, "accumulate": 2}
     ("engine", "both"),
     [
         ({}, {}),
-        ({"activation_checkpointing": True}, {}),
         ({"sharding": "full"}, {}),
-        (EVERYTHING, SKIPPING),
-        pytest.param({"compile": True}, {}, marks=pytest.mark.integration),
-        pytest.param({**EVERYTHING, "compile": True}, SKIPPING, marks=pytest.mark.integration),
+        pytest.param({"activation_checkpointing": True, "compile": True}, {}, marks=pytest.mark.integration),
+        pytest.param(EVERYTHING, SKIPPING, marks=pytest.mark.integration),
     ],
 )
 def test_two_workers_with_half_the_batch_follow_one(
