@@ -24,7 +24,7 @@ def describe() -> dict[str, str]:
         "Processor": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
         "Instructions": f"{torch.backends.cpu.get_cpu_capability()}, {bf16} bf16",
         "Memory": f"{memory:.0f} GiB",
-        "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "System": f"{platform.system()}, Python {platform.python_version()}",
     }
     return facts | {"Packages": ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)}
 
