@@ -27,8 +27,8 @@ _COMPARATORS = {
 
 
 _MEMORY = (
-    "With one clip alone, what both sides have alike (weights, gradients, moments and libraries, some 2 GiB) is most of "
-    "the memory; the published micro-batch is 16 clips."
+    "With one clip alone, what both sides have alike (weights, gradients, moments and libraries, some 2 GiB) is most "
+    "of the memory; the published micro-batch is 16 clips."
 )
 
 
