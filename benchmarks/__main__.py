@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.figures import FIGURES
-from benchmarks.machine import describe, has_bf16_instructions
+from benchmarks.machine import describe
 from benchmarks.page import page
 from benchmarks.row import Row
 from mert_core.files import write_json, write_text
+from mert_core.pretrain.precision import multiplies_bf16
 
 _NO_BF16 = (
     "This processor has no bf16 instructions. torch emulates them, and so do the comparators; ours takes the products "
@@ -44,7 +45,7 @@ def main() -> None:
             write_json(arguments.rows, [asdict(row) for row in rows])
         return
     rows = [row for name in FIGURES for row in _measure_apart(name, arguments.rounds, arguments.threads)]
-    write_text(arguments.to, page(rows, describe(), [] if has_bf16_instructions() else [_NO_BF16]))
+    write_text(arguments.to, page(rows, describe(), [] if multiplies_bf16(torch.device("cpu")) else [_NO_BF16]))
     print(f"wrote {arguments.to}", file=sys.stderr)
 
 

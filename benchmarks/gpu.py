@@ -158,6 +158,8 @@ def measure(preset: str, options: Options, clips: int | None, most: int, tell: C
     if clips is None:
         clips = largest_batch(preset, seconds, options, most)
     tell(f"{preset}: {clips} clips of {seconds} s")
+    if options.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(options.device)  # what did not fit must not count
     trainer = Trainer(preset, clips, seconds, options)
     per_update = trainer.seconds_per_update()
     masked = trainer.batch.masked_frames / clips

@@ -8,18 +8,15 @@ from importlib import metadata
 
 import torch
 
+from mert_core.pretrain.precision import multiplies_bf16
+
 _PACKAGES = ("torch", "torchaudio", "transformers", "nnAudio", "webdataset", "soundfile", "numpy")
-
-
-def has_bf16_instructions() -> bool:
-    """Return whether this processor multiplies bf16 numbers itself; otherwise torch emulates it."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def describe() -> dict[str, str]:
     """Return the machine's and the packages' names and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    bf16 = "with" if has_bf16_instructions() else "without"
+    bf16 = "with" if multiplies_bf16(torch.device("cpu")) else "without"
     facts = {
         "Processor": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
         "Instructions": f"{torch.backends.cpu.get_cpu_capability()}, {bf16} bf16",

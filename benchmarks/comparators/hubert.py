@@ -17,19 +17,6 @@ if TYPE_CHECKING:
     from mert_core.pretrain.objective import Objective
 
 
-class _GradMultiply(torch.autograd.Function):
-    """fairseq's: identity forward, a scaled gradient backward."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.scale, None
-
-
 def hubert(shape: MertConfig) -> nn.Module:
     """Return a fresh ``transformers.HubertModel`` of a shape, with its dropouts.
 
@@ -53,11 +40,8 @@ def copy_weights(source: Objective, target: ReferenceObjective) -> None:
         for name, value in source.encoder.state_dict().items()
     }
     target.hubert.load_state_dict(renamed)
-    heads = source.heads
-    with torch.no_grad():
-        target.heads.label_embs_concat.copy_(heads.codebook_embeddings.flatten(0, 1))
-    target.heads.final_proj.load_state_dict(heads.final_proj.state_dict())
-    target.cqt_head.load_state_dict(heads.cqt_proj.state_dict())
+    target.heads.take(source.heads)
+    target.cqt_head.load_state_dict(source.heads.cqt_proj.state_dict())
 
 
 class ReferenceObjective(nn.Module):
@@ -85,7 +69,7 @@ class ReferenceObjective(nn.Module):
 
     def _keep(self, _module: nn.Module, _given: Any, features: Tensor) -> Tensor:
         if self.grad_mult != 1.0 and features.requires_grad:
-            features = _GradMultiply.apply(features, self.grad_mult)
+            features.register_hook(lambda gradient: gradient * self.grad_mult)
         self._conv_features = [features]
         return features
 

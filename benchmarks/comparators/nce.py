@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mert_core.model import Heads
+
 
 class MaterialisedHeads(nn.Module):
     """One projection of all codebooks and a table of embeddings each; losses by noise-contrastive estimation.
@@ -26,6 +28,12 @@ class MaterialisedHeads(nn.Module):
         self.codebooks, self.entries, self.temperature = codebooks, entries, temperature
         self.final_proj = nn.Linear(width, codebooks * final_dim)
         self.label_embs_concat = nn.Parameter(torch.rand(codebooks * entries, final_dim))
+
+    @torch.no_grad()
+    def take(self, heads: Heads) -> None:
+        """Copy the weights of our heads."""
+        self.final_proj.load_state_dict(heads.final_proj.state_dict())
+        self.label_embs_concat.copy_(heads.codebook_embeddings.flatten(0, 1))
 
     def forward(self, states: Tensor, codes: Tensor) -> Tensor:
         """Return the cross-entropies, summed over frames and codebooks.

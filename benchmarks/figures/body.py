@@ -15,6 +15,7 @@ from benchmarks.figures.step import Around
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE, batch, student
 from benchmarks.timing import paired
+from mert_core.audio.cqt import CQT_BINS
 from mert_core.model import Heads, MertModel
 from mert_core.model.config import MertConfig
 from mert_core.pretrain.precision import bf16_products
@@ -28,7 +29,7 @@ def _pass(
 ) -> Callable[[], None]:
     crops = batch(shape, CLIPS, SECONDS)
     heads = Heads(shape.hidden_size, CODEBOOKS, ENTRIES, shape.final_dim, TEMPERATURE)
-    codes, cqt = crops.codes[crops.mask].T.flatten(), torch.rand(crops.masked_frames, 336)
+    codes, cqt = crops.codes[crops.mask].T.flatten(), torch.rand(crops.masked_frames, CQT_BINS)
     encoder.train()
 
     def once() -> None:

@@ -19,9 +19,7 @@ def sides(frames: int = FRAMES) -> tuple[Heads, MaterialisedHeads, torch.Tensor,
     """Return both heads with the same weights, states (frames, width) and codes (frames, codebooks)."""
     ours = Heads(WIDTH, CODEBOOKS, ENTRIES, FINAL_DIM, TEMPERATURE)
     theirs = MaterialisedHeads(WIDTH, CODEBOOKS, ENTRIES, FINAL_DIM, TEMPERATURE)
-    theirs.final_proj.load_state_dict(ours.final_proj.state_dict())
-    with torch.no_grad():
-        theirs.label_embs_concat.copy_(ours.codebook_embeddings.flatten(0, 1))
+    theirs.take(ours)
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(frames, WIDTH, generator=generator).requires_grad_()
     return ours, theirs, states, torch.randint(0, ENTRIES, (frames, CODEBOOKS), generator=generator)
