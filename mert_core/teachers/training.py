@@ -20,7 +20,7 @@ from mert_core.teachers.losses import LogMelDistance, MelReadout
 from mert_core.teachers.rvqvae import Architecture, RvqVae
 
 if TYPE_CHECKING:
-    from mert_core.config import Acoustic
+    from mert_core.teachers.rvqvae_trained import RvqVaeSettings
 
 _LOG_EVERY = 10
 _SAVE_EVERY = 100
@@ -58,7 +58,7 @@ class CropSampler:
         self._rows = rows[music.samples[rows] >= self.length]
         if not len(self._rows) or not self.length:
             raise MertError(
-                f"no track of the {split} split ({len(rows)} tracks) holds a crop of teachers.acoustic.crop_seconds = "
+                f"no track of the {split} split ({len(rows)} tracks) holds a crop of teachers.rvqvae.crop_seconds = "
                 f"{crop_seconds:g} s; lower it (at least 0.1 s), or add longer music to the corpus"
             )
         self._ends = np.cumsum(music.samples[self._rows] - self.length + 1)
@@ -75,7 +75,7 @@ class CropSampler:
 
 
 def train(
-    params: Acoustic, music: Music, seed: int, state_folder: Path | None, report: Report
+    params: RvqVaeSettings, music: Music, seed: int, state_folder: Path | None, report: Report
 ) -> tuple[RvqVae, dict[str, float]]:
     """Fit an RVQ-VAE on the training split.
 
@@ -85,7 +85,7 @@ def train(
     last half.
 
     Args:
-        params: the section ``teachers.acoustic``.
+        params: the section ``teachers.rvqvae``.
         music: the corpus.
         seed: decides the initial weights, the crops and which vectors revive dead entries.
         state_folder: where to keep and look for the state of an unfinished run; None keeps none. The caller
@@ -124,7 +124,7 @@ def train(
             if not np.isfinite(terms["loss"]):
                 raise MertError(
                     f"the acoustic teacher's loss is {terms['loss']} at step {step}; lower "
-                    f"teachers.acoustic.learning_rate (now {params.learning_rate:g})"
+                    f"teachers.rvqvae.learning_rate (now {params.learning_rate:g})"
                 )
             if step % _LOG_EVERY == 0 or step == params.steps - 1:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
@@ -142,7 +142,7 @@ def _decay(progress: float) -> float:
 
 
 @torch.no_grad()
-def _start_codebooks(model: RvqVae, crops: CropSampler, params: Acoustic) -> None:
+def _start_codebooks(model: RvqVae, crops: CropSampler, params: RvqVaeSettings) -> None:
     batches = range(params.steps + 1, params.steps + 1 + _START_BATCHES)  # none that a training step sees
     latents = [model.encoder(crops.batch(step, params.batch_clips).unsqueeze(1)) for step in batches]
     model.start_codebooks(torch.cat(latents))
@@ -155,7 +155,7 @@ def _step(
     optimiser: torch.optim.Adam,
     networks: list[nn.Parameter],
     waveform: Tensor,
-    params: Acoustic,
+    params: RvqVaeSettings,
     quantised: bool,
 ) -> dict[str, float]:
     made = model(waveform, quantised)
@@ -175,7 +175,7 @@ def _step(
 
 
 @torch.no_grad()
-def validate(model: RvqVae, distance: LogMelDistance, music: Music, params: Acoustic, seed: int) -> dict[str, float]:
+def validate(model: RvqVae, distance: LogMelDistance, music: Music, params: RvqVaeSettings, seed: int) -> dict[str, float]:
     """Return reconstruction figures on a fixed draw of clips (validation split; training split if that is empty).
 
     ``mel_nepers``: log-mel distance; ``waveform``: mean absolute error; ``usage_least``, ``usage_mean``: share of
