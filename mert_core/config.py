@@ -245,6 +245,7 @@ class Report(Section):
     """The report."""
 
     runs: Annotated[list[str], Field(min_length=1)]
+    teachers: Annotated[list[str], Field(min_length=1)]
     example_seconds: Positive
 
 

@@ -60,7 +60,7 @@ def test_export_import_and_embed_from_the_command_line(trained: Path) -> None:
     card = (trained / "out" / "README.md").read_text(encoding="utf-8")
     front, _, body = card.removeprefix("---\n").partition("\n---\n")
     assert yaml.safe_load(front)["library_name"] == "transformers"
-    facts = "1,234", "12.25", "8 codebooks of 16", "c" * 64, "## Cost\n\nNot known here", "not been probed"
+    facts = "1,234", "12.25", "8 × 16 codes", "c" * 64, "## Cost\n\nNot known here", "not been probed"
     assert all(fact in body for fact in facts)
     assert "{" not in body.replace("`{", "").split("Loss weights")[0]
 

@@ -40,8 +40,8 @@ def copy_weights(source: Objective, target: ReferenceObjective) -> None:
         for name, value in source.encoder.state_dict().items()
     }
     target.hubert.load_state_dict(renamed)
-    target.heads.take(source.heads)
-    target.cqt_head.load_state_dict(source.heads.cqt_proj.state_dict())
+    target.heads.take(source.heads.codes["encodec"])
+    target.cqt_head.load_state_dict(source.heads.spectra["cqt"].state_dict())
 
 
 class ReferenceObjective(nn.Module):
@@ -76,9 +76,9 @@ class ReferenceObjective(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss, a sum over masked frames; see ``mert_core.pretrain.objective.Objective``."""
         states = self.hubert(batch.noisy, mask_time_indices=batch.mask).last_hidden_state[batch.mask]
-        loss = self.weights.acoustic * self.heads(states, batch.codes[batch.mask])
+        loss = self.heads(states, batch.stored["encodec"][batch.mask])
         with torch.no_grad():
             target = self.cqt(batch.clean).transpose(1, 2)[:, : batch.mask.shape[1]][batch.mask]
         error = (self.cqt_head(states).float() - target).square().mean(-1).sum()
         penalty = self._conv_features.pop().float().square().mean()
-        return loss + self.weights.musical * error + batch.masked_frames * self.weights.feature_penalty * penalty
+        return loss + error + batch.masked_frames * self.weights.feature_penalty * penalty

@@ -50,7 +50,7 @@ def write_card(folder: Path, record: Record, cost: dict[str, Any]) -> Path:
         f"({facts['epochs']:.2f} epochs); the health policy stepped in {facts['interventions']} time(s).", "",
         "Made from:", "", *(f"- {role} {identity}" for role, identity in sorted(record.inputs.items())), "",
         "## Validation", "", "| term | value |", "|---|---|", *valid,
-        f"| acoustic, guessing by frequency | {facts['unigram_cross_entropy']:.4f} |", "",
+        *(f"| {name}, guessing by frequency | {nats:.4f} |" for name, nats in facts["unigram_cross_entropy"].items()), "",
         *cost_section(cost), "",
     ]  # fmt: skip
     path = folder / f"{record.id}.md"

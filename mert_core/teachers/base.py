@@ -95,6 +95,7 @@ class Teacher(nn.Module):
         frame_rate: targets per second of audio; the store and the student's grid have 75.
         Settings: class of its settings (a section of ``teachers`` in ``params.yaml``), or None if it has none.
         context_frames: how many frames of audio before and after a frame decide its target; None: the whole track.
+        derived_from: a teacher whose targets `derive` turns into its own, frame by frame; None: none.
         tolerance: relative L2 distance of targets that were computed from a stretch and from the whole track; 0 for
             codes.
     """
@@ -105,6 +106,7 @@ class Teacher(nn.Module):
     frame_rate: ClassVar[int] = FRAME_RATE
     Settings: ClassVar[type[Any] | None] = None
     context_frames: int | None = None
+    derived_from: ClassVar[str | None] = None
     tolerance: ClassVar[float] = 1e-5
 
     def __init__(self, settings: Any = None) -> None:
@@ -148,6 +150,10 @@ class Teacher(nn.Module):
             return 0, track_frames
         return max(0, first - self.context_frames), min(track_frames, first + frames + self.context_frames)
 
+    def derive(self, targets: Tensor) -> Tensor:
+        """Return its targets from those of the teacher it is derived from, so that these are computed once for both."""
+        raise NotImplementedError
+
     def freeze(self) -> Self:
         """Return itself without gradients and in evaluation mode; call it when everything is loaded or fitted."""
         return self.eval().requires_grad_(False)
@@ -170,9 +176,7 @@ def online(teacher: Teacher, stretches: list[Tensor], skip: list[int], frames: i
     for length in sorted(set(lengths)):
         places = [place for place, own in enumerate(lengths) if own == length]
         targets = teacher(torch.stack([stretches[place] for place in places]))
-        found |= {
-            place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)
-        }
+        found |= {place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)}
     return torch.stack([found[place] for place in range(len(stretches))])
 
 

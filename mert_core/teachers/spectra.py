@@ -43,6 +43,7 @@ class ChromaTeacher(ConstantQTeacher):
 
     name = "chroma"
     title = "chroma, 48 pitch classes"
+    derived_from = "cqt"
 
     @property
     def kind(self) -> Spectrum:
@@ -52,7 +53,11 @@ class ChromaTeacher(ConstantQTeacher):
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
         """Map (batch, samples) to (batch, frames, 48)."""
-        return chroma(super().forward(waveform))
+        return self.derive(super().forward(waveform))
+
+    def derive(self, targets: Tensor) -> Tensor:
+        """Fold (…, 336) constant-Q magnitudes."""
+        return chroma(targets)
 
 
 class LogMelTeacher(Teacher):

@@ -175,7 +175,9 @@ def _step(
 
 
 @torch.no_grad()
-def validate(model: RvqVae, distance: LogMelDistance, music: Music, params: RvqVaeSettings, seed: int) -> dict[str, float]:
+def validate(
+    model: RvqVae, distance: LogMelDistance, music: Music, params: RvqVaeSettings, seed: int
+) -> dict[str, float]:
     """Return reconstruction figures on a fixed draw of clips (validation split; training split if that is empty).
 
     ``mel_nepers``: log-mel distance; ``waveform``: mean absolute error; ``usage_least``, ``usage_mean``: share of

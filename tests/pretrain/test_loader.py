@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from mert_core.pretrain.data import Batch, CropSource
+from mert_core.pretrain.job import teaching_of
 from mert_core.pretrain.loader import Loader
 from mert_core.pretrain.place import Place
-from tests.pretrain.music import Tones, params
+from tests.pretrain.music import Tones, crop_source, params
 
 
 class Watched(CropSource):
@@ -22,8 +23,8 @@ def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        music, codes = Tones().open()
-        source = Watched(music, codes, params(), "train", 1)
+        material = Tones().open()
+        source = Watched(material.music, material.stored, teaching_of(params(), material), params(), "train", 1)
         with Loader(params(), source, Place()) as loader:
             loader.take(0, True)
             loader.take(loader.clips, False)
@@ -35,8 +36,7 @@ def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
 
 
 def test_an_update_is_the_same_ahead_and_afresh() -> None:
-    music, codes = Tones().open()
-    source = CropSource(music, codes, params(), "train", 1)
+    source = crop_source(params(), seed=1)
     with Loader(params(), source, Place()) as loader:
         loader.take(0, True)
         ahead = loader.take(loader.clips, False)
