@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Self
 
 import torch
@@ -36,7 +35,9 @@ class CodecTeacher(Teacher):
 
     def adopt(self, model: RvqVae) -> Self:
         """Take over a fitted model's weights."""
-        self._take(copy.deepcopy(model))
+        own = RvqVae(model.architecture)  # a deep copy is not to be had of what has weight norm
+        own.load_state_dict(model.state_dict())
+        self._take(own)
         return self.freeze()
 
     def _take(self, model: RvqVae) -> None:
