@@ -31,7 +31,7 @@ def test_an_unknown_key_stops_before_any_work(repository: Path, tmp_path: Path) 
 
 def test_a_missing_input_names_the_command_to_run(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((repository / "params.yaml").read_bytes())
-    found = _mert("targets", "-S", "catalog.url=null", cwd=tmp_path)
+    found = _mert("targets", "rvqvae", "-S", "catalog.url=null", cwd=tmp_path)
     assert found.returncode == 2
     assert "dvc repro" in found.stderr
     assert not (tmp_path / "data" / "targets").exists()
