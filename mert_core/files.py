@@ -79,15 +79,20 @@ def write_json(path: Path, value: Any) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces the folder ``path`` when the block ends without an error.
 
-    On an error nothing is left behind and what stood at ``path`` before still stands there.
+    On an error nothing is left behind and what stood at ``path`` before still stands there, as long as the block runs:
+    it may read from there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     temporary.chmod(0o755)
     try:
         yield temporary
+        old = temporary.with_name(f"{temporary.name}.old")
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(
+                old
+            )  # removing it takes long, and a process that is killed meanwhile must leave one of the two
         temporary.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
