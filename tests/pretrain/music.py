@@ -60,7 +60,7 @@ class TonesMusic:
         self.pitches = generator.integers(0, 8, (12, samples // 6000 + 1)).repeat(6000, axis=1)[:, :samples]
         phase = np.cumsum(220 * 2 ** (self.pitches / 8) / 24000, axis=1)
         self.pcm = (8000 * np.sin(2 * np.pi * phase)).astype(np.int16)
-        self.tracks = {"samples": np.full(12, samples)}
+        self.samples = np.full(12, samples)
 
     def rows(self, split: str) -> np.ndarray:
         """Return row numbers."""
