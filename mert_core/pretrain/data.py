@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE, student_frames
 from mert_core.errors import MertError
+from mert_core.pretrain.crops import Crops
 from mert_core.pretrain.masking import span_masks
 from mert_core.pretrain.mixture import Snippet, draw_snippets
 from mert_core.pretrain.teaching import Teaching
@@ -30,8 +31,8 @@ class Music(Protocol):
     """What crops are cut from; ``mert_core.corpus.Corpus`` is one."""
 
     @property
-    def samples(self) -> NDArray[np.int64]:
-        """Return every track's length (tracks,)."""
+    def samples(self) -> Rows:
+        """Return the length of every track in samples (tracks,)."""
 
     def rows(self, split: str) -> Any:
         """Return the row numbers of a split's tracks."""
@@ -138,38 +139,29 @@ class CropSource:
         self.frames = student_frames(self.crop_samples)
         self._seed = (seed, _SPLITS[split])
         rows = np.asarray(music.rows(split), dtype=np.int64)
-        samples = np.asarray(music.samples, dtype=np.int64)[rows]
-        whole = samples // self.crop_samples
-        if not whole.any():
+        samples = np.asarray(music.samples, dtype=np.int64)
+        streams = {"order": (*self._seed, _EPOCH), "place": (*self._seed, _CROP)}
+        self._crops = Crops(rows, samples, self.crop_samples, **streams)
+        if not len(self._crops):
             raise MertError(
                 f"no track of the {split} split is as long as a crop ({params.crop_seconds:g} s): it has {len(rows)} "
-                f"track(s), the longest of {samples.max(initial=0) / SAMPLE_RATE:.2f} s. Shorten pretrain.crop_seconds "
-                "or add music."
+                f"track(s), the longest of {samples[rows].max(initial=0) / SAMPLE_RATE:.2f} s. Shorten "
+                "pretrain.crop_seconds or add music."
             )
-        self._slots = np.repeat(rows, whole)
-        self._places = np.repeat((samples - self.crop_samples) // HOP_SAMPLES + 1, whole)
         low_samples, high_samples = (min(round(s * SAMPLE_RATE), self.crop_samples) for s in params.mixture_seconds)
         self._snippet_samples = low_samples, high_samples
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
         """Return the number of crops in an epoch."""
-        return len(self._slots)
+        return len(self._crops)
 
     def _generator(self, stream: int, position: int) -> np.random.Generator:
         epoch, index = divmod(position, len(self))
         return np.random.default_rng((*self._seed, stream, epoch, index))
 
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((*self._seed, _EPOCH, epoch)).permutation(len(self))
-        return self._order[1]
-
     def locate(self, positions: Rows) -> tuple[Rows, Rows]:
         """Return the track rows and sample offsets of crops, given positions counted from the start of training."""
-        slots = np.array([self._permutation(p // len(self))[p % len(self)] for p in positions.tolist()])
-        draws = np.array([self._generator(_CROP, p).random() for p in positions.tolist()])
-        return self._slots[slots], (draws * self._places[slots]).astype(np.int64) * HOP_SAMPLES
+        return self._crops.locate(positions)
 
     def codes(self, teacher: str, positions: Rows) -> NDArray[np.int64]:
         """Return a teacher's codes (batch, frames, codebooks) of crops alone."""

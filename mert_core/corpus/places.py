@@ -1,0 +1,101 @@
+"""Where every track lies: the manifest's numbers, 21 bytes per track, and which tracks were asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mert_core.audio.pcm import DTYPE, shard_name
+from mert_core.corpus.manifest import GROUP_ROWS, MANIFEST_NAME, SCHEMA, SHARDS_NAME, SPLITS
+from mert_core.corpus.tables import open_parquet
+from mert_core.errors import MertError
+
+
+@dataclass(frozen=True)
+class Places:
+    """Numbers of every track, in the manifest's order.
+
+    Attributes:
+        samples: int64 (tracks,), lengths.
+        shard: int32 (tracks,), shard numbers.
+        offset_samples: int64 (tracks,), starts within the shards.
+        split: int8 (tracks,), indices into `SPLITS`.
+        chosen: bool (tracks,), the tracks that were asked for; None: all.
+    """
+
+    samples: NDArray[np.int64]
+    shard: NDArray[np.int32]
+    offset_samples: NDArray[np.int64]
+    split: NDArray[np.int8]
+    chosen: NDArray[np.bool_] | None = None
+
+
+def read_places(folder: Path, where: pc.Expression | None = None) -> Places:
+    """Read a corpus's numbers, a row group at a time, and check that every shard has the right size.
+
+    Args:
+        folder: of the corpus.
+        where: which tracks are asked for, over any columns of the manifest; only those that it names are read.
+
+    Raises:
+        MertError: a file is missing, the manifest is of another version, the shards are not the manifest's, or
+            ``where`` names a column that there is not.
+    """
+    path = folder / MANIFEST_NAME
+    with open_parquet(path) as file:
+        if not file.schema_arrow.equals(SCHEMA):
+            raise MertError(f"{path} has other columns than this version writes. Run `dvc repro`.")
+        tracks = file.metadata.num_rows
+    places = Places(
+        np.empty(tracks, np.int64), np.empty(tracks, np.int32), np.empty(tracks, np.int64), np.empty(tracks, np.int8),
+        None if where is None else np.empty(tracks, np.bool_),
+    )  # fmt: skip
+    first = 0
+    for batch in _batches(path, where):
+        here = slice(first, first + len(batch))
+        places.samples[here] = batch["samples"].to_numpy()
+        places.shard[here] = batch["shard"].to_numpy()
+        places.offset_samples[here] = batch["offset_samples"].to_numpy()
+        places.split[here] = pc.index_in(batch["split"], pa.array(SPLITS)).fill_null(-1).to_numpy()
+        if places.chosen is not None:
+            places.chosen[here] = batch["chosen"].fill_null(False).to_numpy(zero_copy_only=False)
+        first += len(batch)
+    _check_sizes(folder / SHARDS_NAME, places)
+    return places
+
+
+def _batches(path: Path, where: pc.Expression | None):  # type: ignore[no-untyped-def]
+    import pyarrow.dataset as ds
+
+    columns = {name: ds.field(name) for name in ("samples", "shard", "offset_samples", "split")}
+    try:
+        dataset = ds.dataset(path, format="parquet")
+        scanner = dataset.scanner(
+            columns=columns if where is None else {**columns, "chosen": where},
+            batch_size=GROUP_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False,
+        )  # fmt: skip
+        yield from scanner.to_batches()
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
+        asked = "" if where is None else f" where {where}"
+        raise MertError(
+            f"cannot select from {path}{asked}: {error}. Its columns are {', '.join(SCHEMA.names)}."
+        ) from error
+
+
+def _check_sizes(folder: Path, places: Places) -> None:
+    if not len(places.shard):
+        return
+    ends = np.zeros(int(places.shard.max()) + 1, np.int64)
+    np.maximum.at(ends, places.shard, places.offset_samples + places.samples)
+    for shard in np.flatnonzero(ends).tolist():
+        path = folder / shard_name(shard)
+        expected = int(ends[shard]) * DTYPE.itemsize
+        found = path.stat().st_size if path.exists() else None
+        if found != expected:
+            state = "is missing" if found is None else f"has {found} bytes"
+            raise MertError(f"{path} {state}; the manifest needs {expected} bytes. Run `dvc pull` or `dvc repro`.")
