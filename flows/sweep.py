@@ -38,7 +38,7 @@ def sweep(
     concurrent: Count | None = None,
     task: TaskName | None = None,
 ) -> None:
-    """Search the weights of the teachers' losses with Ray Tune and ASHA. ``mert sweep --apply latest`` then takes the winner over.
+    """Search the weights of the teachers' losses with Ray Tune and ASHA; ``mert sweep --apply latest`` takes them over.
 
     Args:
         run: the named run whose weights are searched; this and all below default to ``sweep`` of ``params.yaml``.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from benchmarks.comparators.nce import MaterialisedHeads
 from mert_core.audio.cqt import CQT_BINS
 from mert_core.model.config import MertConfig, hubert_fields
+from mert_core.model.heads import CodeHead
 from mert_core.pretrain.data import Batch
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def copy_weights(source: Objective, target: ReferenceObjective) -> None:
         for name, value in source.encoder.state_dict().items()
     }
     target.hubert.load_state_dict(renamed)
-    target.heads.take(source.heads.codes["encodec"])
+    codes = source.heads.codes["encodec"]
+    assert isinstance(codes, CodeHead)
+    target.heads.take(codes)
     target.cqt_head.load_state_dict(source.heads.spectra["cqt"].state_dict())
 
 

@@ -58,9 +58,9 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """Return a micro-batch's losses: Σ CE · weight + N · (penalty + Σ MSE · weight) for N masked frames.
 
-        The sum of a teacher's cross-entropies runs over the masked frames and over ``batch.asked``. ``weights.unmasked``
-        adds the same terms over the other frames (fairseq's ``pred_nomask_weight``, 0 in every MERT); what is returned
-        by name is of the masked frames alone.
+        The sum of a teacher's cross-entropies runs over the masked frames and over ``batch.asked``.
+        ``weights.unmasked`` adds the same terms over the other frames (fairseq's ``pred_nomask_weight``, 0 in every
+        MERT); what is returned by name is of the masked frames alone.
         """
         output = self.encoder(batch.noisy, mask=batch.mask)
         targets = self.teaching.targets(batch)

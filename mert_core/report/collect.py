@@ -30,8 +30,8 @@ class Training:
         run: its name.
         record: of the checkpoint.
         curve: steps and values by (split, term).
-        example: ``mask`` (frames,) of a validation crop, and ``true_NAME`` and ``predicted_NAME`` (frames, bins) of each
-            teacher of a spectrum.
+        example: ``mask`` (frames,) of a validation crop, and of each teacher of a spectrum ``true_NAME`` and
+            ``predicted_NAME`` (frames, bins).
     """
 
     run: str

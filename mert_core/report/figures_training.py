@@ -21,7 +21,7 @@ PENALTY = "feature_penalty"
 
 
 def loss_by_term(trainings: list[Training]) -> Figure:
-    """Return training and validation loss by teacher; for codes also the unigram reference and the gain per codebook."""
+    """Return both splits' loss by teacher; for codes also the unigram reference and the gain per codebook."""
     runs = [training.run for training in trainings]
     named = {name for training in trainings for _, name in training.curve}
     codes = list(dict.fromkeys(name for training in trainings for name in training.unigram))

@@ -62,8 +62,9 @@ def apply_winner(layout: Layout, params: Path, sweep_id: str) -> str:
     with atomic_path(params) as temporary:
         temporary.write_text(text, encoding="utf-8")
         load_config(temporary)
+    said = ", ".join(f"{name} {value:g}" for name, value in weights.items())
     return (
-        f"{params.name}: runs.{sweep.run}.teachers: {', '.join(f'{name} {value:g}' for name, value in weights.items())} "
+        f"{params.name}: runs.{sweep.run}.teachers: {said} "
         f"(sweep {sweep.id}, {sweep.task} {sweep.winner.score:.4f} after {sweep.winner.step} steps). "
         f"`dvc repro pretrain@{sweep.run}` trains with them."
     )

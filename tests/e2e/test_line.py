@@ -58,7 +58,9 @@ def test_a_second_run_does_nothing_and_everything_is_clean(line: Path) -> None:
     assert run(line, "git", "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("stage", ["corpus", "teachers@rvqvae", "targets@rvqvae", "pretrain@tiny", "probe@tiny", "report"])
+@pytest.mark.parametrize(
+    "stage", ["corpus", "teachers@rvqvae", "targets@rvqvae", "pretrain@tiny", "probe@tiny", "report"]
+)
 def test_forcing_a_stage_leaves_the_lock_as_it_was(line: Path, stage: str) -> None:
     before = (line / "dvc.lock").read_text()
     run(line, "dvc", "repro", "--force", "--single-item", stage)

@@ -69,9 +69,7 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
     write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
     inputs = {"corpus": corpus.id, "teacher": "7e" * 32}
     facts = {"kind": f"{CODEBOOKS} × {ENTRIES} codes"}
-    return write_record(
-        folder, stage="targets", kind="targets", run="rvqvae", inputs=inputs, params={}, facts=facts
-    )
+    return write_record(folder, stage="targets", kind="targets", run="rvqvae", inputs=inputs, params={}, facts=facts)
 
 
 def write_training(layout: Layout, run: str, targets: Record, better: float = 0.0) -> Record:
