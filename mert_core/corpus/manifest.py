@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
-from mert_core.audio.pcm import DTYPE, shard_name
+from mert_core.audio.pcm import DTYPE, ShardReader, shard_name
+from mert_core.audio.remote import RemoteShards
 from mert_core.corpus.tables import read_table, write_table
 from mert_core.errors import MertError
 
@@ -45,8 +46,12 @@ def write_manifest(folder: Path, table: pa.Table) -> None:
     write_table(folder / MANIFEST_NAME, table)
 
 
-def read_manifest(folder: Path) -> pa.Table:
+def read_manifest(folder: Path, shards: ShardReader | RemoteShards) -> pa.Table:
     """Read a manifest and check that its columns are the known ones and that every shard has the right size.
+
+    Args:
+        folder: of the corpus.
+        shards: reads the shards, wherever they lie.
 
     Raises:
         MertError: a file is missing, or the shards are not the manifest's.
@@ -55,13 +60,14 @@ def read_manifest(folder: Path) -> pa.Table:
     if not table.schema.equals(SCHEMA):
         raise MertError(f"{folder / MANIFEST_NAME} has other columns than this version writes. Run `dvc repro`.")
     ends = pa.table({"shard": table["shard"], "end": pc.add(table["offset_samples"], table["samples"])})
+    sizes = shards.sizes()
     for row in ends.group_by("shard").aggregate([("end", "max")]).to_pylist():
-        path = folder / SHARDS_NAME / shard_name(row["shard"])
         expected = row["end_max"] * DTYPE.itemsize
-        found = path.stat().st_size if path.exists() else None
+        found = sizes.get(shard_name(row["shard"]))
         if found != expected:
             state = "is missing" if found is None else f"has {found} bytes"
-            raise MertError(f"{path} {state}; the manifest needs {expected} bytes. Run `dvc pull` or `dvc repro`.")
+            where = shards.path(row["shard"])
+            raise MertError(f"{where} {state}; the manifest needs {expected} bytes. {shards.remedy}")
     return table
 
 

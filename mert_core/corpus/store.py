@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.audio.pcm import ShardReader
+from mert_core.audio.remote import RemoteShards
 from mert_core.corpus.manifest import SHARDS_NAME, read_manifest
 from mert_core.corpus.tables import read_table
 from mert_core.errors import MertError
@@ -26,23 +27,29 @@ class Corpus:
         tracks: the manifest, one row per track; the columns are those of `mert_core.corpus.manifest.SCHEMA`.
     """
 
-    def __init__(self, folder: Path, tracks: pa.Table) -> None:
+    def __init__(self, folder: Path, tracks: pa.Table, reader: ShardReader | RemoteShards) -> None:
         self.folder = folder
         self.tracks = tracks
-        self._reader = ShardReader(folder / SHARDS_NAME)
+        self._reader = reader
         self._shard = tracks["shard"].to_numpy().astype(np.int64)
         self._offset = tracks["offset_samples"].to_numpy()
         self._samples = tracks["samples"].to_numpy()
 
     @classmethod
-    def open(cls, folder: Path) -> Corpus:
+    def open(cls, folder: Path, shards: str | None = None) -> Corpus:
         """Open what `mert corpus` or `mert probe-set` wrote.
+
+        Args:
+            folder: where it lies.
+            shards: address of the folder's copy on an object store, to read the shards from there; None: they lie in
+                the folder.
 
         Raises:
             MertError: it is missing, or manifest and shards do not fit together.
         """
         read_record(folder)
-        return cls(folder, read_manifest(folder))
+        reader = ShardReader(folder / SHARDS_NAME) if shards is None else RemoteShards(f"{shards}/{SHARDS_NAME}")
+        return cls(folder, read_manifest(folder, reader), reader)
 
     def __len__(self) -> int:
         return self.tracks.num_rows
@@ -96,7 +103,7 @@ class Corpus:
         return read_table(path)
 
     def pcm(self, row: int) -> NDArray[np.int16]:
-        """Return a whole track as a read-only memory-mapped view (samples,)."""
+        """Return a whole track, read-only (samples,); memory-mapped where the shards lie in the folder."""
         return self._reader.view(int(self._shard[row]), int(self._offset[row]), int(self._samples[row]))
 
     def crops(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,7 +109,8 @@ class CropSource:
         self._places = np.repeat((samples - self.crop_samples) // HOP_SAMPLES + 1, whole)
         low_samples, high_samples = (min(round(s * SAMPLE_RATE), self.crop_samples) for s in params.mixture_seconds)
         self._snippet_samples = low_samples, high_samples
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        self._orders: dict[int, NDArray[np.int64]] = {}  # of at most two neighbouring epochs
+        self._ordering = threading.Lock()
 
     def __len__(self) -> int:
         """Return the number of crops in an epoch."""
@@ -119,9 +121,12 @@ class CropSource:
         return np.random.default_rng((*self._seed, stream, epoch, index))
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((*self._seed, _EPOCH, epoch)).permutation(len(self))
-        return self._order[1]
+        with self._ordering:  # threads that prepare updates ahead ask in turn for the end of one epoch and the next one
+            if epoch not in self._orders:
+                kept = {known: order for known, order in self._orders.items() if known == epoch - 1}
+                drawn = np.random.default_rng((*self._seed, _EPOCH, epoch)).permutation(len(self))
+                self._orders = {**kept, epoch: drawn}
+            return self._orders[epoch]
 
     def locate(self, positions: Rows) -> tuple[Rows, Rows]:
         """Return the track rows and sample offsets of crops, given positions counted from the start of training."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,17 +33,28 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class StoredData:
-    """Music and codes as the stages before left them."""
+    """Music and codes as the stages before left them.
+
+    Attributes:
+        corpus: its folder.
+        targets: their folder.
+        copies: addresses on an object store, by folder, to read a folder's shards from; the others' lie in the folder.
+    """
 
     corpus: Path
     targets: Path
+    copies: Mapping[Path, str] = field(default_factory=dict)
 
     def open(self) -> tuple[Music, Codes]:
         """Open the corpus and the target store."""
         from mert_core.corpus import Corpus
         from mert_core.targets import TargetStore
 
-        return Corpus.open(self.corpus), TargetStore.open(self.targets)
+        copies = self.copies
+        return (
+            Corpus.open(self.corpus, shards=copies.get(self.corpus)),
+            TargetStore.open(self.targets, shards=copies.get(self.targets)),
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,7 @@ class Job:
         out_folder: where the leading worker puts the artefacts; None writes none.
         resume_folder: where the resume states lie; None keeps none. Every worker must reach it.
         start: the checkpoint folder of ``params.start``, absolute. Every worker must reach it.
+        read_ahead: updates that are prepared ahead.
     """
 
     params: Pretrain
@@ -66,6 +79,7 @@ class Job:
     out_folder: Path | None
     resume_folder: Path | None
     start: Path | None = None
+    read_ahead: int = 1
 
 
 def work(job: Job, place: Place, observer: Observer, report: Report | None = None) -> dict[str, Any]:
@@ -84,6 +98,7 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     progress, ledger = train(
         params, objective, train_source, valid_source,
         seed=job.seed, place=place, states=states, observer=observer, report=report,
+        read_ahead=job.read_ahead,
     )  # fmt: skip
     unigram = unigram_cross_entropy(train_source, valid_source, params)
     if job.out_folder is not None:

@@ -36,8 +36,8 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
     states.begin(tracker.run_id)
     with atomic_folder(layout.model(run_name)) as folder:
         job = Job(
-            params, StoredData(layout.corpus, layout.targets), config.seed, _threads(config, params), folder,
-            states.folder, start_folder(params, layout.root),
+            params, _data(config, layout), config.seed, _threads(config, params), folder,
+            states.folder, start_folder(params, layout.root), config.storage.read_ahead,
         )  # fmt: skip
         with BarObserver(tracker, run_name, params.max_steps) as observer:
             if params.workers == 0:
@@ -81,8 +81,8 @@ def run_trial(
     """
     clips = params.batch_clips * max(1, params.workers)
     params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
-    data, start = StoredData(layout.corpus, layout.targets), start_folder(params, layout.root)
-    job = Job(params, data, config.seed, config.threads, out_folder, None, start)
+    data, start = _data(config, layout), start_folder(params, layout.root)
+    job = Job(params, data, config.seed, config.threads, out_folder, None, start, config.storage.read_ahead)
     return work(job, Place(device=choose_device(params.device)), SilentObserver(), report)
 
 
@@ -101,6 +101,16 @@ def _inputs(layout: Layout, params: Pretrain) -> dict[str, str]:
             )
     inputs = {"corpus": corpus.id, "teacher": teacher.id, "targets": targets.id}
     return inputs | start_input(params, layout.root)
+
+
+def _data(config: Config, layout: Layout) -> StoredData:
+    return StoredData(layout.corpus, layout.targets, _copies(config, layout, layout.corpus, layout.targets))
+
+
+def _copies(config: Config, layout: Layout, *folders: Path) -> dict[Path, str]:
+    """Return where the folders' shards lie if they lie on an object store."""
+    url = config.storage.shards
+    return {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:
