@@ -104,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     _common(up)
     up.set_defaults(action=_up)
 
+    upload = commands.add_parser("upload", help="copy the shards of corpus and targets to an object store")
+    upload.add_argument("--to", required=True, metavar="URL", help="s3://bucket/prefix; the bucket exists")
+    _common(upload)
+    upload.set_defaults(action=_upload)
+
     sweep = commands.add_parser("sweep", help="search the loss weights, or write a winner to params.yaml")
     sweep.add_argument("--apply", metavar="ID", help="write that sweep's winner to params.yaml (latest: the newest)")
     _common(sweep)
@@ -321,6 +326,14 @@ def _up(options: argparse.Namespace) -> int:
 
     config, layout = _context(options)
     return up(config, layout, mlflow_port=options.mlflow_port, prefect_port=options.prefect_port)
+
+
+def _upload(options: argparse.Namespace) -> int:
+    from mert_core.upload import upload
+
+    _, layout = _context(options)
+    print(upload(layout, options.to.rstrip("/")))
+    return 0
 
 
 def _sweep(options: argparse.Namespace) -> int:

@@ -225,6 +225,13 @@ class Pretrain(Section):
         return self
 
 
+class Storage(Section):
+    """Where training reads shards from, and how far ahead. Changes no result, so no stage depends on it."""
+
+    shards: Annotated[str, Field(pattern=r"^[a-z0-9]+://[^/]+.*[^/]$")] | None
+    read_ahead: Annotated[int, Field(ge=1, le=64)]
+
+
 class Probe(Section):
     """Probing of a frozen encoder."""
 
@@ -298,6 +305,7 @@ class Config(Section):
     probe: Probe
     report: Report
     sweep: Sweep
+    storage: Storage
     tracking: Tracking
     catalog: Catalog
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mert_core.audio.pcm import DTYPE, shard_name
-from mert_core.corpus.manifest import GROUP_ROWS, MANIFEST_NAME, SCHEMA, SHARDS_NAME, SPLITS
+from mert_core.audio.pcm import DTYPE, ShardReader, shard_name
+from mert_core.audio.remote import RemoteShards
+from mert_core.corpus.manifest import GROUP_ROWS, MANIFEST_NAME, SCHEMA, SPLITS
 from mert_core.corpus.tables import open_parquet
 from mert_core.errors import MertError
 
@@ -35,11 +36,12 @@ class Places:
     chosen: NDArray[np.bool_] | None = None
 
 
-def read_places(folder: Path, where: pc.Expression | None = None) -> Places:
+def read_places(folder: Path, shards: ShardReader | RemoteShards, where: pc.Expression | None = None) -> Places:
     """Read a corpus's numbers, a row group at a time, and check that every shard has the right size.
 
     Args:
         folder: of the corpus.
+        shards: reads the shards, wherever they lie.
         where: which tracks are asked for, over any columns of the manifest; only those that it names are read.
 
     Raises:
@@ -65,7 +67,7 @@ def read_places(folder: Path, where: pc.Expression | None = None) -> Places:
         if places.chosen is not None:
             places.chosen[here] = batch["chosen"].fill_null(False).to_numpy(zero_copy_only=False)
         first += len(batch)
-    _check_sizes(folder / SHARDS_NAME, places)
+    _check_sizes(shards, places)
     return places
 
 
@@ -87,15 +89,15 @@ def _batches(path: Path, where: pc.Expression | None):  # type: ignore[no-untype
         ) from error
 
 
-def _check_sizes(folder: Path, places: Places) -> None:
+def _check_sizes(shards: ShardReader | RemoteShards, places: Places) -> None:
     if not len(places.shard):
         return
     ends = np.zeros(int(places.shard.max()) + 1, np.int64)
     np.maximum.at(ends, places.shard, places.offset_samples + places.samples)
+    sizes = shards.sizes()
     for shard in np.flatnonzero(ends).tolist():
-        path = folder / shard_name(shard)
         expected = int(ends[shard]) * DTYPE.itemsize
-        found = path.stat().st_size if path.exists() else None
+        found = sizes.get(shard_name(shard))
         if found != expected:
             state = "is missing" if found is None else f"has {found} bytes"
-            raise MertError(f"{path} {state}; the manifest needs {expected} bytes. Run `dvc pull` or `dvc repro`.")
+            raise MertError(f"{shards.path(shard)} {state}; the manifest needs {expected} bytes. {shards.remedy}")

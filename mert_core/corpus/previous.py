@@ -34,7 +34,7 @@ class Previous:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.places = read_places(folder)
+        self.places = read_places(folder, ShardReader(folder / SHARDS_NAME))
         self._files = read_record(folder).files
         tracks = len(self.places.samples)
         ids, hashes = np.empty(tracks, "<u8"), np.empty(tracks, "V32")

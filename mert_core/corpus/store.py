@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.audio.pcm import ShardReader
+from mert_core.audio.remote import RemoteShards
 from mert_core.corpus.manifest import MANIFEST_NAME, SHARDS_NAME, SPLITS
 from mert_core.corpus.places import Places, read_places
 from mert_core.corpus.tables import read_table
@@ -31,25 +32,28 @@ class Corpus:
         folder: where it lies.
     """
 
-    def __init__(self, folder: Path, places: Places) -> None:
+    def __init__(self, folder: Path, places: Places, reader: ShardReader | RemoteShards) -> None:
         self.folder = folder
         self._places = places
-        self._reader = ShardReader(folder / SHARDS_NAME)
+        self._reader = reader
 
     @classmethod
-    def open(cls, folder: Path, where: pc.Expression | None = None) -> Corpus:
+    def open(cls, folder: Path, where: pc.Expression | None = None, shards: str | None = None) -> Corpus:
         """Open what `mert corpus` or `mert probe-set` wrote.
 
         Args:
             folder: where it lies.
             where: a filter over the manifest's columns, for example ``pyarrow.compute.field("seconds") > 30``: `rows`
                 gives only tracks that pass it. Row numbers stay the manifest's, which targets go by.
+            shards: address of the folder's copy on an object store, to read the shards from there; None: they lie in
+                the folder.
 
         Raises:
             MertError: it is missing, or manifest and shards do not fit together, or the filter names no column.
         """
         read_record(folder)
-        return cls(folder, read_places(folder, where))
+        reader = ShardReader(folder / SHARDS_NAME) if shards is None else RemoteShards(f"{shards}/{SHARDS_NAME}")
+        return cls(folder, read_places(folder, reader, where), reader)
 
     def __len__(self) -> int:
         """Return the number of rows of the manifest, whatever was filtered."""
@@ -126,7 +130,7 @@ class Corpus:
         return read_table(path)
 
     def pcm(self, row: int) -> NDArray[np.int16]:
-        """Return a whole track as a read-only memory-mapped view (samples,)."""
+        """Return a whole track, read-only (samples,); memory-mapped where the shards lie in the folder."""
         where = self._places
         return self._reader.view(int(where.shard[row]), int(where.offset_samples[row]), int(where.samples[row]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,11 +57,13 @@ class StoredData:
         targets: the folders of target stores, by teacher.
         teachers: by teacher that is asked in the training step: the folder of a fitted one, or the settings of one that
             needs no fitting.
+        copies: addresses on an object store, by folder, to read a folder's shards from; the others' lie in the folder.
     """
 
     corpus: Path
     targets: dict[str, Path]
     teachers: dict[str, Path | dict[str, Any] | None]
+    copies: Mapping[Path, str] = field(default_factory=dict)
 
     def open(self) -> Material:
         """Open the corpus, the target stores and the teachers."""
@@ -70,12 +72,13 @@ class StoredData:
         from mert_core.teachers.registry import new_teacher
         from mert_core.teachers.saved import load_teacher
 
+        copies = self.copies
         teachers = {
             name: load_teacher(of) if isinstance(of, Path) else new_teacher(name, of).freeze()
             for name, of in self.teachers.items()
         }
-        stored = {name: TargetStore.open(folder) for name, folder in self.targets.items()}
-        return Material(Corpus.open(self.corpus), stored, teachers)
+        stored = {name: TargetStore.open(folder, shards=copies.get(folder)) for name, folder in self.targets.items()}
+        return Material(Corpus.open(self.corpus, shards=copies.get(self.corpus)), stored, teachers)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Job:
         out_folder: where the leading worker puts the artefacts; None writes none.
         resume_folder: where the resume states lie; None keeps none. Every worker must reach it.
         start: the checkpoint folder of ``params.start``, absolute. Every worker must reach it.
+        read_ahead: updates that are prepared ahead.
     """
 
     params: Pretrain
@@ -99,6 +103,7 @@ class Job:
     out_folder: Path | None
     resume_folder: Path | None
     start: Path | None = None
+    read_ahead: int = 1
 
 
 def teaching_of(params: Pretrain, material: Material) -> Teaching:
@@ -130,6 +135,7 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     progress, ledger = train(
         params, objective, train_source, valid_source,
         seed=job.seed, place=place, states=states, observer=observer, report=report,
+        read_ahead=job.read_ahead,
     )  # fmt: skip
     unigram = unigram_cross_entropy(train_source, valid_source, params)
     if job.out_folder is not None:

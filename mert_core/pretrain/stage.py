@@ -37,7 +37,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
     with atomic_folder(layout.model(run_name)) as folder:
         job = Job(
             params, _data(config, layout, params), config.seed, _threads(config, params), folder,
-            states.folder, start_folder(params, layout.root),
+            states.folder, start_folder(params, layout.root), config.storage.read_ahead,
         )  # fmt: skip
         with BarObserver(tracker, run_name, params.max_steps) as observer:
             if params.workers == 0:
@@ -83,7 +83,7 @@ def run_trial(
     clips = params.batch_clips * max(1, params.workers)
     params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
     data, start = _data(config, layout, params), start_folder(params, layout.root)
-    job = Job(params, data, config.seed, config.threads, out_folder, None, start)
+    job = Job(params, data, config.seed, config.threads, out_folder, None, start, config.storage.read_ahead)
     return work(job, Place(device=choose_device(params.device)), SilentObserver(), report)
 
 
@@ -128,7 +128,14 @@ def _data(config: Config, layout: Layout, params: Pretrain) -> StoredData:
         elif term.weight:
             fitted = layout.teacher(term.teacher)
             teachers[term.teacher] = fitted if fitted.exists() else config.teachers.get(term.teacher)
-    return StoredData(layout.corpus, targets, teachers)
+    folders = layout.corpus, *targets.values()
+    return StoredData(layout.corpus, targets, teachers, _copies(config, layout, *folders))
+
+
+def _copies(config: Config, layout: Layout, *folders: Path) -> dict[Path, str]:
+    """Return where the folders' shards lie if they lie on an object store."""
+    url = config.storage.shards
+    return {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:

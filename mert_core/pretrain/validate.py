@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mert_core.pretrain.data import CropSource
+from mert_core.pretrain.data import Batch, CropSource
 from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.place import Place
 from mert_core.pretrain.tally import codebook_terms, no_sums, tally, terms
+from mert_core.workers import in_order, single_threads
 
 if TYPE_CHECKING:
     from mert_core.config import Pretrain
@@ -20,7 +21,9 @@ REFERENCE_CROPS = 512
 
 
 @torch.no_grad()
-def validate(params: Pretrain, objective: Objective, source: CropSource, place: Place) -> dict[str, float]:
+def validate(
+    params: Pretrain, objective: Objective, source: CropSource, place: Place, read_ahead: int = 1
+) -> dict[str, float]:
     """Return all terms, with those of each codebook, over the fixed validation batches.
 
     The student hears the crops without noise mixture, so that runs with different mixtures compare; it must be built
@@ -31,12 +34,17 @@ def validate(params: Pretrain, objective: Objective, source: CropSource, place: 
     objective.eval()
     clips = params.batch_clips
     total = no_sums(objective.teaching, place.device)
-    for first in range(0, params.validate_batches, place.world):
-        number = min(first + place.rank, params.validate_batches - 1)
-        batch = source.batch(number * clips, clips, range(clips)).to(place.device)
-        losses = objective(batch)
-        if number == first + place.rank:
-            total += tally(losses, batch.masked_frames)
+    own = range(place.rank, params.validate_batches + place.rank, place.world)
+    numbers = [min(number, params.validate_batches - 1) for number in own]
+
+    def cut(number: int) -> Batch:
+        return source.batch(number * clips, clips, range(clips))
+
+    with single_threads(workers=read_ahead) as pool:
+        for place_in, number, batch in zip(own, numbers, in_order(pool, cut, numbers, read_ahead), strict=True):
+            losses = objective(batch.to(place.device))
+            if number == place_in:
+                total += tally(losses, batch.masked_frames)
     objective.train(was_training)
     place.sum(total)
     return terms(total, objective) | codebook_terms(total, objective.teaching)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mert_core.audio.remote import UPLOAD, RemoteFolder
 from mert_core.errors import MertError
 from mert_core.records import Record, read_record
 
@@ -41,8 +42,9 @@ class TargetStore:
         entries: values per code.
     """
 
-    def __init__(self, folder: Path, index: pa.Table, card: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, index: pa.Table, card: dict[str, Any], remote: RemoteFolder | None = None) -> None:
         self.folder = folder
+        self._remote = remote
         self.codebooks = int(card["codebooks"])
         self.entries = int(card["entries"])
         self._card: list[dict[str, Any]] = card["shards"]
@@ -53,8 +55,13 @@ class TargetStore:
         self._open: dict[int, NDArray[np.uint16]] = {}
 
     @classmethod
-    def open(cls, folder: Path) -> TargetStore:
+    def open(cls, folder: Path, shards: str | None = None) -> TargetStore:
         """Open what ``mert targets`` wrote. Checksums are verified when a shard is first read.
+
+        Args:
+            folder: where it lies.
+            shards: address of the folder's copy on an object store, to read the shards from there; of those only the
+                sizes are checked here, `mert upload` has compared the rest. None: they lie in the folder.
 
         Raises:
             MertError: it is missing or unreadable.
@@ -62,11 +69,14 @@ class TargetStore:
         read_record(folder)
         try:
             card = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
-            return cls(folder, pq.read_table(folder / INDEX_NAME, schema=INDEX_SCHEMA), card)
+            remote = None if shards is None else RemoteFolder(f"{shards}/{SHARDS_NAME}")
+            store = cls(folder, pq.read_table(folder / INDEX_NAME, schema=INDEX_SCHEMA), card, remote)
         except (OSError, pa.ArrowInvalid, json.JSONDecodeError, KeyError) as error:
             raise MertError(
                 f"the targets in {folder} are damaged ({error}). Run `dvc checkout`, or `dvc repro targets`."
             ) from error
+        store._check_remote_sizes()
+        return store
 
     @property
     def record(self) -> Record:
@@ -104,15 +114,41 @@ class TargetStore:
                 f"{frames} frames from {starts[first]} on of row {rows[first]}, which has {self._frames[rows[first]]}"
             )
         out = np.empty((len(rows), frames, self.codebooks), dtype=np.int64)
+        if self._remote is not None:
+            blocks = self._remote_codes(self._remote, self._shard[rows], self._offset[rows] + starts, frames)
+            for place, block in enumerate(blocks):
+                out[place] = block
+            return out
         for place, (row, start) in enumerate(zip(rows, starts, strict=True)):
             begin = self._offset[row] + start
             out[place] = self._codes_of(int(self._shard[row]))[begin : begin + frames]
         return out
 
     def track(self, row: int) -> NDArray[np.uint16]:
-        """Return a whole track's codes as a view, uint16 (frames, codebooks)."""
+        """Return a whole track's codes, read-only, uint16 (frames, codebooks)."""
         begin = self._offset[row]
+        if self._remote is not None:
+            where = self._shard[[row]], self._offset[[row]]
+            return self._remote_codes(self._remote, *where, int(self._frames[row]))[0]
         return self._codes_of(int(self._shard[row]))[begin : begin + self._frames[row]]
+
+    def _remote_codes(
+        self, remote: RemoteFolder, shards: NDArray[np.int32], begins: NDArray[np.int64], frames: int
+    ) -> list[NDArray[np.uint16]]:
+        width = self.codebooks * CODE_TYPE.itemsize
+        names = [self._card[shard]["name"] for shard in shards.tolist()]
+        blocks = remote.read(names, (begins * width).tolist(), frames * width)
+        return [np.frombuffer(block, dtype=CODE_TYPE).reshape(frames, self.codebooks) for block in blocks]
+
+    def _check_remote_sizes(self) -> None:
+        if self._remote is None:
+            return
+        sizes = self._remote.sizes()
+        for entry in self._card:
+            expected, found = entry["frames"] * self.codebooks * CODE_TYPE.itemsize, sizes.get(entry["name"])
+            if found != expected:
+                state = "is missing" if found is None else f"has {found} bytes"
+                raise MertError(f"{self._remote.url}/{entry['name']} {state}; expected {expected} bytes. {UPLOAD}")
 
     def _codes_of(self, shard: int) -> NDArray[np.uint16]:
         if shard not in self._open:
