@@ -170,9 +170,7 @@ def online(teacher: Teacher, stretches: list[Tensor], skip: list[int], frames: i
     for length in sorted(set(lengths)):
         places = [place for place, own in enumerate(lengths) if own == length]
         targets = teacher(torch.stack([stretches[place] for place in places]))
-        found |= {
-            place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)
-        }
+        found |= {place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)}
     return torch.stack([found[place] for place in range(len(stretches))])
 
 
