@@ -18,7 +18,7 @@ from mert_core.teachers.rvqvae import Architecture, RvqVae
 PUBLISHED = Architecture(codebooks=32, entries=1024, filters=32, dimension=128)
 CODEBOOKS_AT_6_KBPS = 8
 _SHOWN = 5
-_FILE = "encodec_24khz-d7cc33bc.th"
+FILE_NAME = "encodec_24khz-d7cc33bc.th"
 
 
 class EncodecSettings(Section):
@@ -42,7 +42,7 @@ class EncodecTeacher(CodecTeacher):
         """Read the weights; their checksum is a fact of the record."""
         if self.settings.checkpoint is None:
             raise MertError(
-                f"teachers.encodec.checkpoint is null; give the path of {_FILE}, a file that the encodec package "
+                f"teachers.encodec.checkpoint is null; give the path of {FILE_NAME}, a file that the encodec package "
                 "downloads, or teach with rvqvae, which is trained here"
             )
         path = sources.root / Path(self.settings.checkpoint).expanduser()
@@ -65,10 +65,10 @@ def load_published(path: Path) -> RvqVae:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise MertError(
-            f"teachers.encodec.checkpoint: {path} is not a torch state dict ({reason}); expected {_FILE}"
+            f"teachers.encodec.checkpoint: {path} is not a torch state dict ({reason}); expected {FILE_NAME}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MertError(f"teachers.encodec.checkpoint: {path} holds no state dict; expected {_FILE}")
+        raise MertError(f"teachers.encodec.checkpoint: {path} holds no state dict; expected {FILE_NAME}")
     model = RvqVae(PUBLISHED)
     own = model.state_dict()
     problems = [
@@ -86,7 +86,7 @@ def load_published(path: Path) -> RvqVae:
     if problems:
         raise MertError(
             f"teachers.encodec.checkpoint: {path} is not EnCodec's 24 kHz model: {'; '.join(problems)}. "
-            f"Expected the state dict {_FILE}."
+            f"Expected the state dict {FILE_NAME}."
         )
     model.load_state_dict(state)
     return model.eval()

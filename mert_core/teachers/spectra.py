@@ -12,7 +12,7 @@ from mert_core.teachers.base import Spectrum, Teacher, whole_frames
 # Half of the longest constant-Q filter is 25,230 samples, 79 frames; band-limiting makes the filters ring past that.
 _CQT_CONTEXT = 112
 # Half of a window of 2,048 samples is 3.2 frames.
-_MEL_CONTEXT = 4
+MEL_CONTEXT = 4
 
 
 class ConstantQTeacher(Teacher):
@@ -20,7 +20,7 @@ class ConstantQTeacher(Teacher):
 
     name = "cqt"
     title = "constant-Q spectrum (MERT; nnAudio CQT1992v2)"
-    context_frames = _CQT_CONTEXT
+    context_frames: int | None = _CQT_CONTEXT
     tolerance = 1e-4
 
     def __init__(self, settings: None = None) -> None:
@@ -65,7 +65,7 @@ class LogMelTeacher(Teacher):
 
     name = "logmel"
     title = "log-mel spectrum, 128 bands (MERT's mel loss)"
-    context_frames = _MEL_CONTEXT
+    context_frames = MEL_CONTEXT
 
     def __init__(self, settings: None = None) -> None:
         super().__init__(settings)
