@@ -164,6 +164,18 @@ def _probe_set(config: Config, layout: Layout, tracker: Any, run: str) -> Record
     return stage.run_probe_set(config, layout, tracker)
 
 
+def _downloaded(config: Config, layout: Layout, name: str) -> Config:
+    """Fetch a teacher's published weights and return parameters that name the file."""
+    from mert_core.teachers.download import download
+    from mert_core.teachers.registry import teacher_class
+
+    if teacher_class(name).needs != "weights":
+        raise MertError(f"--download: {name} has no published weights to fetch; say `mert teachers fit {name}`")
+    file = download(layout.caches / "weights")
+    settings = {**(config.teachers.get(name) or {}), "checkpoint": str(file)}
+    return config.model_copy(update={"teachers": {**config.teachers, name: settings}})
+
+
 def _teachers(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
     from mert_core.teachers import stage
 
@@ -216,6 +228,8 @@ def _run_stage(options: argparse.Namespace) -> int:
     config, layout = _context(options)
     name, run = options.command, getattr(options, "run", None)
     resume_run_id = None
+    if getattr(options, "download", False):
+        config = _downloaded(config, layout, run or "")
     # Thread pools are sized when the libraries load: numpy's and torch's sums depend on the count.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(config.threads)
     # Threads that wait spin only briefly: where others use the cores too, long spinning made a step many times slower.

@@ -118,6 +118,10 @@ class Teacher(nn.Module):
         """What its targets are."""
         raise NotImplementedError
 
+    def kept_settings(self) -> dict[str, Any]:
+        """Return the settings that are kept with the teacher, as plain data: those that decide its targets."""
+        return {} if self.settings is None else dict(self.settings.model_dump(mode="json"))
+
     def fit(self, sources: Sources) -> dict[str, float | str]:
         """Learn what is to be learned; deterministic from ``sources.seed`` on a CPU. Most need nothing.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,12 +39,16 @@ class EncodecTeacher(CodecTeacher):
     def __init__(self, settings: EncodecSettings) -> None:
         super().__init__(settings, PUBLISHED, CODEBOOKS_AT_6_KBPS)
 
+    def kept_settings(self) -> dict[str, Any]:
+        """Return none: a path of this machine decides nothing, the file's checksum is a fact of the fit."""
+        return {}
+
     def fit(self, sources: Sources) -> dict[str, float | str]:
         """Read the weights; their checksum is a fact of the record."""
         if self.settings.checkpoint is None:
             raise MertError(
-                f"teachers.encodec.checkpoint is null; give the path of {FILE_NAME}, a file that the encodec package "
-                "downloads, or teach with rvqvae, which is trained here"
+                f"teachers.encodec.checkpoint is null; give the path of {FILE_NAME}, or let `mert teachers fit encodec "
+                "--download` fetch it, or teach with rvqvae, which is trained here"
             )
         path = sources.root / Path(self.settings.checkpoint).expanduser()
         self.adopt(load_published(path))

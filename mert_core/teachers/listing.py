@@ -42,10 +42,13 @@ def listing(config: Config, layout: Layout) -> str:
 
 
 def _hears(teacher: Teacher) -> str:
-    if teacher.context_frames is None:
-        begin, end = teacher.hears(10, 10, 100)
-        return "the track so far" if end < 100 else "the whole track" if begin == 0 else "a block"
-    return f"± {teacher.context_frames / FRAME_RATE:.2f} s"
+    if teacher.context_frames is not None:
+        return f"± {teacher.context_frames / FRAME_RATE:.2f} s"
+    first, track = 50_000, 100_000
+    begin, end = teacher.hears(first, 1, track)
+    if begin > 0:
+        return f"blocks of {(end - begin) / FRAME_RATE:.0f} s"
+    return "the whole track" if end == track else "the track so far"
 
 
 def _state(folder: Path) -> str:
