@@ -1,7 +1,7 @@
 """`python -m benchmarks.scale`: a corpus's manifest and its crops at up to a million tracks, made up on the spot.
 
-Each figure is taken in a process of its own, so that its peak memory (VmHWM) is its own; ``import`` says what of that
-is the libraries'. The shards are files with nothing written in them: they have the right size and take no room.
+Each figure is taken in a process of its own; memory is how far its peak (VmHWM) rises once the libraries are loaded.
+The shards are files with nothing written in them: they have the right size and take no room.
 """
 
 from __future__ import annotations
@@ -87,12 +87,6 @@ def _names(generator: np.random.Generator, count: int, digits: int) -> list[str]
     return [text[place : place + digits] for place in range(0, len(text), digits)]
 
 
-def _import(folder: Path) -> dict[str, float]:
-    import mert_core.corpus.stage  # noqa: F401
-
-    return {}
-
-
 def _split(folder: Path) -> dict[str, float]:
     """Do what `mert corpus` does at the end: splits, the manifest, its promises, its facts."""
     from mert_core.corpus.facts import manifest_facts
@@ -129,24 +123,23 @@ def _crops(folder: Path) -> dict[str, float]:
     from mert_core.pretrain.crops import Crops
 
     corpus = Corpus.open(folder)
-    start = time.perf_counter()
     crops = Crops(corpus.rows("train"), corpus.samples, round(CROP_SECONDS * SAMPLE_RATE), order=(1337,), place=(1,))
     ready, batches = time.perf_counter(), 500
     for number in range(batches):
         crops.locate(np.arange(number * CLIPS, (number + 1) * CLIPS))
     return {
-        "seconds": ready - start, "crops": len(crops),
+        "crops": len(crops),
         "crops_per_second": batches * CLIPS / (time.perf_counter() - ready),
     }  # fmt: skip
 
 
 FIGURES: dict[str, Callable[[Path], dict[str, float]]] = {
-    "import": _import, "split": _split, "open": _open, "filter": _filter, "crops": _crops,
+    "split": _split, "open": _open, "filter": _filter, "crops": _crops,
 }  # fmt: skip
 
 
 def measure(figure: str, folder: Path) -> dict[str, float]:
-    """Return a figure's seconds and peak memory (MiB), taken in a fresh process."""
+    """Return a figure's seconds, and its peak memory over that of the libraries (MiB), in a new process."""
     command = [sys.executable, "-m", "benchmarks.scale", "--measure", figure, str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
@@ -154,33 +147,29 @@ def measure(figure: str, folder: Path) -> dict[str, float]:
 
 
 def _measured(figure: str, folder: Path) -> dict[str, float]:
-    _import(folder)
-    start = time.perf_counter()
+    import mert_core.corpus.stage  # noqa: F401  # its libraries belong to no figure
+
+    base, start = _peak_mib(), time.perf_counter()
     found = FIGURES[figure](folder)
     seconds = time.perf_counter() - start
+    return {"seconds": seconds, **found, "mib": _peak_mib() - base}
+
+
+def _peak_mib() -> float:
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]
-    return {"seconds": seconds, **found, "peak_mib": int(peak) / 1024}
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def table(found: dict[int, dict[str, dict[str, float]]]) -> str:
     """Return the Markdown table of all figures."""
-    head = ["tracks", "5 s crops", "split, write, check", "open", "filter", "ready to crop", "crops located"]
+    head = ["tracks", "5 s crops", "split, write, check", "open", "filter", "open and crop", "crops located"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for tracks, figures in found.items():
-        base = figures["import"]["peak_mib"]
-        timed = [
-            f"{figures[name]['seconds']:.2f} s, {figures[name]['peak_mib'] - base:+.0f} MiB"
-            for name in ("split", "open", "filter", "crops")
-        ]
+        timed = [f"{figures[name]['seconds']:.2f} s, {figures[name]['mib']:.0f} MiB" for name in FIGURES]
         crops = figures["crops"]
-        lines.append(
-            f"| {tracks:,} | {crops['crops']:,} | "
-            + " | ".join(timed)
-            + f" | {crops['crops_per_second']:,.0f} per second |"
-        )
-    base = next(iter(found.values()))["import"]["peak_mib"]
-    return "\n".join([*lines, "", f"Peak memory is over the {base:.0f} MiB of Python and its libraries alone."])
+        cells = [f"{tracks:,}", f"{crops['crops']:,}", *timed, f"{crops['crops_per_second']:,.0f} per second"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
