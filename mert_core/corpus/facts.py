@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.compute as pc
+import numpy as np
 
 from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.corpus.distinct import hashes, numbers
 from mert_core.corpus.manifest import SPLITS
 from mert_core.corpus.tables import Rows, select
 
@@ -16,11 +17,12 @@ def manifest_facts(rows: Rows) -> dict[str, Any]:
     sizes = select(rows, "split", "samples").group_by("split").aggregate([("samples", "sum"), ([], "count_all")])
     found = {row["split"]: {"tracks": row["count_all"], "samples": row["samples_sum"]} for row in sizes.to_pylist()}
     every = {name: sum(part[name] for part in found.values()) for name in ("tracks", "samples")}
-    for name in ("piece", "artist"):
-        table = select(rows, "split", name)
-        every[f"{name}s"] = len(table[name].unique())
+    of_split = numbers(rows, "split", SPLITS)
+    for column in ("piece", "artist"):
+        names = hashes(rows, column)
+        every[f"{column}s"] = len(np.unique(names))
         for split, part in found.items():
-            part[f"{name}s"] = len(table[name].filter(pc.equal(table["split"], split)).unique())
+            part[f"{column}s"] = len(np.unique(names[of_split == SPLITS.index(split)]))
     rates = select(rows, "source_rate")["source_rate"].value_counts().to_pylist()
     return {
         **_in_seconds(every),

@@ -1,7 +1,6 @@
 """The manifest: one row per track, in the order of the shards, and the promises that it must keep.
 
-Functions take a manifest as a table or as its file; of a file they read one or two columns at a time, so that a million
-tracks fit into a few hundred megabytes.
+Functions take a manifest as a table or as its file; of a file they hold a few numbers per track and a row group's text.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.corpus.distinct import repeated, with_several
 from mert_core.corpus.tables import Rows, count_rows, in_groups, select
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
@@ -92,7 +91,7 @@ def check_manifest(rows: Rows) -> None:
 
 def artists_in_two_splits(rows: Rows) -> list[str]:
     """Return the artists that more than one split has: harmless for composers, a leak for recordings."""
-    return _values_in_two_splits(rows, "artist")
+    return with_several(rows, "artist", "split", SPLITS)
 
 
 def _some(values: list[str]) -> str:
@@ -104,9 +103,8 @@ def _ids(rows: Rows, bad: np.ndarray) -> str:
 
 
 def _repeated_ids(rows: Rows) -> list[str]:
-    counted = select(rows, "track_id").group_by("track_id").aggregate([([], "count_all")])
-    repeated = counted.filter(pc.greater(counted["count_all"], 1))["track_id"].to_pylist()
-    return [f"track_id is not unique: {_some(sorted(repeated))}"] if repeated else []
+    found = repeated(rows, "track_id")
+    return [f"track_id is not unique: {_some(found)}"] if found else []
 
 
 def _unknown_splits(rows: Rows) -> list[str]:
@@ -114,17 +112,8 @@ def _unknown_splits(rows: Rows) -> list[str]:
     return [f"unknown split {_some(unknown)}; expected {', '.join(SPLITS)}"] if unknown else []
 
 
-def _values_in_two_splits(rows: Rows, column: str) -> list[str]:
-    # a value's least and greatest split number differ when it has two; cheaper than sets of them
-    table = select(rows, column, "split")
-    number = pc.index_in(table["split"], pa.array(SPLITS)).cast(pa.int8())
-    counted = pa.table({column: table[column], "split": number}).group_by(column).aggregate([("split", "min_max")])
-    low, high = pc.struct_field(counted["split_min_max"], "min"), pc.struct_field(counted["split_min_max"], "max")
-    return sorted(counted.filter(pc.not_equal(low, high))[column].to_pylist())
-
-
 def _in_two_splits(rows: Rows, column: str) -> list[str]:
-    shared = _values_in_two_splits(rows, column)
+    shared = with_several(rows, column, "split", SPLITS)
     return [f"{column} in more than one split: {_some(shared)}"] if shared else []
 
 

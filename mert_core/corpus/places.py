@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from mert_core.audio.pcm import DTYPE, ShardReader, shard_name
 from mert_core.audio.remote import RemoteShards
 from mert_core.corpus.manifest import GROUP_ROWS, MANIFEST_NAME, SCHEMA, SPLITS
-from mert_core.corpus.tables import open_parquet
+from mert_core.corpus.tables import in_groups, open_parquet
 from mert_core.errors import MertError
 
 
@@ -58,34 +59,37 @@ def read_places(folder: Path, shards: ShardReader | RemoteShards, where: pc.Expr
         None if where is None else np.empty(tracks, np.bool_),
     )  # fmt: skip
     first = 0
-    for batch in _batches(path, where):
-        here = slice(first, first + len(batch))
-        places.samples[here] = batch["samples"].to_numpy()
-        places.shard[here] = batch["shard"].to_numpy()
-        places.offset_samples[here] = batch["offset_samples"].to_numpy()
-        places.split[here] = pc.index_in(batch["split"], pa.array(SPLITS)).fill_null(-1).to_numpy()
+    for group in _groups(path, where):
+        here = slice(first, first + len(group))
+        places.samples[here] = group["samples"].to_numpy()
+        places.shard[here] = group["shard"].to_numpy()
+        places.offset_samples[here] = group["offset_samples"].to_numpy()
+        places.split[here] = pc.index_in(group["split"], pa.array(SPLITS)).fill_null(-1).to_numpy()
         if places.chosen is not None:
-            places.chosen[here] = batch["chosen"].fill_null(False).to_numpy(zero_copy_only=False)
-        first += len(batch)
+            places.chosen[here] = group["chosen"].fill_null(False).to_numpy()
+        first += len(group)
     _check_sizes(shards, places)
     return places
 
 
-def _batches(path: Path, where: pc.Expression | None):  # type: ignore[no-untyped-def]
-    import pyarrow.dataset as ds
+def _groups(path: Path, where: pc.Expression | None) -> Iterator[pa.Table]:
+    """Yield the numbers, and with a filter the column ``chosen``."""
+    numbers = ["samples", "shard", "offset_samples", "split"]
+    if where is None:
+        yield from in_groups(path, GROUP_ROWS, numbers)
+        return
+    import pyarrow.dataset as ds  # a third of a second and 50 MB, for filters alone
 
-    columns = {name: ds.field(name) for name in ("samples", "shard", "offset_samples", "split")}
+    columns = {**{name: ds.field(name) for name in numbers}, "chosen": where}
     try:
-        dataset = ds.dataset(path, format="parquet")
-        scanner = dataset.scanner(
-            columns=columns if where is None else {**columns, "chosen": where},
-            batch_size=GROUP_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False,
-        )  # fmt: skip
-        yield from scanner.to_batches()
+        scanner = ds.dataset(path, format="parquet").scanner(
+            columns=columns, batch_size=GROUP_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False
+        )
+        for batch in scanner.to_batches():
+            yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
-        asked = "" if where is None else f" where {where}"
         raise MertError(
-            f"cannot select from {path}{asked}: {error}. Its columns are {', '.join(SCHEMA.names)}."
+            f"cannot select from {path} where {where}: {error}. Its columns are {', '.join(SCHEMA.names)}."
         ) from error
 
 

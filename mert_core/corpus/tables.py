@@ -29,14 +29,14 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         MertError: the file is missing or damaged, or has no such column.
     """
-    try:
-        table = pq.read_table(path, columns=columns)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(path, error) from error
-    missing = sorted(set(columns or ()) - set(table.column_names))
-    if missing:
-        raise MertError(f"{path} has no column {', '.join(missing)}; it has {', '.join(table.column_names) or 'none'}")
-    return table
+    with open_parquet(path) as file:
+        missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
+        if missing:
+            raise MertError(f"{path} has no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
+        try:
+            return file.read(columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _unreadable(path, error) from error
 
 
 def select(rows: Rows, *columns: str) -> pa.Table:

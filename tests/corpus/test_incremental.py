@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from mert_core.audio.decode import Decoded, decode
 from mert_core.audio.pcm import to_int16
@@ -205,6 +206,11 @@ def test_what_cannot_be_trusted_is_made_anew(
     assert sources(corpus) == FIRST and len(watch.decoded) == 8
     assert not set(inodes(corpus).values()) & set(links.values())
     assert "all music is read anew" in capsys.readouterr().err
+
+
+def test_dvc_leaves_the_previous_corpus_in_place(repository: Path) -> None:
+    stage = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]["corpus"]
+    assert stage["outs"] == [{"data/corpus": {"persist": True}}]
 
 
 def test_a_file_system_without_links_gets_copies(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
