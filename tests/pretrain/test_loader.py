@@ -66,7 +66,7 @@ def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
 
 
 def equal(one: list[Batch], other: list[Batch]) -> bool:
-    tensors = ("noisy", "clean", "codes", "mask")
+    tensors = ("noisy", "clean", "mask")
     return all(torch.equal(getattr(a, t), getattr(b, t)) for a, b in zip(one, other, strict=True) for t in tensors)
 
 
