@@ -1,6 +1,6 @@
 """Shards on an object store: read by byte ranges through fsspec, many at once.
 
-Endpoint and credentials come from the environment, as botocore reads it (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, …).
+Endpoint and credentials come from the environment, as botocore reads it: ``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, …
 """
 
 from __future__ import annotations
