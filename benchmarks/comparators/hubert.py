@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.comparators.cqt import nnaudio
 from benchmarks.comparators.nce import MaterialisedHeads
 from mert_core.audio.cqt import CQT_BINS
 from mert_core.model.config import MertConfig, hubert_fields
@@ -58,15 +59,10 @@ class ReferenceObjective(nn.Module):
 
     def __init__(self, shape: MertConfig, heads: MaterialisedHeads, weights: LossWeights) -> None:
         super().__init__()
-        from nnAudio.features.cqt import CQT1992v2
-
         self.hubert, self.heads, self.weights = hubert(shape), heads, weights
         self.grad_mult = shape.feature_grad_mult
         self.cqt_head = nn.Linear(shape.hidden_size, CQT_BINS)
-        self.cqt = CQT1992v2(
-            sr=24000, hop_length=320, fmin=32.7, n_bins=CQT_BINS, bins_per_octave=48, norm=1, window="hann",
-            center=True, pad_mode="constant", trainable=False, verbose=False,
-        )  # fmt: skip
+        self.cqt = nnaudio()
         self._conv_features: list[Tensor] = []
         self.hubert.get_submodule("feature_extractor").register_forward_hook(self._keep)
 
