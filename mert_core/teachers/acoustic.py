@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Self
 
 import torch
@@ -36,7 +35,11 @@ class CodecTeacher(Teacher):
 
     def adopt(self, model: RvqVae) -> Self:
         """Take over a fitted model's weights."""
-        self._take(copy.deepcopy(model))
+        # a copy by way of the state dict: torch refuses to deep-copy weights under weight norm
+        with torch.random.fork_rng(devices=[]):
+            taken = RvqVae(model.architecture)
+        taken.load_state_dict(model.state_dict())
+        self._take(taken)
         return self.freeze()
 
     def _take(self, model: RvqVae) -> None:
