@@ -74,7 +74,8 @@ def load_published(path: Path) -> RvqVae:
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise MertError(f"teachers.encodec.checkpoint: {path} holds no state dict; expected {FILE_NAME}")
-    model = RvqVae(PUBLISHED)
+    with torch.random.fork_rng(devices=[]):
+        model = RvqVae(PUBLISHED)
     own = model.state_dict()
     problems = [
         *_listed("missing keys", sorted(own.keys() - state.keys())),
