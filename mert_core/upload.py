@@ -78,14 +78,14 @@ def upload(layout: Layout, url: str) -> str:
 
 
 def find_shards(layout: Layout, url: str) -> list[Shard]:
-    """Return the shards that the records of ``data/corpus``, ``data/targets`` and the folders in it name.
+    """Return the shards that the records of ``data/corpus`` and of the folders in ``data/targets`` name.
 
     Raises:
         MertError: there is no corpus, or a shard is missing.
     """
     read_record(layout.corpus)  # says what to do if there is none
     targets = layout.data / "targets"
-    folders = [layout.corpus, targets, *(sorted(targets.iterdir()) if targets.is_dir() else ())]
+    folders = [layout.corpus, *(sorted(targets.iterdir()) if targets.is_dir() else ())]
     found = []
     for folder in folders:
         if not (folder / RECORD_NAME).is_file():

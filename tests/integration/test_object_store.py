@@ -59,15 +59,17 @@ def test_what_is_read_is_what_lies_in_the_folder(uploaded: Layout) -> None:
         assert np.array_equal(again.crops(rows, starts, 24000, np.empty((20, 24000), dtype)), expected)
     assert np.array_equal(far.pcm(3), local.pcm(3))
 
-    near, away = TargetStore.open(uploaded.targets), TargetStore.open(uploaded.targets, shards=f"{URL}/targets")
-    assert np.array_equal(away.codes(rows, starts // 320, 75), near.codes(rows, starts // 320, 75))
+    near, away = (
+        TargetStore.open(uploaded.targets("rvqvae"), shards=shards) for shards in (None, f"{URL}/targets/rvqvae")
+    )
+    assert np.array_equal(away.read(rows, starts // 320, 75), near.read(rows, starts // 320, 75))
     assert np.array_equal(away.track(3), near.track(3))
 
 
 def test_training_from_the_store_gives_the_same_model_to_the_byte(small: Config, uploaded: Layout) -> None:
     expected = stage.run(small, uploaded, NullTracker(), "tiny")
     shutil.rmtree(uploaded.corpus / "shards")
-    shutil.rmtree(uploaded.targets / "shards")
+    shutil.rmtree(uploaded.targets("rvqvae") / "shards")
     away = load_config(uploaded.root / "params.yaml", [f"storage.shards={URL}", "storage.read_ahead=4"])
     assert stage.run(away, uploaded, NullTracker(), "tiny") == expected
 
@@ -127,9 +129,9 @@ def test_missing_and_cut_objects_are_named(uploaded: Layout) -> None:
         far.crops(where, start, 24000)
     with pytest.raises(MertError, match=f"{address} is missing"):
         Corpus.open(uploaded.corpus, shards=f"{URL}/corpus")
-    s3.rm(f"{URL}/targets/shards/00000.codes")
-    with pytest.raises(MertError, match=r"targets/shards/00000.codes is missing.*mert upload"):
-        TargetStore.open(uploaded.targets, shards=f"{URL}/targets")
+    s3.rm(f"{URL}/targets/rvqvae/shards/00000.codes")
+    with pytest.raises(MertError, match=r"targets/rvqvae/shards/00000.codes is missing.*mert upload"):
+        TargetStore.open(uploaded.targets("rvqvae"), shards=f"{URL}/targets/rvqvae")
     with pytest.raises(MertError, match="no address of an object store"):
         Corpus.open(uploaded.corpus, shards="somewhere")
 
