@@ -87,36 +87,6 @@ class Pieces(Section):
         return self
 
 
-class CodecWeights(Section):
-    """Loss weights of the RVQ-VAE."""
-
-    waveform: NonNegative
-    mel: NonNegative
-    readout: NonNegative
-    commitment: NonNegative
-
-
-class Acoustic(Section):
-    """The acoustic teacher."""
-
-    checkpoint: str | None
-    codebooks: Annotated[int, Field(ge=1, le=32)]
-    entries: Annotated[int, Field(ge=2, le=65536)]
-    filters: Count
-    dimension: Count
-    crop_seconds: Positive
-    batch_clips: Count
-    steps: Count
-    learning_rate: Positive
-    weights: CodecWeights
-
-
-class Teachers(Section):
-    """All teachers that are fitted."""
-
-    acoustic: Acoustic
-
-
 class Gate(Section):
     """Thresholds of the label gate."""
 
@@ -132,13 +102,17 @@ class Targets(Section):
     gate: Gate
 
 
-class LossWeights(Section):
-    """Weights of the pre-training loss terms."""
+class Term(Section):
+    """A teacher that the student predicts, where its targets come from, and the weight of its loss."""
 
-    acoustic: NonNegative
-    musical: NonNegative
-    mel: NonNegative = 0.0
-    chroma: NonNegative = 0.0
+    teacher: Annotated[str, Field(min_length=1)]
+    targets: Literal["stored", "online", "crop"]
+    weight: NonNegative
+
+
+class LossWeights(Section):
+    """Weights of the pre-training loss terms that belong to no teacher."""
+
     feature_penalty: NonNegative
     unmasked: Share = 0.0
 
@@ -220,6 +194,7 @@ class Pretrain(Section):
     mixture_probability: Share
     mixture_snippets: Annotated[int, Field(ge=1)]
     mixture_seconds: tuple[Positive, Positive]
+    teachers: Annotated[list[Term], Field(min_length=1)]
     weights: LossWeights
     precision: Literal["fp32", "bf16"]
     activation_checkpointing: bool
@@ -242,6 +217,11 @@ class Pretrain(Section):
             raise ValueError(
                 f"mixture_seconds {[low, high]} must rise and fit into crop_seconds ({self.crop_seconds:g})"
             )
+        names = [term.teacher for term in self.teachers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"teachers names {', '.join(twice)} twice; each teacher has one entry")
+        if not any(term.weight for term in self.teachers):
+            raise ValueError("teachers gives every entry the weight 0; at least one must be above it")
         return self
 
 
@@ -272,6 +252,7 @@ class Report(Section):
     """The report."""
 
     runs: Annotated[list[str], Field(min_length=1)]
+    teachers: Annotated[list[str], Field(min_length=1)]
     example_seconds: Positive
 
 
@@ -317,7 +298,7 @@ class Config(Section):
     corpus: Corpus
     probe_set: ProbeSet
     pieces: Pieces
-    teachers: Teachers
+    teachers: dict[str, dict[str, Any] | None]
     targets: Targets
     pretrain: Pretrain
     runs: dict[str, RunChanges]  # type: ignore[valid-type]
@@ -353,10 +334,11 @@ class Config(Section):
         try:
             return Pretrain.model_validate({**self.pretrain.model_dump(), **changes})
         except ValidationError as error:
-            raise MertError(_explain(error, f"runs.{name}")) from error
+            raise MertError(explain(error, f"runs.{name}")) from error
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def explain(error: ValidationError, where: str) -> str:
+    """Return what pydantic found wrong, one line per key."""
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(the whole)"
@@ -407,4 +389,4 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise MertError(_explain(error, path.name)) from error
+        raise MertError(explain(error, path.name)) from error

@@ -46,15 +46,13 @@ class Layout:
         """Labelled music to probe on."""
         return self.data / "probe_set"
 
-    @property
-    def teachers(self) -> Path:
-        """Fitted teachers."""
-        return self.data / "teachers"
+    def teacher(self, name: str) -> Path:
+        """Return a fitted teacher."""
+        return self.data / "teachers" / name
 
-    @property
-    def targets(self) -> Path:
-        """Teacher codes aligned to the frame grid, and the label gate's table."""
-        return self.data / "targets"
+    def targets(self, teacher: str) -> Path:
+        """Return a teacher's targets for the whole corpus, aligned to the frame grid, and the label gate's table."""
+        return self.data / "targets" / teacher
 
     def model(self, run: str) -> Path:
         """Return the pre-trained model of a named run."""

@@ -48,9 +48,15 @@ class ShardWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._limit_samples = int(shard_megabytes * 1e6) // DTYPE.itemsize
+        self._first = 0
         self._shard = -1
         self._used_samples = 0
         self._stream: BinaryIO | None = None
+
+    def begin_at(self, shard: int) -> None:
+        """Give the next shard this number; those below it are somebody else's."""
+        self.close()
+        self._first, self._shard = shard, shard - 1
 
     def append(self, pcm: NDArray[np.int16]) -> tuple[int, int]:
         """Write one track (samples,); return its shard and its offset in samples.
@@ -73,7 +79,7 @@ class ShardWriter:
     @property
     def shards(self) -> int:
         """How many shards were begun."""
-        return self._shard + 1
+        return self._shard + 1 - self._first
 
     def close(self) -> None:
         """Close the open shard."""

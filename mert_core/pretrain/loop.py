@@ -89,7 +89,7 @@ def train(
             counts = torch.tensor([update.masked_frames, update.sounding], dtype=torch.float64, device=place.device)
             masked_frames, sounding_clips = place.sum(counts).tolist()
 
-            sums = no_sums(objective.heads.codebooks, place.device)
+            sums = no_sums(objective.teaching, place.device)
             with engine.update(seed, step):
                 for number, batch in enumerate(batches):
                     last = number == len(batches) - 1
@@ -98,7 +98,7 @@ def train(
                         # workers' gradients are averaged, the loss is a sum over all masked frames of all workers
                         (losses.weighted * (place.world / masked_frames)).backward()
                     sums += tally(losses, batch.masked_frames)
-            values = terms(place.sum(sums), params.weights)
+            values = terms(place.sum(sums), objective)
             norm = engine.clip()
 
             progress.position += loader.clips
@@ -127,7 +127,7 @@ def train(
             if place.leads:
                 observer.progress(step, values["loss"], ledger.audio_hours_per_second)
             if (step % params.log_every == 0 or step == params.max_steps) and progress.window is not None:
-                logged = terms(progress.window, params.weights)
+                logged = terms(progress.window, objective)
                 progress.window = None
                 _record(progress, "train", logged)
                 speed = ledger.read()
@@ -148,10 +148,12 @@ def train(
 
 
 def _ledger(objective: Objective, source: CropSource, place: Place, progress: Progress) -> Ledger:
-    heads, shape, samples = objective.heads, objective.encoder.config, source.crop_samples
+    teaching, shape, samples = objective.teaching, objective.encoder.config, source.crop_samples
+    codes, bins = list(teaching.codes.values()), sum(kind.bins for kind in teaching.spectra.values())
+    books = [(kind.codebooks, kind.entries) for kind in codes]
 
     def clip_flops(masked_frames: float) -> float:
-        return training_flops(shape, samples, masked_frames, heads.codebooks, heads.entries)
+        return training_flops(shape, samples, masked_frames, books, bins)
 
     return Ledger(progress.totals, place, samples / SAMPLE_RATE, clip_flops)
 

@@ -1,6 +1,27 @@
-"""Teachers: what the student learns to predict. Acoustic: codes of an RVQ-VAE. Musical: the constant-Q transform."""
+"""Teachers: what the student learns to predict, behind one interface. `registry.TEACHERS` lists them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from mert_core.audio.cqt import ConstantQ
-from mert_core.teachers.acoustic import AcousticTeacher, load_acoustic
+from mert_core.teachers.base import Codes, Spectrum, Teacher
 
-__all__ = ["AcousticTeacher", "ConstantQ", "load_acoustic"]
+if TYPE_CHECKING:
+    from mert_core.teachers.registry import TEACHERS
+    from mert_core.teachers.saved import load_teacher
+
+__all__ = ["TEACHERS", "Codes", "ConstantQ", "Spectrum", "Teacher", "load_teacher"]
+
+
+def __getattr__(name: str) -> Any:
+    # The registry brings every teacher's libraries; a bare machine has none of them.
+    if name == "TEACHERS":
+        from mert_core.teachers.registry import TEACHERS
+
+        return TEACHERS
+    if name == "load_teacher":
+        from mert_core.teachers.saved import load_teacher
+
+        return load_teacher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

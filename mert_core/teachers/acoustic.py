@@ -1,62 +1,73 @@
-"""The frozen acoustic teacher: waveform in, codes out, fast and exact for any length."""
+"""Codecs as frozen acoustic teachers: waveform in, codes out, fast and exact for any length."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from pathlib import Path
+from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES
-from mert_core.errors import MertError
-from mert_core.files import atomic_path, write_json
+from mert_core.teachers.base import Codes, Teacher
 from mert_core.teachers.rvqvae import Architecture, RvqVae
+from mert_core.teachers.seanet import Convolutions
 
-WEIGHTS_NAME = "acoustic.safetensors"
-CARD_NAME = "acoustic.json"
-# Up to the recurrent layers a frame sees 798 samples, its own 320 and 478 before them: 6 + 1 by the first convolution,
-# then at the strides s = 1, 2, 8, 40 with ratios r = 2, 4, 5, 8 another 2 s in the block and (2 r - 1) s going down.
-_CONTEXT_HOPS = 2
-# One piece, in hops, and how many times filters run together: activations of some megabytes, for the cache.
-_PIECE_HOPS = 75
-_PIECE_FILTERS = 64
+# So long a stretch of frames runs through the recurrent layers at once: their gates take 600 kB per second of music.
+_RECURRENT_FRAMES = 1500
 
 
-class AcousticTeacher(nn.Module):
-    """A frozen RVQ-VAE that labels music.
+class CodecTeacher(Teacher):
+    """A frozen RVQ-VAE that labels music with the codes of its first codebooks.
 
-    Attributes:
-        codebooks: how many codes a frame gets.
-        entries: how many values a code has.
-        frame_rate: 75 per second.
+    It is causal with a memory that has no end, so a frame has heard its track from the beginning.
     """
 
-    frame_rate = FRAME_RATE
+    context_frames = None
+    tolerance = 0.0
 
-    def __init__(self, model: RvqVae, codebooks: int) -> None:
-        super().__init__()
-        self.model = model.eval()
-        self.codebooks = codebooks
-        self.entries = model.architecture.entries
-        for module in self.model.modules():
+    def __init__(self, settings: Any, architecture: Architecture, codebooks: int) -> None:
+        super().__init__(settings)
+        self.codebooks, self.entries = codebooks, architecture.entries
+        self._take(RvqVae(architecture))
+
+    def adopt(self, model: RvqVae) -> Self:
+        """Take over a fitted model's weights."""
+        with torch.random.fork_rng(devices=[]):
+            own = RvqVae(model.architecture)  # a deep copy is not to be had of what has weight norm
+        own.load_state_dict(model.state_dict())
+        self._take(own)
+        return self.freeze()
+
+    def _take(self, model: RvqVae) -> None:
+        self.model = model
+        for module in model.modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and hasattr(module, "weight_g"):
                 nn.utils.remove_weight_norm(module)  # the same product once instead of in every pass
-        self.requires_grad_(False)  # last: folding the weight norm makes new parameters
+
+    def freeze(self) -> Self:
+        """Return itself without gradients, the weights laid out for speed."""
+        super().freeze()
         layers = list(self.model.encoder.model)
         recurrent = next(place for place, layer in enumerate(layers) if type(layer).__name__ == "SLSTM")
-        self._front, self._back = nn.Sequential(*layers[:recurrent]), nn.Sequential(*layers[recurrent:])
+        # in a tuple, so that they are no further modules under other names
+        self._parts = Convolutions(layers[:recurrent]), layers[recurrent], nn.Sequential(*layers[recurrent + 1 :])
+        return self
+
+    @property
+    def kind(self) -> Codes:
+        """Its codebooks."""
+        return Codes(self.codebooks, self.entries)
+
+    def hears(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
+        """Return the track from its beginning to the crop's end."""
+        return 0, first + frames
 
     @torch.inference_mode()
-    def encode(self, waveform: Tensor) -> Tensor:
-        """Return the codes of whole tracks.
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Return the codes of whole tracks, or of their beginnings.
 
-        Everything is causal, so the convolutions run over short pieces that stay in the processor's cache, each with
-        the samples before it that it sees; the recurrent layers run over the whole. The codes are those of one pass
-        over the whole track, for any length; a track padded at its end gets the same codes up to its own end.
+        The codes are those of one pass over the whole track, for any length. Everything is causal: a track padded at
+        its end gets the same codes up to its own end. Several tracks share the recurrent layers' products, whose
+        weights have to come from memory at every step: from about a dozen tracks on they take half the time.
 
         Args:
             waveform: (batch, samples) float32 at 24 kHz.
@@ -69,66 +80,11 @@ class AcousticTeacher(nn.Module):
     @torch.inference_mode()
     def latent(self, waveform: Tensor) -> Tensor:
         """Return the latents before quantisation: (batch, samples) → (batch, dimension, frames)."""
-        return self._back(self._front_in_pieces(waveform))
-
-    def _front_in_pieces(self, waveform: Tensor) -> Tensor:
-        batch, samples = waveform.shape
-        step, context = _PIECE_HOPS * HOP_SAMPLES, _CONTEXT_HOPS * HOP_SAMPLES
-        if samples <= step + context:
-            return self._batched(waveform)
-        # The first piece starts where the track does (its reflected edge is part of the result); the last one may
-        # be ragged. All in between are alike and run together.
-        first = self._batched(waveform[:, : step + context])
-        count = (samples - context) // step
-        parts = [first]
-        if count > 1:
-            pieces = waveform[:, step:].unfold(1, step + context, step)[:, : count - 1]
-            inner = self._batched(pieces.reshape(-1, step + context))[:, :, _CONTEXT_HOPS:]
-            channels, hops = inner.shape[1:]
-            inner = inner.view(batch, count - 1, channels, hops).permute(0, 2, 1, 3).reshape(batch, channels, -1)
-            parts.append(inner)
-        rest = waveform[:, count * step :]
-        if rest.shape[1] > context:
-            parts.append(self._batched(rest)[:, :, _CONTEXT_HOPS:])
-        return torch.cat(parts, dim=2)
-
-    def _batched(self, pieces: Tensor) -> Tensor:
-        together = max(1, _PIECE_FILTERS // self.model.architecture.filters)
-        return torch.cat([self._front(part.unsqueeze(1)) for part in pieces.split(together)])
-
-
-def save_acoustic(folder: Path, model: RvqVae, codebooks: int, origin: str) -> None:
-    """Write weights and architecture.
-
-    Args:
-        folder: receives ``acoustic.safetensors`` and ``acoustic.json``.
-        model: what `load_acoustic` shall give back, frozen.
-        codebooks: how many of the quantiser's codebooks label music (the first ones).
-        origin: ``"trained"`` or ``"encodec_24khz"``.
-    """
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with atomic_path(folder / WEIGHTS_NAME) as path:
-        save_file(state, path)
-    card = {"architecture": asdict(model.architecture), "codebooks": codebooks, "origin": origin}
-    write_json(folder / CARD_NAME, card)
-
-
-def load_acoustic(folder: Path) -> AcousticTeacher:
-    """Load what the stage ``teachers`` wrote.
-
-    Raises:
-        MertError: a file is missing, or weights and architecture do not fit together.
-    """
-    try:
-        card = json.loads((folder / CARD_NAME).read_text(encoding="utf-8"))
-        model = RvqVae(Architecture(**card["architecture"]))
-        model.load_state_dict(load_file(folder / WEIGHTS_NAME))
-        return AcousticTeacher(model, int(card["codebooks"]))
-    except FileNotFoundError as error:
-        raise MertError(
-            f"{error.filename or folder} is missing: there is no acoustic teacher here. Run `dvc repro teachers`."
-        ) from error
-    except (KeyError, TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
-        raise MertError(
-            f"{folder} does not hold an acoustic teacher ({error}). Remove it and run `dvc repro teachers`."
-        ) from error
+        convolutions, recurrent, last = self._parts
+        states = convolutions(waveform).permute(2, 0, 1)
+        lstm: Any = recurrent.lstm
+        memory, found = None, []
+        for part in states.split(_RECURRENT_FRAMES):
+            out, memory = lstm(part, memory)
+            found.append(out + part if recurrent.skip else out)
+        return last(torch.cat(found).permute(1, 2, 0))

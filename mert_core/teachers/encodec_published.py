@@ -4,17 +4,55 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mert_core.config import Section
 from mert_core.errors import MertError
+from mert_core.files import sha256_file
+from mert_core.teachers.acoustic import CodecTeacher
+from mert_core.teachers.base import Sources
 from mert_core.teachers.rvqvae import Architecture, RvqVae
 
 PUBLISHED = Architecture(codebooks=32, entries=1024, filters=32, dimension=128)
 CODEBOOKS_AT_6_KBPS = 8
 _SHOWN = 5
-_FILE = "encodec_24khz-d7cc33bc.th"
+FILE_NAME = "encodec_24khz-d7cc33bc.th"
+
+
+class EncodecSettings(Section):
+    """Where the published weights lie: a local copy of ``encodec_24khz-d7cc33bc.th``."""
+
+    checkpoint: str | None = None
+
+
+class EncodecTeacher(CodecTeacher):
+    """EnCodec at 24 kHz and 6 kbps (arXiv 2210.13438), MERT's acoustic teacher: 8 codebooks of 1,024 entries."""
+
+    name = "encodec"
+    title = "EnCodec 24 kHz, 6 kbps, published weights"
+    needs = "weights"
+    Settings = EncodecSettings
+
+    def __init__(self, settings: EncodecSettings) -> None:
+        super().__init__(settings, PUBLISHED, CODEBOOKS_AT_6_KBPS)
+
+    def kept_settings(self) -> dict[str, Any]:
+        """Return none: a path of this machine decides nothing, the file's checksum is a fact of the fit."""
+        return {}
+
+    def fit(self, sources: Sources) -> dict[str, float | str]:
+        """Read the weights; their checksum is a fact of the record."""
+        if self.settings.checkpoint is None:
+            raise MertError(
+                f"teachers.encodec.checkpoint is null; give the path of {FILE_NAME}, or let `mert teachers fit encodec "
+                "--download` fetch it, or teach with rvqvae, which is trained here"
+            )
+        path = sources.root / Path(self.settings.checkpoint).expanduser()
+        self.adopt(load_published(path))
+        return {"checkpoint_sha256": sha256_file(path)}
 
 
 def load_published(path: Path) -> RvqVae:
@@ -28,15 +66,16 @@ def load_published(path: Path) -> RvqVae:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise MertError(f"teachers.acoustic.checkpoint: cannot read {path}: {error.strerror}") from error
+        raise MertError(f"teachers.encodec.checkpoint: cannot read {path}: {error.strerror}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise MertError(
-            f"teachers.acoustic.checkpoint: {path} is not a torch state dict ({reason}); expected {_FILE}"
+            f"teachers.encodec.checkpoint: {path} is not a torch state dict ({reason}); expected {FILE_NAME}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MertError(f"teachers.acoustic.checkpoint: {path} holds no state dict; expected {_FILE}")
-    model = RvqVae(PUBLISHED)
+        raise MertError(f"teachers.encodec.checkpoint: {path} holds no state dict; expected {FILE_NAME}")
+    with torch.random.fork_rng(devices=[]):
+        model = RvqVae(PUBLISHED)
     own = model.state_dict()
     problems = [
         *_listed("missing keys", sorted(own.keys() - state.keys())),
@@ -52,8 +91,8 @@ def load_published(path: Path) -> RvqVae:
     ]
     if problems:
         raise MertError(
-            f"teachers.acoustic.checkpoint: {path} is not EnCodec's 24 kHz model: {'; '.join(problems)}. "
-            f"Expected the state dict {_FILE}; or set checkpoint: null to train a teacher."
+            f"teachers.encodec.checkpoint: {path} is not EnCodec's 24 kHz model: {'; '.join(problems)}. "
+            f"Expected the state dict {FILE_NAME}."
         )
     model.load_state_dict(state)
     return model.eval()

@@ -1,23 +1,22 @@
-"""The stage ``teachers``: fit the acoustic teacher on the corpus, or take EnCodec's published weights."""
+"""The stage ``teachers``: fit one teacher and keep it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from mert_core.config import Config
 from mert_core.errors import MertError
-from mert_core.files import atomic_folder, sha256_file, sha256_json
+from mert_core.files import atomic_folder, sha256_json
 from mert_core.paths import Layout
 from mert_core.records import Record, read_record, write_record
-from mert_core.teachers.acoustic import save_acoustic
-from mert_core.teachers.encodec_published import CODEBOOKS_AT_6_KBPS, PUBLISHED, load_published
+from mert_core.teachers.base import Sources, Teacher
 from mert_core.teachers.music import StoredMusic
-from mert_core.teachers.training import train
+from mert_core.teachers.registry import new_teacher, teacher_class
+from mert_core.teachers.saved import load_teacher, save_teacher
 
 
 class Metrics(Protocol):
@@ -27,54 +26,58 @@ class Metrics(Protocol):
         """Record figures by name."""
 
 
-def run(config: Config, layout: Layout, tracker: Metrics) -> Record:
-    """Make the acoustic teacher.
+def run(config: Config, layout: Layout, tracker: Metrics, name: str) -> Record:
+    """Fit a teacher.
 
-    An interrupted training goes on from its last state when the same parameters and corpus come again.
+    An interrupted fit goes on from its last state when the same settings and music come again.
 
     Raises:
-        MertError: no corpus, no usable crop, or a checkpoint that is not EnCodec's.
+        MertError: no such teacher, or what it needs is missing.
     """
     torch.set_num_threads(config.threads)
-    corpus = read_record(layout.corpus)
-    if config.teachers.acoustic.checkpoint is not None:
-        return _published(config, layout, corpus.id)
-    return _trained(config, layout, tracker, corpus.id)
-
-
-def _trained(config: Config, layout: Layout, tracker: Metrics, corpus_id: str) -> Record:
-    acoustic = config.teachers.acoustic
-    params = {"acoustic": acoustic.model_dump(mode="json"), "seed": config.seed, "threads": config.threads}
-    key = sha256_json({"params": params, "corpus": corpus_id})[:16]
-    states = layout.resume / f"teachers-{key}"
-    model, figures = train(acoustic, StoredMusic(layout.corpus), config.seed, states, tracker.metrics)
-    with atomic_folder(layout.teachers) as folder:
-        save_acoustic(folder, model, acoustic.codebooks, "trained")
-        record = _record(folder, corpus_id, params, {"origin": "trained", **_rounded(figures)})
+    teacher = new_teacher(name, config.teachers.get(name))
+    inputs = _inputs(layout, teacher)
+    params: dict[str, Any] = {"settings": teacher.kept_settings()}
+    if inputs:
+        params |= {"seed": config.seed, "threads": config.threads}
+    states = layout.resume / f"teacher-{name}-{sha256_json({'params': params, 'inputs': inputs})[:16]}"
+    music = StoredMusic(layout.corpus) if "corpus" in inputs else None
+    facts = teacher.fit(Sources(music, layout.root, states, config.seed, tracker.metrics))
+    teacher.freeze()
+    with atomic_folder(layout.teacher(name)) as folder:
+        save_teacher(folder, teacher)
+        record = write_record(
+            folder, stage="teachers", kind="teacher", run=name, inputs=inputs, params=params,
+            facts={"name": name, "kind": str(teacher.kind), **facts},
+        )  # fmt: skip
     shutil.rmtree(states, ignore_errors=True)
     return record
 
 
-def _published(config: Config, layout: Layout, corpus_id: str) -> Record:
-    acoustic = config.teachers.acoustic
-    if (acoustic.codebooks, acoustic.entries) != (CODEBOOKS_AT_6_KBPS, PUBLISHED.entries):
+def _inputs(layout: Layout, teacher: Teacher) -> dict[str, str]:
+    inputs = {}
+    if teacher.needs in {"music", "student"}:
+        inputs["corpus"] = read_record(layout.corpus).id
+    if teacher.needs == "student":
+        inputs["checkpoint"] = read_record(layout.root / teacher.settings.student).id
+    return inputs
+
+
+def open_teacher(config: Config, layout: Layout, name: str) -> tuple[Teacher, str]:
+    """Return a teacher that is ready for use, and its id.
+
+    One that needs no fitting is made from its settings, unless it lies there.
+
+    Raises:
+        MertError: it must be fitted first.
+    """
+    folder = layout.teacher(name)
+    if folder.exists():
+        return load_teacher(folder), read_record(folder).id
+    kind = teacher_class(name)
+    if kind.needs != "nothing":
         raise MertError(
-            f"teachers.acoustic: codebooks {acoustic.codebooks} and entries {acoustic.entries} do not fit EnCodec's "
-            f"published weights; set codebooks: {CODEBOOKS_AT_6_KBPS} and entries: {PUBLISHED.entries} (6 kbps), or "
-            "checkpoint: null"
+            f"the teacher {name} has not been fitted here ({folder} is missing); run `mert teachers fit {name}`"
         )
-    path = layout.root / Path(str(acoustic.checkpoint)).expanduser()
-    model = load_published(path)
-    with atomic_folder(layout.teachers) as folder:
-        save_acoustic(folder, model, CODEBOOKS_AT_6_KBPS, "encodec_24khz")
-        params = {"acoustic": {"checkpoint_sha256": sha256_file(path), "codebooks": CODEBOOKS_AT_6_KBPS}}
-        return _record(folder, corpus_id, params, {"origin": "encodec_24khz"})
-
-
-def _record(folder: Path, corpus_id: str, params: dict[str, Any], facts: dict[str, Any]) -> Record:
-    inputs = {"corpus": corpus_id}
-    return write_record(folder, stage="teachers", kind="teacher", inputs=inputs, params=params, facts=facts)
-
-
-def _rounded(figures: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in figures.items()}
+    teacher = new_teacher(name, config.teachers.get(name)).freeze()
+    return teacher, sha256_json({"name": name, "settings": teacher.kept_settings()})

@@ -8,9 +8,11 @@ import time
 
 import pytest
 import torch
+from torch import Tensor
 
 from mert_core.errors import MertError
 from mert_core.pretrain.data import Batch, CropSource
+from mert_core.pretrain.job import teaching_of
 from mert_core.pretrain.loader import Loader
 from mert_core.pretrain.place import Place
 from tests.pretrain.music import Tones, params
@@ -29,9 +31,10 @@ class Late(CropSource):
 
     most, running, begun = 0, 0, 0
     broken = -1
+    _counting = threading.Lock()
 
     def batch(self, first: int, clips: int, own: range) -> Batch:
-        with self._ordering:
+        with self._counting:
             self.running += 1
             self.begun += 1
             self.most = max(self.most, self.running)
@@ -41,13 +44,13 @@ class Late(CropSource):
         try:
             return super().batch(first, clips, own)
         finally:
-            with self._ordering:
+            with self._counting:
                 self.running -= 1
 
 
 def source(kind: type[CropSource] = CropSource) -> CropSource:
-    music, codes = Tones().open()
-    return kind(music, codes, params(), "train", 1)
+    material = Tones().open()
+    return kind(material.music, material.stored, teaching_of(params(), material), params(), "train", 1)
 
 
 def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
@@ -66,8 +69,11 @@ def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
 
 
 def equal(one: list[Batch], other: list[Batch]) -> bool:
-    tensors = ("noisy", "clean", "mask")
-    return all(torch.equal(getattr(a, t), getattr(b, t)) for a, b in zip(one, other, strict=True) for t in tensors)
+    def tensors(batch: Batch) -> list[Tensor]:
+        return [batch.noisy, batch.clean, batch.mask, *batch.stored.values()]
+
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(a, b) for mine, its in pairs for a, b in zip(tensors(mine), tensors(its), strict=True))
 
 
 @pytest.mark.parametrize("read_ahead", [1, 5])

@@ -1,0 +1,189 @@
+"""The one interface of all teachers: waveforms in, targets on the student's frame grid out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES
+
+if TYPE_CHECKING:
+    from mert_core.teachers.music import StoredMusic
+
+Needs = Literal["nothing", "music", "weights", "student"]
+"""What a teacher must be fitted on: nothing, the corpus, a file of published weights, or a pre-trained student."""
+Report = Callable[[Mapping[str, float], int | None], None]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A teacher that labels every frame with one code per codebook.
+
+    Attributes:
+        codebooks: codes per frame.
+        entries: values of a code.
+    """
+
+    codebooks: int
+    entries: int
+
+    @property
+    def width(self) -> int:
+        """Numbers per frame."""
+        return self.codebooks
+
+    def __str__(self) -> str:
+        return f"{self.codebooks} × {self.entries} codes"
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A teacher whose targets are regressed.
+
+    Attributes:
+        bins: values per frame.
+    """
+
+    bins: int
+
+    @property
+    def width(self) -> int:
+        """Numbers per frame."""
+        return self.bins
+
+    def __str__(self) -> str:
+        return f"{self.bins} bins"
+
+
+Kind = Codes | Spectrum
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a teacher may be fitted on.
+
+    Attributes:
+        music: the corpus; None for teachers that need none.
+        root: the working directory, where relative paths of settings begin.
+        states: where to keep the state of an unfinished fit; None keeps none.
+        seed: of all randomness; the same seed, settings and music give the same teacher.
+        report: is told figures by name and step.
+    """
+
+    music: StoredMusic | None
+    root: Path
+    states: Path | None
+    seed: int
+    report: Report
+
+
+class Teacher(nn.Module):
+    """A frozen teacher. A subclass is one file and one entry of `mert_core.teachers.registry.TEACHERS`.
+
+    It says what its settings are, what it must be fitted on and what it has heard when it labels a frame, and maps
+    waveforms to targets. Everything that fitting finds is in its buffers, so that its state dict and settings are it.
+
+    Attributes:
+        name: under which parameters, stores, losses and figures know it.
+        title: what it is, for tables; with its source.
+        needs: what it is fitted on.
+        frame_rate: targets per second of audio; the store and the student's grid have 75.
+        Settings: class of its settings (a section of ``teachers`` in ``params.yaml``), or None if it has none.
+        context_frames: how many frames of audio before and after a frame decide its target; None: the whole track.
+        derived_from: a teacher whose targets `derive` turns into its own, frame by frame; None: none.
+        tolerance: relative L2 distance of targets that were computed from a stretch and from the whole track; 0 for
+            codes.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    needs: ClassVar[Needs] = "nothing"
+    frame_rate: ClassVar[int] = FRAME_RATE
+    Settings: ClassVar[type[Any] | None] = None
+    context_frames: int | None = None
+    derived_from: ClassVar[str | None] = None
+    tolerance: ClassVar[float] = 1e-5
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @property
+    def kind(self) -> Kind:
+        """What its targets are."""
+        raise NotImplementedError
+
+    def kept_settings(self) -> dict[str, Any]:
+        """Return the settings that are kept with the teacher, as plain data: those that decide its targets."""
+        return {} if self.settings is None else dict(self.settings.model_dump(mode="json"))
+
+    def fit(self, sources: Sources) -> dict[str, float | str]:
+        """Learn what is to be learned; deterministic from ``sources.seed`` on a CPU. Most need nothing.
+
+        Returns:
+            Facts of the fit, for the record.
+
+        Raises:
+            MertError: what the teacher needs is missing or unusable.
+        """
+        return {}
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Label whole tracks, or stretches of them that begin on the frame grid.
+
+        Args:
+            waveform: (batch, samples) float32 at 24 kHz, −1 … 1; samples a multiple of 320.
+
+        Returns:
+            (batch, samples / 320, width): int64 codes, or float32.
+        """
+        raise NotImplementedError
+
+    def hears(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
+        """Return the stretch of a track, in frames, that decides the targets of ``frames`` frames from ``first`` on.
+
+        Within the stretch those targets are what they are in the whole track, so that targets can be computed in the
+        training step (online) and equal the stored ones.
+        """
+        if self.context_frames is None:
+            return 0, track_frames
+        return max(0, first - self.context_frames), min(track_frames, first + frames + self.context_frames)
+
+    def derive(self, targets: Tensor) -> Tensor:
+        """Return its targets from those of the teacher it is derived from, so that these are computed once for both."""
+        raise NotImplementedError
+
+    def freeze(self) -> Self:
+        """Return itself without gradients and in evaluation mode; call it when everything is loaded or fitted."""
+        return self.eval().requires_grad_(False)
+
+
+def online(teacher: Teacher, stretches: list[Tensor], skip: list[int], frames: int) -> Tensor:
+    """Return the targets of crops from the stretches of their tracks that the teacher must hear.
+
+    Args:
+        teacher: the teacher.
+        stretches: waveforms (samples,), as `Teacher.hears` asks; equally long ones are computed together.
+        skip: frames of each stretch before the crop.
+        frames: of the crop.
+
+    Returns:
+        (batch, frames, width).
+    """
+    found: dict[int, Tensor] = {}
+    lengths = [len(stretch) for stretch in stretches]
+    for length in sorted(set(lengths)):
+        places = [place for place, own in enumerate(lengths) if own == length]
+        targets = teacher(torch.stack([stretches[place] for place in places]))
+        found |= {place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)}
+    return torch.stack([found[place] for place in range(len(stretches))])
+
+
+def whole_frames(waveform: Tensor) -> int:
+    """Return how many frames a batch of waveforms (batch, samples) has."""
+    return waveform.shape[-1] // HOP_SAMPLES

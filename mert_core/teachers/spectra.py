@@ -1,0 +1,82 @@
+"""Musical teachers that are fitted on nothing: spectra to regress."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mert_core.audio.cqt import CQT_BINS, ConstantQ
+from mert_core.audio.spectra import CHROMA_BINS, MEL_BINS, LogMel, chroma
+from mert_core.teachers.base import Spectrum, Teacher, whole_frames
+
+# Half of the longest constant-Q filter is 25,230 samples, 79 frames; band-limiting makes the filters ring past that.
+_CQT_CONTEXT = 112
+# Half of a window of 2,048 samples is 3.2 frames.
+MEL_CONTEXT = 4
+
+
+class ConstantQTeacher(Teacher):
+    """Constant-Q magnitudes, linear, 336 bins: MERT's musical teacher (section 3.2), on nnAudio's scale."""
+
+    name = "cqt"
+    title = "constant-Q spectrum (MERT; nnAudio CQT1992v2)"
+    context_frames: int | None = _CQT_CONTEXT
+    tolerance = 1e-4
+
+    def __init__(self, settings: None = None) -> None:
+        super().__init__(settings)
+        self.constant_q = ConstantQ()
+
+    @property
+    def kind(self) -> Spectrum:
+        """336 bins."""
+        return Spectrum(CQT_BINS)
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Map (batch, samples) to (batch, frames, 336)."""
+        return self.constant_q(waveform)[:, : whole_frames(waveform)]
+
+
+class ChromaTeacher(ConstantQTeacher):
+    """48 pitch classes, folded from the constant-Q spectrum."""
+
+    name = "chroma"
+    title = "chroma, 48 pitch classes"
+    derived_from = "cqt"
+
+    @property
+    def kind(self) -> Spectrum:
+        """48 bins."""
+        return Spectrum(CHROMA_BINS)
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Map (batch, samples) to (batch, frames, 48)."""
+        return self.derive(super().forward(waveform))
+
+    def derive(self, targets: Tensor) -> Tensor:
+        """Fold (…, 336) constant-Q magnitudes."""
+        return chroma(targets)
+
+
+class LogMelTeacher(Teacher):
+    """Log-mel spectrum of 128 bands: the mel loss that MERT's code has as an option."""
+
+    name = "logmel"
+    title = "log-mel spectrum, 128 bands (MERT's mel loss)"
+    context_frames = MEL_CONTEXT
+
+    def __init__(self, settings: None = None) -> None:
+        super().__init__(settings)
+        self.log_mel = LogMel()
+
+    @property
+    def kind(self) -> Spectrum:
+        """128 bins."""
+        return Spectrum(MEL_BINS)
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Map (batch, samples) to (batch, frames, 128)."""
+        return self.log_mel(waveform)[:, : whole_frames(waveform)]
