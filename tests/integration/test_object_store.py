@@ -47,6 +47,12 @@ def uploaded(store: Store, layout: Layout) -> Iterator[Layout]:
     S3FileSystem().rm(URL, recursive=True)
 
 
+def stored_targets(layout: Layout) -> tuple[Path, str]:
+    """The folder of a target store, and the address of its copy."""
+    shard = upload_module.find_shards(layout, URL)[-1]
+    return shard.path.parents[1], shard.folder.removesuffix("/shards")
+
+
 def test_what_is_read_is_what_lies_in_the_folder(uploaded: Layout) -> None:
     local, far = Corpus.open(uploaded.corpus), Corpus.open(uploaded.corpus, shards=f"{URL}/corpus")
     assert len(set(local.column("shard"))) > 1
@@ -59,15 +65,16 @@ def test_what_is_read_is_what_lies_in_the_folder(uploaded: Layout) -> None:
         assert np.array_equal(again.crops(rows, starts, 24000, np.empty((20, 24000), dtype)), expected)
     assert np.array_equal(far.pcm(3), local.pcm(3))
 
-    near, away = TargetStore.open(uploaded.targets), TargetStore.open(uploaded.targets, shards=f"{URL}/targets")
+    folder, address = stored_targets(uploaded)
+    near, away = TargetStore.open(folder), TargetStore.open(folder, shards=address)
     assert np.array_equal(away.codes(rows, starts // 320, 75), near.codes(rows, starts // 320, 75))
     assert np.array_equal(away.track(3), near.track(3))
 
 
 def test_training_from_the_store_gives_the_same_model_to_the_byte(small: Config, uploaded: Layout) -> None:
     expected = stage.run(small, uploaded, NullTracker(), "tiny")
-    shutil.rmtree(uploaded.corpus / "shards")
-    shutil.rmtree(uploaded.targets / "shards")
+    for folder in (uploaded.corpus, stored_targets(uploaded)[0]):
+        shutil.rmtree(folder / "shards")
     away = load_config(uploaded.root / "params.yaml", [f"storage.shards={URL}", "storage.read_ahead=4"])
     assert stage.run(away, uploaded, NullTracker(), "tiny") == expected
 
@@ -127,9 +134,10 @@ def test_missing_and_cut_objects_are_named(uploaded: Layout) -> None:
         far.crops(where, start, 24000)
     with pytest.raises(MertError, match=f"{address} is missing"):
         Corpus.open(uploaded.corpus, shards=f"{URL}/corpus")
-    s3.rm(f"{URL}/targets/shards/00000.codes")
-    with pytest.raises(MertError, match=r"targets/shards/00000.codes is missing.*mert upload"):
-        TargetStore.open(uploaded.targets, shards=f"{URL}/targets")
+    folder, targets = stored_targets(uploaded)
+    s3.rm(f"{targets}/shards/00000.codes")
+    with pytest.raises(MertError, match=f"{targets}/shards/00000.codes is missing.*mert upload"):
+        TargetStore.open(folder, shards=targets)
     with pytest.raises(MertError, match="no address of an object store"):
         Corpus.open(uploaded.corpus, shards="somewhere")
 
