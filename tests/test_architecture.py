@@ -9,7 +9,7 @@ import pytest
 
 ORCHESTRATORS = {"ray", "prefect", "mlflow", "dvc", "sqlalchemy"}
 FLOORS = [
-    {"errors", "files", "paths", "records", "workers", "config", "audio"},
+    {"errors", "files", "paths", "records", "workers", "cluster", "config", "audio"},
     {"model", "teachers", "tracking"},
     {"corpus", "targets"},
     {"pretrain", "probe"},

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mert_core
+from mert_core.cluster import ray_running
 from mert_core.errors import MertError
 from mert_core.files import write_json
 from mert_core.pretrain.job import Job, work
@@ -64,7 +61,7 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
             finished.set()
 
     try:
-        with _ray(job.params.workers, job.threads, cuda):
+        with ray_running(job.params.workers + 1, job.threads, _OBJECT_STORE_BYTES):
             trainer = _trainer_class()(
                 _worker,
                 train_loop_config={"job": job, "folder": str(folder), "cuda": cuda},
@@ -143,39 +140,6 @@ def _trainer_class() -> type[TorchTrainer]:
             return [one for one in callbacks if type(one).__name__ != "PlacementGroupCleanerCallback"]
 
     return OwnClusterTrainer
-
-
-@contextmanager
-def _ray(workers: int, threads: int, cuda: bool) -> Iterator[None]:
-    """Start Ray for the block, or use the one that runs already, and leave no process behind."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    # Workers must find this very package, installed or not; Ray would start their OpenMP with one thread, and torch
-    # asking for more later is slower (three interleaved pairs with the demo's student: by 6 to 8 %).
-    package_root = str(Path(mert_core.__path__[0]).parent)
-    paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
-    common: dict[str, Any] = {
-        "runtime_env": {"env_vars": variables},
-        "logging_level": logging.ERROR,
-    }
-    if not os.environ.get("RAY_ADDRESS"):
-        common |= {
-            "num_cpus": workers + 1,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
-    ray.init(**common)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _raise(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Targets: the teacher's codes for a whole corpus, and the gate they must pass. `TargetStore` reads them."""
+"""Targets: what a teacher says of a whole corpus, and the gate that it must pass. `TargetStore` reads them."""
 
 from mert_core.targets.store import TargetStore
 

@@ -1,87 +1,90 @@
-"""Running the acoustic teacher over a corpus, shard by shard."""
+"""Running a teacher over a corpus, shard by shard; what was made before is used again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.corpus import Corpus
-from mert_core.files import atomic_path
-from mert_core.targets.store import CODE_TYPE, shard_name
-from mert_core.teachers import AcousticTeacher
-from mert_core.workers import single_threads
+from mert_core.corpus.manifest import SHARDS_NAME
+from mert_core.targets.crew import Crew
+from mert_core.targets.facts import TRACK_FACTS
+from mert_core.targets.form import number_type
+from mert_core.targets.kept import Kept, Made
+from mert_core.targets.label import Labelled
+from mert_core.targets.plan import ShardPlan, Unit, units
+from mert_core.targets.tally import tally
+from mert_core.teachers.base import Teacher
 
-# Samples in one batch, padding included: almost three minutes. A longer track is a batch of its own.
-_BATCH_SAMPLES = 4_000_000
+_PARTIAL = ".partial"
 
 
-def encode_corpus(corpus: Corpus, teacher: AcousticTeacher, folder: Path) -> list[Path]:
-    """Write the codes of every track; a shard that lies in ``folder`` already, whole, is kept.
+def make_shards(
+    corpus: Corpus, plans: list[ShardPlan], teacher: Teacher, kept: Kept, crew: Crew, splits: NDArray[np.int8]
+) -> Iterator[Made]:
+    """Label the given shards and yield each when it is finished, in no particular order.
 
-    Track by track the codes stand where its samples stand in the PCM shard: sample offset o, frame offset o / 320.
+    Track by track the targets stand where its samples stand in the PCM shard: sample offset o, frame offset o / 320.
 
     Args:
         corpus: tracks whose offsets and lengths are multiples of 320 samples.
-        teacher: gives the codes.
-        folder: receives ``00000.codes`` …, raw little-endian uint16 (frames, codebooks).
-
-    Returns:
-        The shards' paths, in order.
+        plans: the shards to make.
+        teacher: gives the targets.
+        kept: takes in finished shards.
+        crew: who labels.
+        splits: of every track of the corpus (tracks,), as places in ``SPLITS``.
     """
-    shards = corpus.column("shard")
-    paths = []
-    with tqdm(desc="targets", unit="s", unit_scale=True, total=round(corpus.seconds)) as bar:
-        for shard in range(int(shards.max()) + 1 if len(corpus) else 0):
-            rows = np.flatnonzero(shards == shard)
-            path = folder / shard_name(shard)
-            ends = corpus.column("offset_samples")[rows] + corpus.samples[rows]
-            frames = int(ends.max()) // HOP_SAMPLES if len(rows) else 0
-            if not path.exists() or path.stat().st_size != frames * teacher.codebooks * CODE_TYPE.itemsize:
-                codes = _encode_shard(corpus, teacher, rows, frames, bar)
-                with atomic_path(path) as temporary:
-                    codes.tofile(temporary)
-            else:
-                bar.update(float(corpus.samples[rows].sum()) / SAMPLE_RATE)
-            paths.append(path)
-    return paths
+    kept.folder.mkdir(parents=True, exist_ok=True)
+    for left in kept.folder.glob(f"*{_PARTIAL}"):  # of a run that was killed
+        left.unlink()
+    open_shards: dict[int, _Shard] = {}
+    by_number = {plan.shard: plan for plan in plans}
+    seconds = sum(int(plan.samples.sum()) for plan in plans) / SAMPLE_RATE
+
+    def plan_units(batch_samples: int) -> Iterator[Unit]:
+        return units(plans, teacher.causal, batch_samples)
+
+    with tqdm(desc=f"targets {teacher.name}", unit="s", unit_scale=True, total=round(seconds)) as bar:
+        for done in crew(teacher, corpus.folder / SHARDS_NAME, plan_units):
+            number = done.unit.shard
+            if number not in open_shards:
+                open_shards[number] = _Shard(by_number[number], teacher, kept)
+            shard = open_shards[number]
+            shard.put(done)
+            bar.update(float(done.unit.samples.sum()) / SAMPLE_RATE)
+            if not shard.missing:
+                yield open_shards.pop(number).finish(splits[shard.plan.rows])
 
 
-def _encode_shard(
-    corpus: Corpus, teacher: AcousticTeacher, rows: NDArray[np.int64], frames: int, bar: tqdm
-) -> NDArray[np.uint16]:
-    codes = np.zeros((frames, teacher.codebooks), dtype=CODE_TYPE)
-    offsets = corpus.column("offset_samples")
-    batches = _batches(rows, corpus.samples)
+class _Shard:
+    """A shard that is being put together, in a file, so that memory holds only what has just come."""
 
-    def codes_of(batch: NDArray[np.int64]) -> NDArray[np.int64]:
-        # The teacher is causal, so silence after a track's end does not touch the track's codes.
-        waveform = torch.zeros(len(batch), int(corpus.samples[batch].max()))
-        for place, row in enumerate(batch):
-            pcm = corpus.pcm(int(row))
-            waveform[place, : len(pcm)] = torch.from_numpy(pcm.astype(np.float32)) / 32768.0
-        return teacher.encode(waveform).numpy()
+    def __init__(self, plan: ShardPlan, teacher: Teacher, kept: Kept) -> None:
+        self.plan, self.missing = plan, len(plan.rows)
+        self._kind, self._kept = teacher.kind, kept
+        self._path = Path(f"{kept.path(plan)}{_PARTIAL}")
+        shape = plan.frames, self._kind.width
+        self._targets: NDArray[Any] = np.memmap(self._path, number_type(self._kind), "w+", shape=shape)
+        self._facts = np.zeros(len(plan.rows), dtype=TRACK_FACTS)
 
-    with single_threads() as pool:
-        for batch, found in zip(batches, pool.map(codes_of, batches), strict=True):
-            for place, row in enumerate(batch):
-                begin, count = offsets[row] // HOP_SAMPLES, corpus.samples[row] // HOP_SAMPLES
-                codes[begin : begin + count] = found[place, :count]
-            bar.update(float(corpus.samples[batch].sum()) / SAMPLE_RATE)
-    return codes
+    def put(self, done: Labelled) -> None:
+        """Take in a unit."""
+        for place, targets, facts in zip(done.unit.places.tolist(), done.targets, done.facts, strict=True):
+            begin = int(self.plan.offsets[place]) // HOP_SAMPLES
+            self._targets[begin : begin + len(targets)] = targets
+            self._facts[place] = facts
+        self.missing -= len(done.targets)
 
-
-def _batches(rows: NDArray[np.int64], samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the rows in batches of similar length, each within the limit after padding, or a single row."""
-    ordered = rows[np.argsort(samples[rows], kind="stable")]
-    batches: list[list[int]] = []
-    for row in ordered:
-        if batches and (len(batches[-1]) + 1) * int(samples[row]) <= _BATCH_SAMPLES:
-            batches[-1].append(int(row))
-        else:
-            batches.append([int(row)])
-    return [np.array(batch) for batch in batches]
+    def finish(self, splits: NDArray[np.int8]) -> Made:
+        """Write what there is to know about the shard and give it its name."""
+        figures = tally(self._kind, self._targets, self.plan, splits)
+        assert isinstance(self._targets, np.memmap)
+        self._targets.flush()
+        self._path.replace(self._kept.path(self.plan))
+        return self._kept.keep(self.plan, {"tracks": self._facts, **figures})

@@ -1,4 +1,4 @@
-"""The target store: one code per frame and codebook, in checksummed shards aligned to the corpus's PCM shards."""
+"""The target store: what one teacher says of every frame, in checksummed shards aligned to the corpus's PCM shards."""
 
 from __future__ import annotations
 
@@ -14,43 +14,30 @@ from numpy.typing import NDArray
 
 from mert_core.errors import MertError
 from mert_core.records import Record, read_record
+from mert_core.targets.form import CHECKSUMS_NAME, INDEX_NAME, SHARDS_NAME, ShardEntry, entries_of, kind_of, number_type
+from mert_core.teachers.base import Codes
 
-SHARDS_NAME = "shards"
-INDEX_NAME = "index.parquet"
-CHECKSUMS_NAME = "shards.json"
-USAGE_NAME = "usage.parquet"
-GATE_NAME = "gate.json"
-CODE_TYPE = np.dtype("<u2")
-
-INDEX_SCHEMA = pa.schema(
-    [("track_id", pa.string()), ("shard", pa.int32()), ("offset_frames", pa.int64()), ("frames", pa.int64())]
-)
-
-
-def shard_name(shard: int) -> str:
-    """Return a shard's file name."""
-    return f"{shard:05d}.codes"
+_NUMBERS = ("shard", "offset_frames", "frames")
 
 
 class TargetStore:
-    """Read access to the codes. A row is an index into the corpus's manifest. Cheap to open and to pickle.
+    """Read access to a teacher's targets. A row is an index into the corpus's manifest. Cheap to open and to pickle.
 
     Attributes:
         folder: where it lies.
-        codebooks: codes per frame.
-        entries: values per code.
+        teacher: name of the teacher.
+        teacher_id: the id of its record.
+        kind: what the targets are, codes or spectra, and how many per frame.
     """
 
     def __init__(self, folder: Path, index: pa.Table, card: dict[str, Any]) -> None:
         self.folder = folder
-        self.codebooks = int(card["codebooks"])
-        self.entries = int(card["entries"])
-        self._card: list[dict[str, Any]] = card["shards"]
-        self._track_ids = index["track_id"]
-        self._shard = index["shard"].to_numpy()
-        self._offset = index["offset_frames"].to_numpy()
-        self._frames = index["frames"].to_numpy()
-        self._open: dict[int, NDArray[np.uint16]] = {}
+        self.teacher: str = card["teacher"]
+        self.teacher_id: str = card["teacher_id"]
+        self.kind = kind_of(card)
+        self._entries: dict[int, ShardEntry] = {entry.shard: entry for entry in entries_of(card)}
+        self._shard, self._offset, self._frames = (index[name].to_numpy() for name in _NUMBERS)
+        self._open: dict[int, NDArray[Any]] = {}
 
     @classmethod
     def open(cls, folder: Path) -> TargetStore:
@@ -62,11 +49,9 @@ class TargetStore:
         read_record(folder)
         try:
             card = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
-            return cls(folder, pq.read_table(folder / INDEX_NAME, schema=INDEX_SCHEMA), card)
-        except (OSError, pa.ArrowInvalid, json.JSONDecodeError, KeyError) as error:
-            raise MertError(
-                f"the targets in {folder} are damaged ({error}). Run `dvc checkout`, or `dvc repro targets`."
-            ) from error
+            return cls(folder, pq.read_table(folder / INDEX_NAME, columns=list(_NUMBERS)), card)
+        except (OSError, pa.ArrowInvalid, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise MertError(f"the targets in {folder} are damaged ({error}). {_again(folder)}") from error
 
     @property
     def record(self) -> Record:
@@ -81,8 +66,32 @@ class TargetStore:
         """Frames of every track (tracks,)."""
         return self._frames
 
-    def codes(self, rows: NDArray[np.int64], offset_frames: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
-        """Return equally long stretches of codes.
+    @property
+    def codebooks(self) -> int:
+        """Codes per frame.
+
+        Raises:
+            MertError: the teacher gives spectra.
+        """
+        return self._codes.codebooks
+
+    @property
+    def entries(self) -> int:
+        """Values per code.
+
+        Raises:
+            MertError: the teacher gives spectra.
+        """
+        return self._codes.entries
+
+    @property
+    def _codes(self) -> Codes:
+        if not isinstance(self.kind, Codes):
+            raise MertError(f"{self.folder} holds the spectra of {self.teacher} ({self.kind}), but codes are wanted")
+        return self.kind
+
+    def read(self, rows: NDArray[np.int64], offset_frames: NDArray[np.int64], frames: int) -> NDArray[Any]:
+        """Return equally long stretches of targets.
 
         Args:
             rows: (batch,) tracks.
@@ -90,7 +99,7 @@ class TargetStore:
             frames: frames per stretch.
 
         Returns:
-            int64 (batch, frames, codebooks).
+            int64 (batch, frames, codebooks), or float32 (batch, frames, bins).
 
         Raises:
             IndexError: a stretch does not lie inside its track.
@@ -103,35 +112,49 @@ class TargetStore:
             raise IndexError(
                 f"{frames} frames from {starts[first]} on of row {rows[first]}, which has {self._frames[rows[first]]}"
             )
-        out = np.empty((len(rows), frames, self.codebooks), dtype=np.int64)
+        out = np.empty((len(rows), frames, self.kind.width), np.int64 if isinstance(self.kind, Codes) else np.float32)
         for place, (row, start) in enumerate(zip(rows, starts, strict=True)):
             begin = self._offset[row] + start
-            out[place] = self._codes_of(int(self._shard[row]))[begin : begin + frames]
+            out[place] = self._shard_of(int(self._shard[row]))[begin : begin + frames]
         return out
 
-    def track(self, row: int) -> NDArray[np.uint16]:
-        """Return a whole track's codes as a view, uint16 (frames, codebooks)."""
-        begin = self._offset[row]
-        return self._codes_of(int(self._shard[row]))[begin : begin + self._frames[row]]
+    def codes(self, rows: NDArray[np.int64], offset_frames: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
+        """Return equally long stretches of codes, int64 (batch, frames, codebooks), as `read` does.
 
-    def _codes_of(self, shard: int) -> NDArray[np.uint16]:
+        Raises:
+            MertError: the teacher gives spectra.
+        """
+        assert self._codes
+        return self.read(rows, offset_frames, frames)
+
+    def track(self, row: int) -> NDArray[Any]:
+        """Return a whole track's targets as a view, uint16 (frames, codebooks) or float16 (frames, bins)."""
+        begin = self._offset[row]
+        return self._shard_of(int(self._shard[row]))[begin : begin + self._frames[row]]
+
+    def _shard_of(self, shard: int) -> NDArray[Any]:
         if shard not in self._open:
             self._open[shard] = self._verified(shard)
         return self._open[shard]
 
-    def _verified(self, shard: int) -> NDArray[np.uint16]:
-        entry = self._card[shard]
-        path = self.folder / SHARDS_NAME / entry["name"]
+    def _verified(self, shard: int) -> NDArray[Any]:
+        entry = self._entries[shard]
+        path = self.folder / SHARDS_NAME / entry.name
         if not path.exists():
-            raise MertError(f"target shard {path} is missing. Run `dvc checkout`, or `dvc repro targets`.")
+            raise MertError(f"target shard {path} is missing. {_again(self.folder)}")
         content = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, dtype=np.uint8)
         found = hashlib.sha256(content.data).hexdigest()
-        if found != entry["sha256"]:
+        if found != entry.sha256:
             raise MertError(
                 f"target shard {path} has changed since it was written: its SHA-256 is {found[:16]}…, expected "
-                f"{entry['sha256'][:16]}…. Remove {self.folder} and run `dvc checkout`, or `dvc repro --force targets`."
+                f"{entry.sha256[:16]}…. Remove {self.folder}, then: {_again(self.folder)}"
             )
-        return content.view(CODE_TYPE).reshape(-1, self.codebooks)
+        plain = content.view(np.ndarray)  # slicing np.memmap itself costs microseconds per crop
+        return plain.view(number_type(self.kind)).reshape(-1, self.kind.width)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}  # a memory map does not travel; it is verified again where it arrives
+
+
+def _again(folder: Path) -> str:
+    return f"Run `dvc checkout`, or `mert targets {folder.name}`."

@@ -95,6 +95,9 @@ class Teacher(nn.Module):
         frame_rate: targets per second of audio; the store and the student's grid have 75.
         Settings: class of its settings (a section of ``teachers`` in ``params.yaml``), or None if it has none.
         context_frames: how many frames of audio before and after a frame decide its target; None: the whole track.
+        causal: whether what follows a frame, silence too, leaves its target as it is; then tracks of different lengths
+            are labelled together, padded with silence.
+        speed: seconds of audio that it labels per second on one core, roughly; says whether starting Ray pays.
         tolerance: relative L2 distance of targets that were computed from a stretch and from the whole track; 0 for
             codes.
     """
@@ -105,6 +108,8 @@ class Teacher(nn.Module):
     frame_rate: ClassVar[int] = FRAME_RATE
     Settings: ClassVar[type[Any] | None] = None
     context_frames: int | None = None
+    causal: ClassVar[bool] = False
+    speed: ClassVar[float] = 100.0
     tolerance: ClassVar[float] = 1e-5
 
     def __init__(self, settings: Any = None) -> None:

@@ -21,6 +21,7 @@ class ConstantQTeacher(Teacher):
     name = "cqt"
     title = "constant-Q spectrum (MERT; nnAudio CQT1992v2)"
     context_frames = _CQT_CONTEXT
+    speed = 1000.0
     tolerance = 1e-4
 
     def __init__(self, settings: None = None) -> None:
@@ -61,6 +62,7 @@ class LogMelTeacher(Teacher):
     name = "logmel"
     title = "log-mel spectrum, 128 bands (MERT's mel loss)"
     context_frames = _MEL_CONTEXT
+    speed = 1000.0
 
     def __init__(self, settings: None = None) -> None:
         super().__init__(settings)

@@ -1,0 +1,103 @@
+"""The gate's table: one line per check, for people, for the tracker and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SHOWN_TRACKS = 5
+Ids = Sequence[Any]
+"""Of tracks: text, or Arrow's array of it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the gate's table.
+
+    Attributes:
+        check: what was looked at.
+        where: the codebook or the tracks.
+        value: what was found.
+        limit: what is allowed, readable.
+        passed: whether it is.
+        advice: what to do if not.
+    """
+
+    check: str
+    where: str
+    value: float
+    limit: str
+    passed: bool
+    advice: str = ""
+
+
+def of_tracks(
+    check: str, ids: Ids, bad: Iterable[int], values: Sequence[float] | Any, worst: float, limit: str, advice: str
+) -> list[Check]:
+    """Return one line if no track is bad, else one for each of the first bad ones and, if there are more, their number.
+
+    Args:
+        check: what was looked at.
+        ids: of all tracks.
+        bad: rows of those that fail.
+        values: of all tracks.
+        worst: value of the one line.
+        limit: what is allowed.
+        advice: what to do.
+    """
+    rows = list(bad)
+    if not rows:
+        return [Check(check, f"{len(ids)} tracks", float(worst), limit, True)]
+    lines = [
+        Check(check, f"track {name(ids, row)}", float(values[row]), limit, False, advice) for row in rows[:SHOWN_TRACKS]
+    ]
+    if len(rows) > SHOWN_TRACKS:
+        lines.append(Check(f"{check}: tracks", "all tracks", len(rows), "0", False, advice))
+    return lines
+
+
+def name(ids: Ids, row: int) -> str:
+    """Return a track's id."""
+    return str(ids[int(row)])
+
+
+def as_table(checks: list[Check]) -> list[dict[str, Any]]:
+    """Return the checks as rows for JSON and the tracker; values rounded to six digits."""
+    return [{**asdict(check), "value": round(check.value, 6)} for check in checks]
+
+
+def render(checks: list[Check], title: str = "label gate") -> str:
+    """Return the table to print: a line per codebook, then the rest."""
+    titles: list[str] = []
+    books: dict[str, dict[str, Check]] = {}
+    rest = []
+    for check in checks:
+        if not check.where.startswith("codebook"):
+            rest.append(check)
+            continue
+        if check.check not in titles:
+            titles.append(check.check)
+        books.setdefault(check.where, {})[check.check] = check
+    lines = [title]
+    if books:
+        lines.append("  " + " " * 14 + "".join(f"{title:>22}" for title in titles))
+    for where, row in books.items():
+        cells = [f"{row[title].value:.4g} ({row[title].limit}){' ' if row[title].passed else '!'}" for title in titles]
+        lines.append(f"  {where:<14}" + "".join(f"{cell:>22}" for cell in cells))
+    lines += [
+        f"  {check.where}: {check.check} {check.value:.4g} ({check.limit}){'' if check.passed else ' !'}"
+        for check in rest
+    ]
+    failed = sum(not check.passed for check in checks)
+    lines.append(f"  {len(checks)} checks, {failed} failed" + (" (marked !)" if failed else ""))
+    return "\n".join(lines)
+
+
+def explain(checks: list[Check]) -> str:
+    """Return what failed and what to do, for the error; empty if nothing failed."""
+    return "\n".join(
+        f"  {check.where}: {check.check} is {check.value:.4g}, allowed {check.limit}; {check.advice}"
+        for check in checks
+        if not check.passed
+    )
