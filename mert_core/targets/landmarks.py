@@ -17,8 +17,8 @@ from mert_core.audio.pcm import to_float32
 
 SKETCH_NUMBERS = 32
 # Measured on the demo hour: of 16,110 pairs of its tracks none shares more than 4 numbers. A track and its like shifted
-# by 512 samples, half a hop, share 13 in the median and never less than 7; through mp3 of 64 kbit/s and shifted by 5,003
-# samples 17 in the median, 9 or more in 19 of 20 cases.
+# by 512 samples, half a hop, share 13 in the median and never less than 7; through mp3 of 64 kbit/s and shifted by
+# 5,003 samples 17 in the median, 9 or more in 19 of 20 cases.
 ALIKE_NUMBERS = 7
 EMPTY = np.uint32(0xFFFFFFFF)
 _WINDOW, _HOP = 4096, 1024

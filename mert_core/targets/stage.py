@@ -31,8 +31,8 @@ from mert_core.teachers.base import Codes, Teacher
 from mert_core.teachers.stage import open_teacher
 from mert_core.tracking.protocol import Tracker
 
-PAYS = 3
-"""Actors are started when the work would take this many times their start."""
+PAYS = 10
+"""Actors are started if the work takes them this many times their start, or longer."""
 _SHOWN = {"usage", "entropy bits", "dead bins", "largest magnitude", "silence", "upsampled tracks"}
 
 
@@ -89,19 +89,19 @@ def _shards(
         print(f"targets: {len(made)} of {len(plans)} shards of {teacher.name} are there already", file=sys.stderr)
     if missing:
         seconds = sum(int(plan.samples.sum()) for plan in missing) / SAMPLE_RATE
-        crew = _crew(config, teacher, seconds)
+        crew = _crew(config.targets.actors, teacher, seconds)
         made |= {shard.entry.shard: shard for shard in make_shards(corpus, missing, teacher, kept, crew, splits)}
     return [made[plan.shard] for plan in plans]
 
 
-def _crew(config: Config, teacher: Teacher, seconds: float) -> Crew:
+def _crew(actors: int, teacher: Teacher, seconds: float) -> Crew:
     """Return who labels so much music: actors if that takes much longer than their start, else threads."""
     from mert_core.targets.actors import START_SECONDS, with_actors
 
-    actors = config.targets.actors
-    if actors and seconds / teacher.speed / actors > PAYS * START_SECONDS:
-        return with_actors(actors)
-    return in_threads
+    pays = bool(actors) and seconds / teacher.speed / actors >= PAYS * START_SECONDS
+    who = f"{actors} Ray actors" if pays else f"{torch.get_num_threads()} threads"
+    print(f"targets: {seconds:,.0f} s of music to label with {teacher.name}, by {who}", file=sys.stderr)
+    return with_actors(actors) if pays else in_threads
 
 
 def _show(name: str, checks: list[Check], tracker: Tracker) -> None:

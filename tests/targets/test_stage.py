@@ -1,9 +1,8 @@
-"""The stage on a real little corpus: alignment, checksums, resuming, and the gate in place."""
+"""The stage on a real little corpus: alignment, checksums, and the gate in place."""
 
 from __future__ import annotations
 
 import pickle
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ from mert_core.corpus import Corpus
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
+from mert_core.records import read_record
 from mert_core.targets import TargetStore
 from mert_core.targets.stage import run
-from mert_core.teachers import load_acoustic
+from mert_core.teachers import Codes, Spectrum, load_teacher
+from mert_core.teachers.spectra import ConstantQTeacher
 from mert_core.tracking.protocol import NullTracker
 
 
@@ -35,98 +36,109 @@ class Tables(NullTracker):
         self.tables[name] = list(rows)
 
 
+def hashes(layout: Layout, name: str = "rvqvae") -> dict[str, str]:
+    folder = layout.targets(name)
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
+
+
 def test_codes_are_the_teachers_at_the_tracks_place(small: Config, layout: Layout) -> None:
-    record = run(small, layout, NullTracker())
+    record = run(small, layout, NullTracker(), "rvqvae")
     corpus, store, teacher = (
         Corpus.open(layout.corpus),
-        TargetStore.open(layout.targets),
-        load_acoustic(layout.teachers),
+        TargetStore.open(layout.targets("rvqvae")),
+        load_teacher(layout.teacher("rvqvae")),
     )
     assert len(set(corpus.column("shard"))) > 1
     assert store.frames.tolist() == (corpus.samples // HOP_SAMPLES).tolist()
     for row in range(len(corpus)):
         waveform = torch.from_numpy(corpus.pcm(row).astype(np.float32) / 32768).unsqueeze(0)
-        expected = teacher.encode(waveform)[0].numpy()
+        expected = teacher(waveform)[0].numpy()
         # Not all: the last bit of a matrix product depends on the batch, and may turn a near tie.
         assert np.mean(store.track(row) == expected) > 0.995
         assert np.array_equal(store.codes(np.array([row]), np.array([20]), 50)[0], store.track(row)[20:70])
-    assert record.inputs == {"corpus": corpus.record.id, "teacher": teacher_id(layout)}
-    usage = pq.read_table(layout.targets / "usage.parquet").to_pandas()
+    assert record.run == store.teacher == "rvqvae"
+    assert store.kind == Codes(3, 8) and (store.codebooks, store.entries) == (3, 8)
+    assert record.inputs == {"corpus": corpus.record.id, "teacher": read_record(layout.teacher("rvqvae")).id}
+    assert store.teacher_id == record.inputs["teacher"]
+    usage = pq.read_table(layout.targets("rvqvae") / "usage.parquet").to_pandas()
     for split, rows in (("train", [0, 1, 3]), ("valid", [2]), ("test", [4])):
         mine = usage[(usage.split == split) & (usage.codebook == 1)].sort_values("entry")["count"].tolist()
         codes = np.concatenate([store.track(row)[:, 1] for row in rows])
         assert mine == np.bincount(codes, minlength=8).tolist()
 
 
-def teacher_id(layout: Layout) -> str:
-    from mert_core.records import read_record
+def test_spectra_are_the_teachers_in_float16(small: Config, layout: Layout) -> None:
+    run(small, layout, NullTracker(), "cqt")
+    corpus, store = Corpus.open(layout.corpus), TargetStore.open(layout.targets("cqt"))
+    assert store.kind == Spectrum(336)
+    for row in range(len(corpus)):
+        waveform = torch.from_numpy(corpus.pcm(row).astype(np.float32) / 32768).unsqueeze(0)
+        expected = ConstantQTeacher()(waveform)[0].numpy()
+        found = store.read(np.array([row]), np.array([7]), 60)[0]
+        assert found.dtype == np.float32
+        assert np.linalg.norm(found - expected[7:67]) < 4e-4 * np.linalg.norm(expected[7:67])
+    with pytest.raises(MertError, match="codes are wanted"):
+        store.codes(np.array([0]), np.array([0]), 5)
+    bins = pq.read_table(layout.targets("cqt") / "bins.parquet").to_pandas()
+    train = np.concatenate([store.track(row) for row in (0, 1, 3)]).astype(np.float64)
+    mine = bins[bins.split == "train"].sort_values("bin")
+    assert np.allclose(mine["mean"], train.mean(axis=0)) and np.allclose(mine["deviation"], train.std(axis=0))
+    assert np.array_equal(mine["most"], train.max(axis=0))
 
-    return read_record(layout.teachers).id
+
+def test_the_example_is_the_first_validation_track(small: Config, layout: Layout) -> None:
+    record = run(small, layout, NullTracker(), "rvqvae")
+    store = TargetStore.open(layout.targets("rvqvae"))
+    with np.load(layout.targets("rvqvae") / "example.npz") as example:
+        assert np.array_equal(example["targets"], store.track(2))
+        assert example["log_mel"].shape == (len(store.track(2)), 128) and example["log_mel"].std() > 0.1
+    assert record.facts["example"] == "t2"
 
 
 def test_a_stretch_outside_its_track_is_refused(small: Config, layout: Layout) -> None:
-    run(small, layout, NullTracker())
-    store = TargetStore.open(layout.targets)
+    run(small, layout, NullTracker(), "rvqvae")
+    store = TargetStore.open(layout.targets("rvqvae"))
     with pytest.raises(IndexError):
         store.codes(np.array([0, 1]), np.array([0, int(store.frames[1]) - 9]), 10)
     assert store.codes(np.array([0, 1]), np.array([0, int(store.frames[1]) - 10]), 10).shape == (2, 10, 3)
 
 
 def test_a_flipped_byte_is_found_and_its_shard_named(small: Config, layout: Layout) -> None:
-    run(small, layout, NullTracker())
-    path = layout.targets / "shards" / "00001.codes"
+    run(small, layout, NullTracker(), "rvqvae")
+    path = layout.targets("rvqvae") / "shards" / "00001.codes"
     content = bytearray(path.read_bytes())
     content[10] ^= 1
     path.write_bytes(content)
-    store = pickle.loads(pickle.dumps(TargetStore.open(layout.targets)))
+    store = pickle.loads(pickle.dumps(TargetStore.open(layout.targets("rvqvae"))))
     store.track(0)
     in_second = int(np.flatnonzero(Corpus.open(layout.corpus).column("shard") == 1)[0])
     with pytest.raises(MertError, match=r"00001\.codes has changed.*dvc checkout"):
         store.track(in_second)
     path.unlink()
     with pytest.raises(MertError, match=r"00001\.codes is missing"):
-        TargetStore.open(layout.targets).track(in_second)
+        TargetStore.open(layout.targets("rvqvae")).track(in_second)
 
 
-def test_running_twice_gives_the_same_bytes(small: Config, layout: Layout) -> None:
-    first = run(small, layout, NullTracker())
-    files = {path.name: sha256_file(path) for path in layout.targets.rglob("*") if path.is_file()}
-    second = run(small, layout, NullTracker())
-    assert first == second
-    assert files == {path.name: sha256_file(path) for path in layout.targets.rglob("*") if path.is_file()}
+def test_running_anew_gives_the_same_bytes(small: Config, layout: Layout) -> None:
+    first = run(small, layout, NullTracker(), "rvqvae")
+    files = hashes(layout)
+    layout.targets("rvqvae").rename(layout.root / "aside")
+    assert run(small, layout, NullTracker(), "rvqvae") == first
+    assert hashes(layout) == files
     assert not list(layout.resume.glob("*"))
 
 
-def test_an_interrupted_run_keeps_its_finished_shards(
+def test_the_bytes_do_not_depend_on_the_number_of_threads(
     small: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mert_core.targets import encode
-
-    whole = encode._encode_shard
-    done: list[int] = []
-
-    def interrupted(*arguments: Any) -> Any:
-        if done:
-            raise KeyboardInterrupt
-        done.append(1)
-        return whole(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(encode, "_encode_shard", interrupted)
-        run(small, layout, NullTracker())
-    assert not layout.targets.exists()
-    (kept,) = layout.resume.rglob("*.codes")
-    before = kept.stat().st_mtime_ns
-    calls: list[int] = []
-
-    def counted(*arguments: Any) -> Any:
-        calls.append(kept.stat().st_mtime_ns)
-        return whole(*arguments)
-
-    monkeypatch.setattr(encode, "_encode_shard", counted)
-    run(small, layout, NullTracker())
-    shards = set(Corpus.open(layout.corpus).column("shard"))
-    assert calls == [before] * (len(shards) - 1)
+    monkeypatch.setitem(__import__("mert_core.targets.plan", fromlist=["x"]).BATCH_SAMPLES, "cpu", 100_000)
+    found = []
+    for threads in (1, 2):
+        run(small.model_copy(update={"threads": threads}), layout, NullTracker(), "rvqvae")
+        found.append({name: value for name, value in hashes(layout).items() if name.endswith(".codes")})
+        layout.targets("rvqvae").rename(layout.root / f"aside-{threads}")
+    assert len(found[0]) > 1
+    assert found[0] == found[1]
 
 
 def test_the_gate_shows_its_table_and_leaves_nothing(
@@ -135,28 +147,14 @@ def test_the_gate_shows_its_table_and_leaves_nothing(
     strict = load_config(repository / "params.yaml", ["threads=1", "targets.gate.min_entropy_bits=9"])
     tracker = Tables()
     with pytest.raises(MertError, match=r"codebook 0: entropy bits is .* allowed >= 9; train the teacher"):
-        run(strict, layout, tracker)
-    assert "label gate" in capsys.readouterr().err
+        run(strict, layout, tracker, "rvqvae")
+    assert "gate of rvqvae" in capsys.readouterr().err
     assert any(not row["passed"] for row in tracker.tables["gate"])
-    assert not layout.targets.exists()
-    assert [path.name for path in layout.targets.parent.iterdir() if path.name.startswith(".")] == []
+    assert not layout.targets("rvqvae").exists()
+    assert not list(layout.targets("rvqvae").parent.iterdir())
 
 
-def test_missing_teacher_says_what_to_run(small: Config, layout: Layout) -> None:
-    layout.teachers.unlink()
-    with pytest.raises(MertError, match="dvc repro"):
-        run(small, layout, NullTracker())
-    shutil.rmtree(layout.resume, ignore_errors=True)
-
-
-def test_the_bytes_do_not_depend_on_the_number_of_threads(
-    small: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mert_core.targets.encode._BATCH_SAMPLES", 100_000)  # a batch per track
-    found = []
-    for threads in (1, 2):
-        run(small.model_copy(update={"threads": threads}), layout, NullTracker())
-        found.append({path.name: sha256_file(path) for path in sorted(layout.targets.rglob("*.codes"))})
-        shutil.rmtree(layout.targets)
-    assert len(found[0]) > 1
-    assert found[0] == found[1]
+def test_a_missing_teacher_says_what_to_run(small: Config, layout: Layout) -> None:
+    (layout.root / "data" / "teachers").unlink()
+    with pytest.raises(MertError, match="mert teachers fit rvqvae"):
+        run(small, layout, NullTracker(), "rvqvae")

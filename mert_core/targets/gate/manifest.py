@@ -115,8 +115,8 @@ def check_artists(artists: pa.ChunkedArray, splits: NDArray[np.int8], limits: Ga
         limit = "any" if limits.shared_artists == "allow" else "0"
         return [Check("artists in two splits", f"{counted.num_rows} artists", len(shared), limit, True)]
     advice = (
-        "a voice or an instrument is known again, so the held-out score flatters; split by artist (one sub-folder each), "
-        "or allow it with targets.gate.shared_artists=allow"
+        "a voice or an instrument is known again, so the held-out score flatters; split by artist (one sub-folder "
+        "each), or allow it with targets.gate.shared_artists=allow"
     )
     checks = []
     for artist in shared[:SHOWN_TRACKS]:

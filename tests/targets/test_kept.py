@@ -1,0 +1,131 @@
+"""What need not be made again: shards of a run that did not end, and those of music that has not changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.targets.conftest import write_corpus
+
+from mert_core.config import Config
+from mert_core.paths import Layout
+from mert_core.records import write_record
+from mert_core.targets import TargetStore
+from mert_core.targets.crew import in_threads
+from mert_core.targets.label import Labeller
+from mert_core.targets.stage import run
+from mert_core.tracking.protocol import NullTracker
+
+
+@pytest.fixture
+def labelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The shard of every unit that is labelled from here on."""
+    seen: list[int] = []
+    whole = Labeller.__call__
+
+    def counted(self: Labeller, unit: Any) -> Any:
+        seen.append(unit.shard)
+        return whole(self, unit)
+
+    monkeypatch.setattr(Labeller, "__call__", counted)
+    return seen
+
+
+def shard_files(layout: Layout) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in (layout.targets("rvqvae") / "shards").iterdir()}
+
+
+def own_corpus(layout: Layout, **changes: Any) -> None:
+    path = layout.corpus
+    path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    write_corpus(path, **changes)
+
+
+def test_new_music_makes_only_its_own_shards(small: Config, layout: Layout, labelled: list[int]) -> None:
+    own_corpus(layout)
+    run(small, layout, NullTracker(), "rvqvae")
+    before, track = shard_files(layout), TargetStore.open(layout.targets("rvqvae")).track(3).copy()
+    own_corpus(layout, tracks=7)
+    labelled.clear()
+    record = run(small, layout, NullTracker(), "rvqvae")
+    after = shard_files(layout)
+    assert set(labelled) == {2} and {"00002.codes", "00002.facts.npz"} == after.keys() - before.keys()
+    assert {name: after[name] for name in before} == before
+    assert np.array_equal(TargetStore.open(layout.targets("rvqvae")).track(3), track)
+    shutil.rmtree(layout.targets("rvqvae"))
+    assert run(small, layout, NullTracker(), "rvqvae") == record
+
+
+def test_another_split_is_counted_anew_without_labelling(small: Config, layout: Layout, labelled: list[int]) -> None:
+    own_corpus(layout)
+    run(small, layout, NullTracker(), "rvqvae")
+    before = shard_files(layout)
+    own_corpus(layout, splits={3: "valid"})
+    labelled.clear()
+    record = run(small, layout, NullTracker(), "rvqvae")
+    assert not labelled
+    changed = {name for name, node in shard_files(layout).items() if node != before[name]}
+    assert changed == {"00001.facts.npz"}
+    usage = pq.read_table(layout.targets("rvqvae") / "usage.parquet").to_pandas()
+    codes = np.concatenate([TargetStore.open(layout.targets("rvqvae")).track(row)[:, 0] for row in (2, 3)])
+    mine = usage[(usage.split == "valid") & (usage.codebook == 0)].sort_values("entry")["count"]
+    assert mine.tolist() == np.bincount(codes, minlength=8).tolist()
+    shutil.rmtree(layout.targets("rvqvae"))
+    assert run(small, layout, NullTracker(), "rvqvae") == record
+
+
+def test_another_teacher_makes_all_anew(small: Config, layout: Layout, labelled: list[int], tmp_path: Path) -> None:
+    run(small, layout, NullTracker(), "rvqvae")
+    teachers = layout.teacher("rvqvae").parent
+    origin = teachers.resolve()
+    teachers.unlink()
+    shutil.copytree(origin, teachers)
+    write_record(
+        layout.teacher("rvqvae"), stage="teachers", kind="teacher", inputs={}, params={"seed": 2}, facts={}
+    )
+    labelled.clear()
+    run(small, layout, NullTracker(), "rvqvae")
+    assert set(labelled) == {0, 1}
+
+
+@pytest.mark.parametrize("file", ["00000.codes", "00000.facts.npz"])
+def test_a_damaged_shard_is_made_anew(small: Config, layout: Layout, labelled: list[int], file: str) -> None:
+    record = run(small, layout, NullTracker(), "rvqvae")
+    path = layout.targets("rvqvae") / "shards" / file
+    path.write_bytes(path.read_bytes()[:-2] + b"xx")
+    labelled.clear()
+    assert run(small, layout, NullTracker(), "rvqvae") == record
+    assert set(labelled) == {0}
+
+
+def test_a_damaged_card_is_passed_over(small: Config, layout: Layout, labelled: list[int]) -> None:
+    record = run(small, layout, NullTracker(), "rvqvae")
+    card = layout.targets("rvqvae") / "shards.json"
+    card.write_text(json.dumps({"shards": [{"name": "x"}]}))
+    assert run(small, layout, NullTracker(), "rvqvae") == record
+
+
+def test_an_interrupted_run_keeps_its_finished_shards(
+    small: Config, layout: Layout, labelled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        for done in in_threads(*arguments):
+            if done.unit.shard == 1:
+                raise KeyboardInterrupt
+            yield done
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("mert_core.targets.stage.in_threads", interrupted)
+        run(small, layout, NullTracker(), "rvqvae")
+    assert not layout.targets("rvqvae").exists()
+    (kept,) = layout.resume.rglob("*.targets")
+    node = kept.stat().st_ino
+    labelled.clear()
+    run(small, layout, NullTracker(), "rvqvae")
+    assert set(labelled) == {1}
+    assert shard_files(layout)["00000.codes"] == node
