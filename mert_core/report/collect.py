@@ -1,4 +1,4 @@
-"""Reads what the other stages left. Nothing is computed here."""
+"""Reads what the other stages left. Nothing is computed here but examples of teachers whose targets nobody stores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import numpy as np
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
+from mert_core.corpus import Corpus
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probe import FLOORS, TASKS
 from mert_core.records import Record, read_record
+from mert_core.targets.example import example_of
+from mert_core.teachers.registry import teacher_class
+from mert_core.teachers.stage import open_teacher
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -56,14 +60,16 @@ class Labels:
 
     Attributes:
         teacher: its name.
-        record: of the targets.
+        kind: what its targets are, in words.
+        record: of the targets; None if they are not stored, because the teacher needs no fitting.
         gate: the label gate's rows.
         usage: share of each entry (codebooks, entries) in the training split; None for a spectrum.
         example: an excerpt's targets and spectrogram, as the store keeps it.
     """
 
     teacher: str
-    record: Record
+    kind: str
+    record: Record | None
     gate: list[dict[str, Any]]
     usage: NDArray[np.float64] | None
     example: dict[str, NDArray[Any]]
@@ -125,7 +131,7 @@ def collect(config: Config, layout: Layout) -> Material:
     material = Material(
         corpus=read_record(layout.corpus),
         quarantine=read_rows(layout.corpus / "quarantine.parquet"),
-        labels=[read_labels(layout, teacher) for teacher in config.report.teachers],
+        labels=[read_labels(config, layout, teacher) for teacher in config.report.teachers],
         trainings=[read_training(layout, run) for run in config.report.runs],
         scores=[read_scores(layout, run) for run in (*config.report.runs, *FLOORS)],
     )
@@ -173,13 +179,21 @@ def read_usage(path: Path) -> NDArray[np.float64]:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def read_labels(layout: Layout, teacher: str) -> Labels:
-    """Return a teacher's targets, as far as the report shows them."""
+def read_labels(config: Config, layout: Layout, teacher: str) -> Labels:
+    """Return a teacher's targets, as far as the report shows them.
+
+    Raises:
+        MertError: they are not stored, and the teacher must be fitted.
+    """
     folder = layout.targets(teacher)
-    usage = folder / "usage.parquet"
+    if not folder.exists() and teacher_class(teacher).needs == "nothing":
+        asked = open_teacher(config, layout, teacher)[0]
+        return Labels(teacher, str(asked.kind), None, [], None, example_of(asked, Corpus.open(layout.corpus)))
+    usage, record = folder / "usage.parquet", read_record(folder)
     return Labels(
         teacher,
-        read_record(folder),
+        str(record.facts["kind"]),
+        record,
         read_gate(folder / "gate.json"),
         read_usage(usage) if usage.exists() else None,
         read_arrays(folder / "example.npz", f"mert targets {teacher}"),

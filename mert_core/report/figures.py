@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from mert_core.report.collect import Material
 from mert_core.report.figures_probe import layer_by_task, scores_against_floors
-from mert_core.report.figures_targets import teacher_example, usage
+from mert_core.report.figures_targets import usage
+from mert_core.report.figures_teachers import teacher_example
 from mert_core.report.figures_training import cqt_example, loss_by_term
 from mert_core.report.style import look, save_png
 
@@ -72,8 +73,7 @@ def draw_all(material: Material, example_seconds: float, folder: Path) -> list[P
         *(
             (
                 f"teacher-{labels.teacher}", f"What {labels.teacher} hears",
-                f"An excerpt of the corpus and, beside it, the targets of {labels.teacher}: "
-                f"{labels.record.facts['kind']}.",
+                f"An excerpt of the corpus and, below it, the targets of {labels.teacher}: {labels.kind}.",
                 lambda labels=labels: teacher_example(labels.teacher, labels.example),
             )
             for labels in material.labels

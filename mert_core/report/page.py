@@ -110,6 +110,8 @@ def _gate(material: Material) -> str:
     note = f"{len(checks)} checks on the targets before training, {failed} failed. In brackets: what is allowed."
     parts = [f"<p class='caption'>{note}</p>"]
     for labels in material.labels:
+        if not labels.gate:
+            continue
         parts.append(f"<h3>{text(labels.teacher)}</h3>{''.join(_checks(labels))}")
     return section("Label gate", *parts)
 
@@ -175,8 +177,9 @@ def _quarantine(material: Material) -> str:
 
 def _lineage(material: Material) -> str:
     rows = [["corpus", "", material.corpus.id]]
-    rows += [["teacher", labels.teacher, labels.record.inputs["teacher"]] for labels in material.labels]
-    rows += [["targets", labels.teacher, labels.record.id] for labels in material.labels]
+    stored = [(labels.teacher, labels.record) for labels in material.labels if labels.record]
+    rows += [["teacher", teacher, record.inputs["teacher"]] for teacher, record in stored]
+    rows += [["targets", teacher, record.id] for teacher, record in stored]
     rows += [["checkpoint", training.run, training.record.id] for training in material.trainings]
     probe_sets = {item.record.inputs["probe_set"] for item in material.scores if "probe_set" in item.record.inputs}
     rows += [["probe set", "", identity] for identity in sorted(probe_sets)]

@@ -56,7 +56,7 @@ def _inputs(material: Material) -> dict[str, str]:
 
 
 def _targets(material: Material) -> dict[str, str]:
-    return {f"targets/{labels.teacher}": labels.record.id for labels in material.labels}
+    return {f"targets/{labels.teacher}": labels.record.id for labels in material.labels if labels.record}
 
 
 def _track(material: Material, layout: Layout, tracker: Tracker) -> None:

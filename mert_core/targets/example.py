@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from mert_core.corpus.manifest import SPLITS
 from mert_core.targets.form import EXAMPLE_NAME, number_type
 from mert_core.targets.kept import Made
 from mert_core.targets.plan import ShardPlan
-from mert_core.teachers.base import Kind
+from mert_core.teachers.base import Kind, Teacher, online
 
 EXAMPLE_SECONDS = 6
 
@@ -39,8 +40,23 @@ def write_example(
     frames = min(int(plan.samples[at]) // HOP_SAMPLES, EXAMPLE_SECONDS * FRAME_RATE)
     begin = int(plan.offsets[at]) // HOP_SAMPLES
     targets = np.memmap(made.targets, number_type(kind), "r", shape=(plan.frames, kind.width))[begin : begin + frames]
-    waveform = torch.from_numpy(to_float32(corpus.pcm(row)[: frames * HOP_SAMPLES]))
-    log_mel = LogMel()(waveform.unsqueeze(0))[0, :frames].numpy().astype(np.float16)
     with (folder / EXAMPLE_NAME).open("wb") as stream:
-        np.savez(stream, targets=np.array(targets), log_mel=log_mel)
+        np.savez(stream, targets=np.array(targets), log_mel=_log_mel(corpus, row, frames))
     return row
+
+
+def example_of(teacher: Teacher, corpus: Corpus) -> dict[str, NDArray[Any]]:
+    """Return the same of a teacher whose targets are not stored: it hears what it must of that track, here and now."""
+    valid = corpus.rows("valid")
+    row = int(valid[0]) if len(valid) else 0
+    track_frames = int(corpus.samples[row]) // HOP_SAMPLES
+    frames = min(track_frames, EXAMPLE_SECONDS * FRAME_RATE)
+    _, end = teacher.hears(0, frames, track_frames)
+    with torch.inference_mode():
+        targets = online(teacher, [torch.from_numpy(to_float32(corpus.pcm(row)[: end * HOP_SAMPLES]))], [0], frames)
+    return {"targets": targets[0].numpy(), "log_mel": _log_mel(corpus, row, frames)}
+
+
+def _log_mel(corpus: Corpus, row: int, frames: int) -> NDArray[np.float16]:
+    waveform = torch.from_numpy(to_float32(corpus.pcm(row)[: frames * HOP_SAMPLES]))
+    return LogMel()(waveform.unsqueeze(0))[0, :frames].numpy().astype(np.float16)

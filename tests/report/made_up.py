@@ -12,7 +12,8 @@ from mert_core.config import load_config
 from mert_core.files import write_json
 from mert_core.paths import Layout
 from mert_core.records import Record, write_record
-from mert_core.targets.gate import as_table, check_codebooks, check_lengths
+from mert_core.targets.gate import as_table
+from mert_core.targets.gate.labels import check_codebooks, check_lengths
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CODEBOOKS, ENTRIES, LAYERS = 8, 256, 5
@@ -68,6 +69,8 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
     checks += check_lengths(["a", "b"], np.array([1500, 750]), np.array([20.0, 10.0]), limits)
     write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
     inputs = {"corpus": corpus.id, "teacher": "7e" * 32}
+    targets = random.integers(0, ENTRIES, (300, CODEBOOKS)).astype(np.uint16)
+    np.savez(folder / "example.npz", targets=targets, log_mel=random.random((300, 128)).astype(np.float16))
     facts = {"kind": f"{CODEBOOKS} × {ENTRIES} codes"}
     return write_record(folder, stage="targets", kind="targets", run="rvqvae", inputs=inputs, params={}, facts=facts)
 

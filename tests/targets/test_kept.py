@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.targets.conftest import write_corpus
 
 from mert_core.config import Config
 from mert_core.paths import Layout
@@ -20,6 +19,7 @@ from mert_core.targets.crew import in_threads
 from mert_core.targets.label import Labeller
 from mert_core.targets.stage import run
 from mert_core.tracking.protocol import NullTracker
+from tests.targets.conftest import write_corpus
 
 
 @pytest.fixture
@@ -85,9 +85,7 @@ def test_another_teacher_makes_all_anew(small: Config, layout: Layout, labelled:
     origin = teachers.resolve()
     teachers.unlink()
     shutil.copytree(origin, teachers)
-    write_record(
-        layout.teacher("rvqvae"), stage="teachers", kind="teacher", inputs={}, params={"seed": 2}, facts={}
-    )
+    write_record(layout.teacher("rvqvae"), stage="teachers", kind="teacher", inputs={}, params={"seed": 2}, facts={})
     labelled.clear()
     run(small, layout, NullTracker(), "rvqvae")
     assert set(labelled) == {0, 1}
