@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mert_core.errors import MertError
 
-# Distances that are computed at a time, few enough for the cache.
-_DISTANCES = 1 << 18
+# Distances that are computed at a time: some megabytes, whatever the number of vectors.
+_DISTANCES = 1 << 20
 # Vectors per cluster among which k-means++ looks for its start.
 _START_VECTORS = 50
 

@@ -31,7 +31,7 @@ class MelRvqSettings(Section):
 
 
 class MelRvqTeacher(FramewiseTeacher):
-    """Mel-RVQ (MuQ, arXiv 2501.01108, section III-B).
+    """Mel-RVQ of MuQ (arXiv 2501.01108).
 
     Log-mel of 128 bands at mean 0 and deviation 1; each codebook projects what the ones before it leave over into a
     space of few dimensions, takes the nearest entry and projects it back: all linear. The paper's mel has four frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,17 @@ def test_an_unknown_setting_is_named(name: str) -> None:
 def test_an_impossible_setting_is_named(name: str, settings: dict[str, float], message: str) -> None:
     with pytest.raises(MertError, match=message):
         new_teacher(name, settings)
+
+
+def test_the_example_of_the_docs_is_a_teacher(repository: Path) -> None:
+    text = (repository / "docs" / "teachers.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(\"{3}Loudness.*?)```", text, re.DOTALL)
+    assert example
+    names: dict[str, type[Teacher]] = {}
+    exec(example[1], names)
+    teacher = names["LoudnessTeacher"]().freeze()
+    assert by_crops(teacher) <= teacher.tolerance
+    assert float(teacher(torch.zeros(1, HOP_SAMPLES))) == pytest.approx(-80.0)
 
 
 def test_an_unknown_teacher_is_an_error_that_lists_them() -> None:
