@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # nothing large passes through it
+_NEEDLESS = {"PlacementGroupCleanerCallback", "DatasetsCallback"}
 _JOURNAL, _FACTS, _STARTS, _REFUSAL = "journal.jsonl", "facts.json", "starts.json", "refusal.json"
 
 
@@ -126,11 +127,12 @@ def _note_restart(folder: Path, job: Job, observer: Observer) -> None:
 
 
 def _trainer_class() -> type[TorchTrainer]:
-    """Return Ray's trainer, without its placement group cleaner when this process starts the cluster itself.
+    """Return Ray's trainer, without what has no use when this process starts the cluster itself.
 
-    The cleaner is an actor that asks the dashboard's state API each second whether the run's controller lives, to free
-    what the run holds in a cluster that outlives it. Our own cluster has no dashboard, so that every question fails
-    with a warning, and ends with this process. A Ray without that callback is used as it is.
+    The placement group cleaner is an actor that asks the dashboard's state API each second whether the run's
+    controller lives, to free what the run holds in a cluster that outlives it. Our own cluster has no dashboard, so
+    that every question fails with a warning, and ends with this process. The datasets' manager is an actor for Ray
+    Data, which we do not use. A Ray without these callbacks is used as it is.
     """
     from ray.train.torch import TorchTrainer
 
@@ -140,7 +142,7 @@ def _trainer_class() -> type[TorchTrainer]:
     class OwnClusterTrainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()  # type: ignore[misc]
-            return [one for one in callbacks if type(one).__name__ != "PlacementGroupCleanerCallback"]
+            return [one for one in callbacks if type(one).__name__ not in _NEEDLESS]
 
     return OwnClusterTrainer
 
@@ -160,22 +162,49 @@ def _ray(workers: int, threads: int, cuda: bool) -> Iterator[None]:
     package_root = str(Path(mert_core.__path__[0]).parent)
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
-    common: dict[str, Any] = {
-        "runtime_env": {"env_vars": variables},
-        "logging_level": logging.ERROR,
-    }
-    if not os.environ.get("RAY_ADDRESS"):
-        common |= {
-            "num_cpus": workers + 1,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
-    ray.init(**common)
+    if os.environ.get("RAY_ADDRESS"):
+        with _initialised(runtime_env={"env_vars": variables}):
+            yield
+        return
+    # The processes of our own cluster inherit these. Ray's idle workers are of no use to Train, whose actors bring an
+    # environment of their own; and no machine is taken away from this cluster while it goes on.
+    own = variables | {"RAY_enable_worker_prestart": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+    with (
+        _environment(own),
+        _initialised(
+            num_cpus=workers + 1,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def _initialised(**options: Any) -> Iterator[None]:
+    import ray
+
+    ray.init(logging_level=logging.ERROR, **options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables of this process for the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _raise(error: BaseException) -> None:
