@@ -34,7 +34,7 @@ reproduce: setup
 	@echo "report: $(CURDIR)/report/report.html"
 
 test: setup
-	pytest -n 2 --dist loadfile  # files beside each other, for two cores
+	pytest -n 2 --dist loadfile --no-loadscope-reorder  # files beside each other, for two cores, the longest first
 
 lint: setup
 	ruff check .

@@ -35,16 +35,42 @@ def ray_running(processors: int, threads: int, object_store_bytes: int) -> Itera
     package_root = str(Path(mert_core.__path__[0]).parent)
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
-    common: dict[str, Any] = {"runtime_env": {"env_vars": variables}, "logging_level": logging.ERROR}
-    if not os.environ.get("RAY_ADDRESS"):
-        common |= {
-            "num_cpus": processors,
-            "object_store_memory": object_store_bytes,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
-    ray.init(**common)
+    if os.environ.get("RAY_ADDRESS"):
+        with _initialised(runtime_env={"env_vars": variables}):
+            yield
+        return
+    # The processes of our own cluster inherit these. Ray's idle workers are of no use to actors, which have processes of
+    # their own; and no machine is taken away from this cluster while it goes on.
+    own = variables | {"RAY_enable_worker_prestart": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+    ours = {
+        "num_cpus": processors, "object_store_memory": object_store_bytes, "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }  # fmt: skip
+    with _environment(own), _initialised(**ours):
+        yield
+
+
+@contextmanager
+def _initialised(**options: Any) -> Iterator[None]:
+    import ray
+
+    ray.init(logging_level=logging.ERROR, **options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables of this process for the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # nothing large passes through it
+_NEEDLESS = {"PlacementGroupCleanerCallback", "DatasetsCallback"}
 _JOURNAL, _FACTS, _STARTS, _REFUSAL = "journal.jsonl", "facts.json", "starts.json", "refusal.json"
 
 
@@ -123,11 +124,12 @@ def _note_restart(folder: Path, job: Job, observer: Observer) -> None:
 
 
 def _trainer_class() -> type[TorchTrainer]:
-    """Return Ray's trainer, without its placement group cleaner when this process starts the cluster itself.
+    """Return Ray's trainer, without what has no use when this process starts the cluster itself.
 
-    The cleaner is an actor that asks the dashboard's state API each second whether the run's controller lives, to free
-    what the run holds in a cluster that outlives it. Our own cluster has no dashboard, so that every question fails
-    with a warning, and ends with this process. A Ray without that callback is used as it is.
+    The placement group cleaner is an actor that asks the dashboard's state API each second whether the run's
+    controller lives, to free what the run holds in a cluster that outlives it. Our own cluster has no dashboard, so
+    that every question fails with a warning, and ends with this process. The datasets' manager is an actor for Ray
+    Data, which we do not use. A Ray without these callbacks is used as it is.
     """
     from ray.train.torch import TorchTrainer
 
@@ -137,7 +139,7 @@ def _trainer_class() -> type[TorchTrainer]:
     class OwnClusterTrainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()  # type: ignore[misc]
-            return [one for one in callbacks if type(one).__name__ != "PlacementGroupCleanerCallback"]
+            return [one for one in callbacks if type(one).__name__ not in _NEEDLESS]
 
     return OwnClusterTrainer
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.machine import describe
 from benchmarks.page import page
 from benchmarks.row import Row, time_of
@@ -37,8 +36,10 @@ def test_the_page_says_which_targets_were_missed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"), [(["--rounds", "0"], "expected 1 or more"), (["--only", "nothing"], "invalid choice")]
 )
-def test_bad_arguments_are_refused(repository: Path, arguments: list[str], message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments], cwd=repository, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2 and message in done.stderr
+def test_bad_arguments_are_refused(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 2 and message in capsys.readouterr().err
