@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.student import CODEBOOKS, ENTRIES, SAMPLE_RATE, batch, objective, optimiser, student
+from benchmarks.student import CODES, SAMPLE_RATE, SPECTRUM, batch, objective, optimiser, student
 from mert_core.files import write_json
 from mert_core.pretrain.engine import Engine
 from mert_core.pretrain.flops import peak_flops, training_flops
@@ -130,8 +130,9 @@ def parity(preset: str, seconds: float, device: torch.device) -> dict[str, float
 
 
 def _terms(module: Objective, losses: Losses) -> dict[str, float]:
-    named = {name: getattr(losses, name) for name in ("weighted", "musical", "feature_penalty")}
-    return {name: value.item() for name, value in named.items()} | {"acoustic": losses.acoustic.sum().item()}
+    named = {"weighted": losses.weighted, "feature_penalty": losses.feature_penalty}
+    named |= {CODES: losses.entropies.sum(), SPECTRUM: losses.errors.sum()}
+    return {name: value.item() for name, value in named.items()}
 
 
 def kernels(trainer: Trainer) -> dict[str, float]:
@@ -163,7 +164,7 @@ def measure(preset: str, options: Options, clips: int | None, most: int, tell: C
     trainer = Trainer(preset, clips, seconds, options)
     per_update = trainer.seconds_per_update()
     masked = trainer.batch.masked_frames / clips
-    flops = clips * training_flops(trainer.shape, round(seconds * SAMPLE_RATE), masked, CODEBOOKS, ENTRIES)
+    flops = clips * training_flops(trainer.shape, round(seconds * SAMPLE_RATE), masked)
     peak = peak_flops(_name(options.device))
     figures = {
         "clips": clips, "clip_seconds": seconds, "milliseconds_per_update": per_update * 1e3,

@@ -10,7 +10,7 @@ import torch
 
 from mert_core.pretrain.precision import multiplies_bf16
 
-_PACKAGES = ("torch", "torchaudio", "transformers", "nnAudio", "webdataset", "soundfile", "numpy")
+_PACKAGES = ("torch", "torchaudio", "transformers", "encodec", "nnAudio", "librosa", "webdataset", "soundfile", "numpy")
 
 
 def describe() -> dict[str, str]:

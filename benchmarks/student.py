@@ -9,24 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mert_core.audio.cqt import CQT_BINS
 from mert_core.model import PRESETS, Heads, MertModel
 from mert_core.model.config import MertConfig
 from mert_core.pretrain.data import Batch
 from mert_core.pretrain.masking import span_masks
 from mert_core.pretrain.objective import Objective
+from mert_core.pretrain.teaching import Lesson, Teaching
+from mert_core.teachers.base import Codes, Spectrum
+from mert_core.teachers.spectra import ConstantQTeacher
 
+CODES, SPECTRUM = "encodec", "cqt"
 CODEBOOKS, ENTRIES, TEMPERATURE = 8, 1024, 0.1
 SAMPLE_RATE = 24000
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The published loss weights, under the names of ``mert_core.config.LossWeights``."""
+    """The published weights, under the names of ``mert_core.config.LossWeights``; both teachers' losses weigh 1."""
 
-    acoustic: float = 1.0
-    musical: float = 1.0
-    mel: float = 0.0
-    chroma: float = 0.0
     feature_penalty: float = 10.0
     unmasked: float = 0.0
 
@@ -44,8 +45,19 @@ def student(preset: str, *, dropout: bool = True) -> MertConfig:
 
 def objective(shape: MertConfig, seed: int = 0) -> Objective:
     """Return our encoder and heads with the published losses."""
-    heads = Heads(shape.hidden_size, CODEBOOKS, ENTRIES, shape.final_dim, TEMPERATURE, seed + 1)
-    return Objective(MertModel(shape, seed), heads, WEIGHTS)
+    return Objective(MertModel(shape, seed), heads(shape, seed + 1), WEIGHTS, teaching())
+
+
+def heads(shape: MertConfig, seed: int = 1) -> Heads:
+    """Return heads for EnCodec's codes and the CQT."""
+    codes, spectra = {CODES: (CODEBOOKS, ENTRIES)}, {SPECTRUM: CQT_BINS}
+    return Heads(shape.hidden_size, codes, spectra, shape.final_dim, TEMPERATURE, seed)
+
+
+def teaching() -> Teaching:
+    """Return the published lessons: stored codes, and the CQT of the crop."""
+    codes = Lesson(CODES, Codes(CODEBOOKS, ENTRIES), "stored", 1.0)
+    return Teaching([codes, Lesson(SPECTRUM, Spectrum(CQT_BINS), "crop", 1.0)], {SPECTRUM: ConstantQTeacher()})
 
 
 def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch:
@@ -60,7 +72,8 @@ def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch
     noisy = clean + 0.02 * torch.randn(clips, samples, generator=generator)
     codes = torch.randint(0, ENTRIES, (clips, frames, CODEBOOKS), generator=generator)
     masks = span_masks([np.random.default_rng((seed, clip)) for clip in range(clips)], frames, 0.8, 5)
-    return Batch(noisy, clean, codes, torch.from_numpy(masks), int(masks.sum()), tuple(range(CODEBOOKS)))
+    asked = {CODES: tuple(range(CODEBOOKS))}
+    return Batch(noisy, clean, torch.from_numpy(masks), int(masks.sum()), asked, {CODES: codes})
 
 
 def optimiser(module: nn.Module) -> torch.optim.AdamW:

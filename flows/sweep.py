@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.links import link_mlflow_run
 from flows.pretrain import Count, RunName
 from flows.stages import dvc_stage, here, run_command
+from mert_core.config import load_config
 from mert_core.services import processes
 
 TaskName = Literal["key", "pitch", "family", "composer"]
@@ -37,11 +38,11 @@ def sweep(
     concurrent: Count | None = None,
     task: TaskName | None = None,
 ) -> None:
-    """Search the two loss weights with Ray Tune and ASHA. ``mert sweep --apply latest`` then takes the winner over.
+    """Search the weights of the teachers' losses with Ray Tune and ASHA; ``mert sweep --apply latest`` takes them over.
 
     Args:
         run: the named run whose weights are searched; this and all below default to ``sweep`` of ``params.yaml``.
-        trials: how many weight pairs are tried.
+        trials: how many sets of weights are tried.
         max_steps: optimiser steps of a trial that is not stopped early.
         grace_steps: optimiser steps before a trial may be stopped.
         concurrent: trials at a time.
@@ -51,7 +52,9 @@ def sweep(
         "run": run, "trials": trials, "max_steps": max_steps, "grace_steps": grace_steps, "concurrent": concurrent,
         "task": task,
     }  # fmt: skip
-    for stage in ("targets", "probe_set"):  # what a trial reads
+    config = load_config(here().root / "params.yaml")
+    stored = [term.teacher for term in config.run(run or config.sweep.run).teachers if term.targets == "stored"]
+    for stage in (*(f"targets@{name}" for name in stored), "probe_set"):  # what a trial reads
         dvc_stage(stage)
     search([f"sweep.{key}={value}" for key, value in given.items() if value is not None])
 

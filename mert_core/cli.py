@@ -44,6 +44,22 @@ def _parser() -> argparse.ArgumentParser:
         _common(stage)
         stage.set_defaults(action=_run_stage)
 
+    teachers = commands.add_parser("teachers", help="list all teachers, or fit one")
+    todo = teachers.add_subparsers(dest="todo", required=True, metavar="list|fit")
+    listed = todo.add_parser("list", help="every teacher: what it gives, what it is fitted on, whether it is here")
+    _common(listed)
+    listed.set_defaults(action=_list_teachers)
+    fit = todo.add_parser("fit", help="fit a teacher on the corpus, or take published weights")
+    fit.add_argument("run", metavar="NAME", help="as `mert teachers list` names it")
+    fit.add_argument("--download", action="store_true", help="fetch the published weights, if they are not here")
+    _common(fit)
+    fit.set_defaults(action=_run_stage)
+
+    targets = commands.add_parser("targets", help="a teacher's targets for every track, then the label gate")
+    targets.add_argument("run", metavar="TEACHER", help="as `mert teachers list` names it")
+    _common(targets)
+    targets.set_defaults(action=_run_stage)
+
     doctor = commands.add_parser("doctor", help="check this machine, the packages and the checkout")
     _common(doctor)
     doctor.set_defaults(action=_doctor)
@@ -87,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--prefect-port", type=int, default=4200)
     _common(up)
     up.set_defaults(action=_up)
+
+    upload = commands.add_parser("upload", help="copy the shards of corpus and targets to an object store")
+    upload.add_argument("--to", required=True, metavar="URL", help="s3://bucket/prefix; the bucket exists")
+    _common(upload)
+    upload.set_defaults(action=_upload)
 
     sweep = commands.add_parser("sweep", help="search the loss weights, or write a winner to params.yaml")
     sweep.add_argument("--apply", metavar="ID", help="write that sweep's winner to params.yaml (latest: the newest)")
@@ -143,16 +164,28 @@ def _probe_set(config: Config, layout: Layout, tracker: Any, run: str) -> Record
     return stage.run_probe_set(config, layout, tracker)
 
 
+def _downloaded(config: Config, layout: Layout, name: str) -> Config:
+    """Fetch a teacher's published weights and return parameters that name the file."""
+    from mert_core.teachers.download import download
+    from mert_core.teachers.registry import teacher_class
+
+    if teacher_class(name).needs != "weights":
+        raise MertError(f"--download: {name} has no published weights to fetch; say `mert teachers fit {name}`")
+    file = download(layout.caches / "weights")
+    settings = {**(config.teachers.get(name) or {}), "checkpoint": str(file)}
+    return config.model_copy(update={"teachers": {**config.teachers, name: settings}})
+
+
 def _teachers(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
     from mert_core.teachers import stage
 
-    return stage.run(config, layout, tracker)
+    return stage.run(config, layout, tracker, run)
 
 
 def _targets(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
     from mert_core.targets import stage
 
-    return stage.run(config, layout, tracker)
+    return stage.run(config, layout, tracker, run)
 
 
 def _pretrain(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
@@ -176,8 +209,6 @@ def _report(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
 STAGES: dict[str, tuple[str, bool]] = {
     "corpus": ("music → PCM shards and manifest", False),
     "probe-set": ("labelled excerpts and single notes to probe on", False),
-    "teachers": ("fit the acoustic teacher, or take published weights", False),
-    "targets": ("codes for every track, then the label gate", False),
     "pretrain": ("train a named run", True),
     "probe": ("probe a named run or a floor (random-weights, mel-statistics)", True),
     "report": ("tables, figures, report.html and metrics.json", False),
@@ -197,6 +228,8 @@ def _run_stage(options: argparse.Namespace) -> int:
     config, layout = _context(options)
     name, run = options.command, getattr(options, "run", None)
     resume_run_id = None
+    if getattr(options, "download", False):
+        config = _downloaded(config, layout, run or "")
     # Thread pools are sized when the libraries load: numpy's and torch's sums depend on the count.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(config.threads)
     # Threads that wait spin only briefly: where others use the cores too, long spinning made a step many times slower.
@@ -207,6 +240,12 @@ def _run_stage(options: argparse.Namespace) -> int:
     from mert_core.tracking import open_run
 
     torch.set_num_threads(config.threads)
+    if name in {"teachers", "targets", "pretrain"}:
+        from mert_core.teachers.registry import check_teachers, teacher_class
+
+        check_teachers(config)
+        if name != "pretrain":
+            teacher_class(run or "")  # an unknown one must not open a run
     if name == "pretrain":
         from mert_core.pretrain.stage import resumable_run_id
 
@@ -215,6 +254,14 @@ def _run_stage(options: argparse.Namespace) -> int:
         record = _ACTIONS[name](config, layout, tracker, run or "")
     record_stage(config, layout)
     print(f"{name}{f' {run}' if run else ''}: {record.kind} {record.id[:12]}")
+    return 0
+
+
+def _list_teachers(options: argparse.Namespace) -> int:
+    from mert_core.teachers.listing import listing
+
+    config, layout = _context(options)
+    print(listing(config, layout))
     return 0
 
 
@@ -261,10 +308,12 @@ def _import(options: argparse.Namespace) -> int:
 
     with writing(options.to):
         done = import_checkpoint(options.checkpoint, options.to, encoder_only=options.encoder_only)
-    heads = f"heads for {done.codebooks} × {done.entries} codes" if done.codebooks else "no heads"
-    print(f"{options.to}: encoder of {done.parameters:,} parameters, {heads}; load it with MertModel.from_pretrained")
+    heads = [f"{name} ({books} × {entries} codes)" for name, (books, entries) in done.codes.items()]
+    heads += [f"{name} ({bins} bins)" for name, bins in done.spectra.items()]
+    found = f"heads for {', '.join(heads)}" if heads else "no heads"
+    print(f"{options.to}: encoder of {done.parameters:,} parameters, {found}; load it with MertModel.from_pretrained")
     print("To go on training from it, in params.yaml, for pretrain or for one of the runs:")
-    stored = "stored" if done.codebooks else "fresh"
+    stored = "stored" if heads else "fresh"
     print(f"  start: {{folder: {options.to.resolve()}, sha256: {done.sha256}, heads: {stored}}}")
     return 0
 
@@ -291,6 +340,14 @@ def _up(options: argparse.Namespace) -> int:
 
     config, layout = _context(options)
     return up(config, layout, mlflow_port=options.mlflow_port, prefect_port=options.prefect_port)
+
+
+def _upload(options: argparse.Namespace) -> int:
+    from mert_core.upload import upload
+
+    _, layout = _context(options)
+    print(upload(layout, options.to.rstrip("/")))
+    return 0
 
 
 def _sweep(options: argparse.Namespace) -> int:

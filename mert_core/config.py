@@ -234,6 +234,13 @@ class Pretrain(Section):
         return self
 
 
+class Storage(Section):
+    """Where training reads shards from, and how far ahead. Changes no result, so no stage depends on it."""
+
+    shards: Annotated[str, Field(pattern=r"^[a-z0-9]+://[^/]+.*[^/]$")] | None
+    read_ahead: Annotated[int, Field(ge=1, le=64)]
+
+
 class Probe(Section):
     """Probing of a frozen encoder."""
 
@@ -254,6 +261,7 @@ class Report(Section):
     """The report."""
 
     runs: Annotated[list[str], Field(min_length=1)]
+    teachers: Annotated[list[str], Field(min_length=1)]
     example_seconds: Positive
 
 
@@ -306,6 +314,7 @@ class Config(Section):
     probe: Probe
     report: Report
     sweep: Sweep
+    storage: Storage
     tracking: Tracking
     catalog: Catalog
 

@@ -237,17 +237,26 @@ def source(config: Config, layout: Layout) -> Iterator[Finding]:
         yield Finding(
             "ok" if found else "problem", "music", f"{folder}" + ("" if found else ": no such folder (corpus.folder)")
         )
-    checkpoint = config.teachers.acoustic.checkpoint
+    try:
+        from mert_core.teachers.registry import check_teachers
+
+        check_teachers(config)
+        yield Finding("ok", "teachers", "settings and runs name known ones; `mert teachers list` shows all")
+    except MertError as error:
+        yield Finding("problem", "teachers", str(error))
+    checkpoint = (config.teachers.get("encodec") or {}).get("checkpoint")
     if checkpoint is not None:
         path = layout.root / checkpoint
-        text = f"{path}" + ("" if path.is_file() else ": no such file (teachers.acoustic.checkpoint)")
+        text = f"{path}" + ("" if path.is_file() else ": no such file (teachers.encodec.checkpoint)")
         yield Finding("ok" if path.is_file() else "problem", "teacher", text)
 
 
 def stages(config: Config, layout: Layout) -> Iterator[Finding]:
     """Say which stages have left a result here; a missing one is no problem, a damaged one is."""
     folders = {
-        "corpus": layout.corpus, "probe_set": layout.probe_set, "teachers": layout.teachers, "targets": layout.targets,
+        "corpus": layout.corpus, "probe_set": layout.probe_set,
+        **{f"teachers@{name}": layout.teacher(name) for name in config.teachers},
+        **{f"targets@{name}": layout.targets(name) for name in config.teachers},
         **{f"pretrain@{run}": layout.model(run) for run in config.runs},
         **{f"probe@{run}": layout.scores(run) for run in config.runs}, "report": layout.report,
     }  # fmt: skip

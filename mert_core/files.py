@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mert_core.errors import MertError
+
+_NEW, _OLD = "unfinished-", "replaced-"  # in the names of folders that should be gone soon
 
 
 def sha256_file(path: Path) -> str:
@@ -79,15 +82,47 @@ def write_json(path: Path, value: Any) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces the folder ``path`` when the block ends without an error.
 
-    On an error nothing is left behind and what stood at ``path`` before still stands there.
+    On an error nothing is left behind and what stood at ``path`` before still stands there, as it does while the block
+    runs. What a killed process left of its own attempt is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary.chmod(0o755)
+    _tidy(path)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_NEW}", dir=path.parent))
+    lock = os.open(temporary, os.O_RDONLY)
     try:
+        _lock(lock)
+        temporary.chmod(0o755)
         yield temporary
+        old = temporary.with_name(temporary.name.replace(f".{_NEW}", f".{_OLD}"))
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)  # removing takes long, and a process that is killed meanwhile must leave one of the two
         temporary.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(folder: int) -> bool:
+    """Lock an open folder until it is closed, at the latest by the end of this process; False if another has it."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _tidy(path: Path) -> None:
+    """Put back what a process that was killed had moved away from ``path``, and remove what it had begun."""
+    own = tuple(f".{path.name}.{kind}" for kind in (_NEW, _OLD))
+    for left in sorted(item for item in path.parent.iterdir() if item.name.startswith(own) and item.is_dir()):
+        lock = os.open(left, os.O_RDONLY)
+        try:
+            if not _lock(lock):
+                continue
+            if left.name.startswith(own[1]) and not path.exists():
+                left.replace(path)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+        finally:
+            os.close(lock)

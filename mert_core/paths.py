@@ -28,30 +28,39 @@ class Layout:
         return Path(os.environ.get("MERT_HOME", self.root / ".mert")).resolve()
 
     @property
+    def data(self) -> Path:
+        """Outputs of the stages before the report."""
+        return self.root / "data"
+
+    def copy_of(self, folder: Path, url: str) -> str:
+        """Return where a folder of ``data`` has its copy on an object store: below ``url`` all lies as in ``data``."""
+        return f"{url.rstrip('/')}/{folder.relative_to(self.data).as_posix()}"
+
+    @property
     def corpus(self) -> Path:
         """Music to pre-train on: PCM shards, manifest, quarantine, data card."""
-        return self.root / "data" / "corpus"
+        return self.data / "corpus"
 
     @property
     def probe_set(self) -> Path:
         """Labelled music to probe on."""
-        return self.root / "data" / "probe_set"
+        return self.data / "probe_set"
 
     def teacher(self, name: str) -> Path:
         """Return a fitted teacher."""
-        return self.root / "data" / "teachers" / name
+        return self.data / "teachers" / name
 
     def targets(self, teacher: str) -> Path:
         """Return a teacher's targets for the whole corpus, aligned to the frame grid, and the label gate's table."""
-        return self.root / "data" / "targets" / teacher
+        return self.data / "targets" / teacher
 
     def model(self, run: str) -> Path:
         """Return the pre-trained model of a named run."""
-        return self.root / "data" / "pretrain" / run
+        return self.data / "pretrain" / run
 
     def scores(self, run: str) -> Path:
         """Return the probe scores of a named run."""
-        return self.root / "data" / "probe" / run
+        return self.data / "probe" / run
 
     @property
     def report(self) -> Path:

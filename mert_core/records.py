@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,17 @@ def write_record(
     inputs: dict[str, str],
     params: dict[str, Any],
     facts: dict[str, Any],
+    known: Mapping[str, str] | None = None,
 ) -> Record:
-    """Hash every file of ``folder`` and write its ``record.json``; call it last, before the folder is final."""
+    """Hash every file of ``folder`` and write its ``record.json``; call it last, before the folder is final.
+
+    ``known`` gives the SHA-256 of files that were taken over as they are, by relative path: they are not read.
+    """
+    known = known or {}
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     files = {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in sorted(folder.rglob("*"))
+        name: known.get(name) or sha256_file(path)
+        for name, path in paths.items()
         if path.is_file() and path.name != RECORD_NAME
     }
     body: dict[str, Any] = {

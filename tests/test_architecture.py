@@ -13,7 +13,7 @@ FLOORS = [
     {"model", "teachers", "tracking"},
     {"corpus", "targets"},
     {"pretrain", "probe"},
-    {"report", "catalog", "sweep", "services", "doctor", "embed"},
+    {"report", "catalog", "sweep", "services", "doctor", "embed", "upload"},
     {"cli"},
 ]
 

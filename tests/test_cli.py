@@ -31,7 +31,7 @@ def test_an_unknown_key_stops_before_any_work(repository: Path, tmp_path: Path) 
 
 def test_a_missing_input_names_the_command_to_run(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((repository / "params.yaml").read_bytes())
-    found = _mert("targets", "-S", "catalog.url=null", cwd=tmp_path)
+    found = _mert("targets", "rvqvae", "-S", "catalog.url=null", cwd=tmp_path)
     assert found.returncode == 2
     assert "dvc repro" in found.stderr
     assert not (tmp_path / "data" / "targets").exists()
@@ -60,7 +60,7 @@ def test_export_import_and_embed_from_the_command_line(trained: Path) -> None:
     card = (trained / "out" / "README.md").read_text(encoding="utf-8")
     front, _, body = card.removeprefix("---\n").partition("\n---\n")
     assert yaml.safe_load(front)["library_name"] == "transformers"
-    facts = "1,234", "12.25", "8 codebooks of 16", "c" * 64, "## Cost\n\nNot known here", "not been probed"
+    facts = "1,234", "12.25", "8 × 16 codes", "c" * 64, "## Cost\n\nNot known here", "not been probed"
     assert all(fact in body for fact in facts)
     assert "{" not in body.replace("`{", "").split("Loss weights")[0]
 

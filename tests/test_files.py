@@ -30,6 +30,20 @@ def test_a_failed_folder_leaves_what_stood_there(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_process_killed_between_two_moves_loses_nothing(tmp_path: Path) -> None:
+    folder, moved = tmp_path / "out", tmp_path / ".out.replaced-abc"
+    (tmp_path / ".out.unfinished-abc").mkdir()
+    (tmp_path / ".out.abcdefgh").mkdir()  # somebody else's
+    moved.mkdir()
+    (moved / "a").write_text("1")
+    with atomic_folder(tmp_path / "out") as temporary:
+        assert (folder / "a").read_text() == "1"
+        with atomic_folder(folder) as other:  # a process that is at work keeps its folder
+            (other / "b").write_text("2")
+        assert temporary.exists()
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".out.abcdefgh", "out"]
+
+
 def test_equal_json_has_equal_bytes_and_nan_is_refused() -> None:
     assert canonical_json({"b": 1, "a": [1.5]}) == canonical_json({"a": [1.5], "b": 1})
     with pytest.raises(ValueError):

@@ -13,12 +13,15 @@ from tests.model.test_hubert_parity import SMALL
 def write_trained_run(layout: Layout, steps: int = 1234) -> Record:
     folder = layout.model("95m")
     MertModel(SMALL, seed=1).save_pretrained(folder)
-    Heads(48, 8, 16, 8, 0.1).save(folder)
+    Heads(48, {"encodec": (8, 16)}, {"cqt": 336}, 8, 0.1).save(folder)
     run = load_config(REPOSITORY / "params.yaml").run("95m").model_dump(mode="json")
     facts = {
-        "steps": steps, "parameters": 77, "codebooks": 8, "entries": 16, "audio_hours_seen": 3.5, "epochs": 2.0,
-        "interventions": 0, "unigram_cross_entropy": 38.5,
-        "valid": {"acoustic": 12.25, "musical": 0.5, "accuracy": 0.25},
+        "steps": steps, "parameters": 77, "audio_hours_seen": 3.5, "epochs": 2.0,
+        "teachers": {
+            "encodec": {"kind": "8 × 16 codes", "targets": "stored"}, "cqt": {"kind": "336 bins", "targets": "crop"},
+        },
+        "interventions": 0, "unigram_cross_entropy": {"encodec": 38.5},
+        "valid": {"encodec": 12.25, "cqt": 0.5, "accuracy": 0.25},
     }  # fmt: skip
     return write_record(
         folder, stage="pretrain", kind="checkpoint", run="95m", inputs={"corpus": "c" * 64},

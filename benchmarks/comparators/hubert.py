@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.comparators.cqt import nnaudio
 from benchmarks.comparators.nce import MaterialisedHeads
 from mert_core.audio.cqt import CQT_BINS
 from mert_core.model.config import MertConfig, hubert_fields
+from mert_core.model.heads import CodeHead
 from mert_core.pretrain.data import Batch
 
 if TYPE_CHECKING:
@@ -40,8 +42,10 @@ def copy_weights(source: Objective, target: ReferenceObjective) -> None:
         for name, value in source.encoder.state_dict().items()
     }
     target.hubert.load_state_dict(renamed)
-    target.heads.take(source.heads)
-    target.cqt_head.load_state_dict(source.heads.cqt_proj.state_dict())
+    codes = source.heads.codes["encodec"]
+    assert isinstance(codes, CodeHead)
+    target.heads.take(codes)
+    target.cqt_head.load_state_dict(source.heads.spectra["cqt"].state_dict())
 
 
 class ReferenceObjective(nn.Module):
@@ -55,15 +59,10 @@ class ReferenceObjective(nn.Module):
 
     def __init__(self, shape: MertConfig, heads: MaterialisedHeads, weights: LossWeights) -> None:
         super().__init__()
-        from nnAudio.features.cqt import CQT1992v2
-
         self.hubert, self.heads, self.weights = hubert(shape), heads, weights
         self.grad_mult = shape.feature_grad_mult
         self.cqt_head = nn.Linear(shape.hidden_size, CQT_BINS)
-        self.cqt = CQT1992v2(
-            sr=24000, hop_length=320, fmin=32.7, n_bins=CQT_BINS, bins_per_octave=48, norm=1, window="hann",
-            center=True, pad_mode="constant", trainable=False, verbose=False,
-        )  # fmt: skip
+        self.cqt = nnaudio()
         self._conv_features: list[Tensor] = []
         self.hubert.get_submodule("feature_extractor").register_forward_hook(self._keep)
 
@@ -76,9 +75,9 @@ class ReferenceObjective(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss, a sum over masked frames; see ``mert_core.pretrain.objective.Objective``."""
         states = self.hubert(batch.noisy, mask_time_indices=batch.mask).last_hidden_state[batch.mask]
-        loss = self.weights.acoustic * self.heads(states, batch.codes[batch.mask])
+        loss = self.heads(states, batch.stored["encodec"][batch.mask])
         with torch.no_grad():
             target = self.cqt(batch.clean).transpose(1, 2)[:, : batch.mask.shape[1]][batch.mask]
         error = (self.cqt_head(states).float() - target).square().mean(-1).sum()
         penalty = self._conv_features.pop().float().square().mean()
-        return loss + self.weights.musical * error + batch.masked_frames * self.weights.feature_penalty * penalty
+        return loss + error + batch.masked_frames * self.weights.feature_penalty * penalty

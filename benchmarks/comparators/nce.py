@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mert_core.model import Heads
+from mert_core.model.heads import CodeHead
 
 
 class MaterialisedHeads(nn.Module):
@@ -30,10 +30,10 @@ class MaterialisedHeads(nn.Module):
         self.label_embs_concat = nn.Parameter(torch.rand(codebooks * entries, final_dim))
 
     @torch.no_grad()
-    def take(self, heads: Heads) -> None:
-        """Copy the weights of our heads."""
-        self.final_proj.load_state_dict(heads.final_proj.state_dict())
-        self.label_embs_concat.copy_(heads.codebook_embeddings.flatten(0, 1))
+    def take(self, head: CodeHead) -> None:
+        """Copy the weights of our head."""
+        self.final_proj.load_state_dict(head.final_proj.state_dict())
+        self.label_embs_concat.copy_(head.codebook_embeddings.flatten(0, 1))
 
     def forward(self, states: Tensor, codes: Tensor) -> Tensor:
         """Return the cross-entropies, summed over frames and codebooks.

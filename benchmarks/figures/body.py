@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from benchmarks.comparators.hubert import hubert
 from benchmarks.figures.step import Around
 from benchmarks.row import Row, Tell, time_of
-from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE, batch, student
+from benchmarks.student import CODES, SPECTRUM, batch, heads, student
 from benchmarks.timing import paired
 from mert_core.audio.cqt import CQT_BINS
-from mert_core.model import Heads, MertModel
+from mert_core.model import MertModel
 from mert_core.model.config import MertConfig
 from mert_core.pretrain.precision import bf16_products
 
@@ -28,17 +28,17 @@ def _pass(
     shape: MertConfig, precision: str, encoder: nn.Module, encode: Callable[[Tensor, Tensor], Tensor], around: Around
 ) -> Callable[[], None]:
     crops = batch(shape, CLIPS, SECONDS)
-    heads = Heads(shape.hidden_size, CODEBOOKS, ENTRIES, shape.final_dim, TEMPERATURE)
-    codes, cqt = crops.codes[crops.mask].T.flatten(), torch.rand(crops.masked_frames, CQT_BINS)
+    learned = heads(shape)
+    codes, cqt = crops.stored[CODES][crops.mask].T.flatten(), torch.rand(crops.masked_frames, CQT_BINS)
     encoder.train()
 
     def once() -> None:
         with around():
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 states = encode(crops.noisy, crops.mask)[crops.mask]
-                logits, predicted = heads.code_logits(states), heads.cqt(states)
+                logits, predicted = learned.codes[CODES](states), learned.spectra[SPECTRUM](states)
             (F.cross_entropy(logits.flatten(0, 1), codes) + F.mse_loss(predicted.float(), cqt)).backward()
-        for module in (encoder, heads):
+        for module in (encoder, learned):
             module.zero_grad()
 
     return once

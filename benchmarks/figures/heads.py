@@ -9,15 +9,15 @@ from benchmarks.comparators.nce import MaterialisedHeads
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE
 from benchmarks.timing import paired
-from mert_core.model import Heads
+from mert_core.model.heads import CodeHead
 
 FRAMES, WIDTH, FINAL_DIM = 218, 768, 64
 TARGET = 150.0
 
 
-def sides(frames: int = FRAMES) -> tuple[Heads, MaterialisedHeads, torch.Tensor, torch.Tensor]:
+def sides(frames: int = FRAMES) -> tuple[CodeHead, MaterialisedHeads, torch.Tensor, torch.Tensor]:
     """Return both heads with the same weights, states (frames, width) and codes (frames, codebooks)."""
-    ours = Heads(WIDTH, CODEBOOKS, ENTRIES, FINAL_DIM, TEMPERATURE)
+    ours = CodeHead(WIDTH, CODEBOOKS, ENTRIES, FINAL_DIM, TEMPERATURE)
     theirs = MaterialisedHeads(WIDTH, CODEBOOKS, ENTRIES, FINAL_DIM, TEMPERATURE)
     theirs.take(ours)
     generator = torch.Generator().manual_seed(0)
@@ -25,9 +25,9 @@ def sides(frames: int = FRAMES) -> tuple[Heads, MaterialisedHeads, torch.Tensor,
     return ours, theirs, states, torch.randint(0, ENTRIES, (frames, CODEBOOKS), generator=generator)
 
 
-def our_loss(heads: Heads, states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+def our_loss(head: CodeHead, states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Return our cross-entropies, summed over frames and codebooks."""
-    return F.cross_entropy(heads.code_logits(states).flatten(0, 1), codes.T.flatten(), reduction="sum")
+    return F.cross_entropy(head(states).flatten(0, 1), codes.T.flatten(), reduction="sum")
 
 
 def rows(rounds: int, tell: Tell) -> list[Row]:

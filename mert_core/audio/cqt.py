@@ -8,6 +8,7 @@ product per octave computes all frames.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -38,6 +39,7 @@ def _filter(hertz: float) -> tuple[np.ndarray, int, int]:
     return taps * (math.sqrt(length) / np.abs(taps).sum()), first, length
 
 
+@functools.cache  # half a second for all octaves
 def _octave_filters(octave: int) -> tuple[np.ndarray, int]:
     """Return one octave's filters at its own rate, float32 (taps, 2 × 48), and the taps left of the centre."""
     hop = _LOWEST_HOP << octave
@@ -88,7 +90,7 @@ class ConstantQ(nn.Module):
         for octave in range(_OCTAVES):
             filters, half = _octave_filters(octave)
             self._halves.append(half)
-            self.register_buffer(f"filters_{octave}", torch.from_numpy(filters), persistent=False)
+            self.register_buffer(f"filters_{octave}", torch.tensor(filters), persistent=False)
         longest = math.ceil(_QUALITY * SAMPLE_RATE / MIN_HERTZ)
         self._margin_hops = math.ceil((longest / 2) / HOP_SAMPLES) + 2
 

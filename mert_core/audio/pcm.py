@@ -48,9 +48,15 @@ class ShardWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._limit_samples = int(shard_megabytes * 1e6) // DTYPE.itemsize
+        self._first = 0
         self._shard = -1
         self._used_samples = 0
         self._stream: BinaryIO | None = None
+
+    def begin_at(self, shard: int) -> None:
+        """Give the next shard this number; those below it are somebody else's."""
+        self.close()
+        self._first, self._shard = shard, shard - 1
 
     def append(self, pcm: NDArray[np.int16]) -> tuple[int, int]:
         """Write one track (samples,); return its shard and its offset in samples.
@@ -73,7 +79,7 @@ class ShardWriter:
     @property
     def shards(self) -> int:
         """How many shards were begun."""
-        return self._shard + 1
+        return self._shard + 1 - self._first
 
     def close(self) -> None:
         """Close the open shard."""
@@ -93,6 +99,8 @@ class ShardWriter:
 class ShardReader:
     """Reads from the shards of a folder. Maps a shard at its first use; cheap to pickle for another process."""
 
+    remedy = "Run `dvc pull` or `dvc repro`."
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._maps: dict[int, NDArray[np.int16]] = {}
@@ -100,14 +108,24 @@ class ShardReader:
     def __getstate__(self) -> dict[str, Any]:
         return {"_folder": self._folder, "_maps": {}}
 
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes in bytes of all files of the folder, by name; empty if there is no such folder."""
+        if not self._folder.is_dir():
+            return {}
+        return {path.name: path.stat().st_size for path in self._folder.iterdir()}
+
+    def path(self, shard: int) -> Path:
+        """Return where a shard lies."""
+        return self._folder / shard_name(shard)
+
     def shard(self, shard: int) -> NDArray[np.int16]:
         """Return a whole shard, read-only and memory-mapped (samples,)."""
         if shard not in self._maps:
-            path = self._folder / shard_name(shard)
+            path = self.path(shard)
             try:
                 mapped = np.memmap(path, dtype=DTYPE, mode="r")
             except (OSError, ValueError) as error:
-                raise MertError(f"cannot map the shard {path}: {error}. Run `dvc pull` or `dvc repro`.") from error
+                raise MertError(f"cannot map the shard {path}: {error}. {self.remedy}") from error
             self._maps[shard] = mapped.view(np.ndarray)  # slicing np.memmap itself costs microseconds per crop
         return self._maps[shard]
 

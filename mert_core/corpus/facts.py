@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
+from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.corpus.distinct import hashes, numbers
 from mert_core.corpus.manifest import SPLITS
+from mert_core.corpus.tables import Rows, select
 
 
-def manifest_facts(table: pa.Table) -> dict[str, Any]:
+def manifest_facts(rows: Rows) -> dict[str, Any]:
     """Return tracks, seconds, pieces and artists, in all and per split, and the sources' rates and licences."""
-    splits = {}
-    for split in SPLITS:
-        part = table.filter(pc.equal(table["split"], split))
-        if part.num_rows:
-            splits[split] = _sizes(part)
-    rates = Counter(table["source_rate"].to_pylist())
+    sizes = select(rows, "split", "samples").group_by("split").aggregate([("samples", "sum"), ([], "count_all")])
+    found = {row["split"]: {"tracks": row["count_all"], "samples": row["samples_sum"]} for row in sizes.to_pylist()}
+    every = {name: sum(part[name] for part in found.values()) for name in ("tracks", "samples")}
+    of_split = numbers(rows, "split", SPLITS)
+    for column in ("piece", "artist"):
+        names = hashes(rows, column)
+        every[f"{column}s"] = len(np.unique(names))
+        for split, part in found.items():
+            part[f"{column}s"] = len(np.unique(names[of_split == SPLITS.index(split)]))
+    rates = select(rows, "source_rate")["source_rate"].value_counts().to_pylist()
     return {
-        **_sizes(table),
-        "splits": splits,
-        "source_rates": {str(rate): rates[rate] for rate in sorted(rates)},
-        "licences": sorted(table["licence"].unique().to_pylist()),
+        **_in_seconds(every),
+        "splits": {split: _in_seconds(found[split]) for split in SPLITS if split in found},
+        "source_rates": {
+            str(rate["values"]): rate["counts"] for rate in sorted(rates, key=lambda rate: rate["values"])
+        },
+        "licences": sorted(select(rows, "licence")["licence"].unique().to_pylist()),
     }
 
 
-def _sizes(table: pa.Table) -> dict[str, Any]:
-    return {
-        "tracks": table.num_rows,
-        "seconds": round(pc.sum(table["seconds"]).as_py(), 3),
-        "pieces": len(table["piece"].unique()),
-        "artists": len(table["artist"].unique()),
-    }
+def _in_seconds(sizes: dict[str, int]) -> dict[str, Any]:
+    counts = {name: count for name, count in sizes.items() if name != "samples"}
+    return {**counts, "seconds": round(sizes["samples"] / SAMPLE_RATE, 3)}
 
 
 def flat_metrics(facts: dict[str, Any]) -> dict[str, float]:

@@ -6,16 +6,21 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from mert_core.audio.decode import AUDIO_SUFFIXES, check_music, decode
 from mert_core.audio.unusable import UnusableAudio
+from mert_core.corpus.hashes import FileHashes, Stamp, hash_file
 from mert_core.corpus.quarantine import Rejected, printable
 from mert_core.corpus.track import SourceTrack
 from mert_core.errors import MertError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -87,43 +92,76 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def track_id(relative: str) -> str:
+    """Return the id of the track that a file gives, from its path inside the folder."""
+    return hashlib.sha256(os.fsencode(relative)).hexdigest()[:16]
+
+
 def read_folder(
-    listing: Listing, *, licence: str, min_seconds: float, threads: int
+    listing: Listing, files: Sequence[str], hashes: FileHashes, *, licence: str, min_seconds: float, threads: int
 ) -> Iterator[SourceTrack | Rejected]:
-    """Decode every listed file, in the listing's order, on a few threads.
+    """Decode files of a folder, in their order, on a few threads.
 
     At most ``threads`` + 1 decoded files wait in memory. The tracks have no split yet: it needs all artists.
+
+    Args:
+        listing: of the folder; what it rejected comes first.
+        files: which of its files.
+        hashes: is told the SHA-256 of each usable file.
+        licence: of the music.
+        min_seconds: shorter files are rejected.
+        threads: that decode.
     """
     yield from listing.rejected
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[SourceTrack | Rejected]] = deque()
+    for path, (item, stamp) in in_order(threads, lambda p: _read_file(listing.root, p, licence, min_seconds), files):
+        if isinstance(item, SourceTrack) and item.source_sha256 and stamp:
+            hashes.remember(path, stamp, bytes.fromhex(item.source_sha256))
+        yield item
+
+
+def in_order(threads: int, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with what ``work`` makes of it, in their order; ``threads`` + 1 results wait at most."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="music") as pool:
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
         try:
-            for path in listing.files:
-                waiting.append(pool.submit(_read_file, listing.root, path, licence, min_seconds))
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
                 if len(waiting) > threads:
-                    yield waiting.popleft().result()
+                    first, future = waiting.popleft()
+                    yield first, future.result()
             while waiting:
-                yield waiting.popleft().result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
 
 
-def _read_file(root: Path, relative: str, licence: str, min_seconds: float) -> SourceTrack | Rejected:
+def _read_file(
+    root: Path, relative: str, licence: str, min_seconds: float
+) -> tuple[SourceTrack | Rejected, Stamp | None]:
     try:
+        stamp, sha256 = hash_file(root / relative)
         decoded = decode(root / relative)
         check_music(decoded, min_seconds)
+        if Stamp.of(root / relative) != stamp:
+            raise UnusableAudio("unreadable", "the file changed while it was read")
+    except OSError as error:
+        why = UnusableAudio("unreadable", error.strerror or type(error).__name__)
+        return Rejected(relative, why), None
     except UnusableAudio as why:
-        return Rejected(relative, why)
+        return Rejected(relative, why), None
     path = PurePosixPath(printable(relative))
-    return SourceTrack(
-        track_id=hashlib.sha256(os.fsencode(relative)).hexdigest()[:16],
+    track = SourceTrack(
+        track_id=track_id(relative),
         waveform=decoded.waveform,
         source_rate=decoded.source_rate,
         source=str(path),
+        source_sha256=sha256.hex(),
         # the same recording as .flac and as .mp3 is one piece; so is a name in either Unicode form
         piece=unicodedata.normalize("NFC", str(path.with_suffix(""))),
         artist=unicodedata.normalize("NFC", path.parts[0] if len(path.parts) > 1 else path.stem),
         split=None,
         licence=licence,
     )
+    return track, stamp

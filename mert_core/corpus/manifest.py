@@ -1,4 +1,7 @@
-"""The manifest: one row per track, and the promises that it must keep."""
+"""The manifest: one row per track, in the order of the shards, and the promises that it must keep.
+
+Functions take a manifest as a table or as its file; of a file they hold a few numbers per track and a row group's text.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
-from mert_core.audio.pcm import DTYPE, shard_name
-from mert_core.corpus.tables import read_table, write_table
+from mert_core.corpus.distinct import repeated, with_several
+from mert_core.corpus.tables import Rows, count_rows, in_groups, select
 from mert_core.errors import MertError
+from mert_core.files import atomic_path
 
 MANIFEST_NAME = "manifest.parquet"
+ROWS_NAME = ".rows.parquet"  # tracks without splits, while a corpus is being written
 SHARDS_NAME = "shards"
 SPLITS = ("train", "valid", "test")
+GROUP_ROWS = 65536  # of one Parquet row group: what a reader holds at a time
 
 SCHEMA = pa.schema(
     [
@@ -23,8 +29,10 @@ SCHEMA = pa.schema(
         ("content_hash", pa.string()),  # SHA-256 of the track's int16 bytes
         ("seconds", pa.float64()),  # at 24 kHz, as stored
         ("samples", pa.int64()),
+        ("clipped_samples", pa.int64()),  # how many lay outside [-1, 1]
         ("source_rate", pa.int32()),  # hertz, of the source itself
         ("source", pa.string()),
+        ("source_sha256", pa.string()),  # of the source file's bytes; null for music that is performed
         ("piece", pa.string()),
         ("artist", pa.string()),
         ("split", pa.string()),
@@ -35,98 +43,97 @@ SCHEMA = pa.schema(
 )
 
 
-def write_manifest(folder: Path, table: pa.Table) -> None:
-    """Check a manifest and write it.
+def write_manifest(folder: Path, rows: Rows, splits: pa.Array | pa.ChunkedArray | None = None) -> None:
+    """Write a manifest row group by row group and check it. The rows that a `CorpusWriter` left are removed.
+
+    Args:
+        folder: of the corpus.
+        rows: the tracks, a table or a Parquet file.
+        splits: one value per row, to put in the place of the column ``split``.
 
     Raises:
-        MertError: it breaks a promise; see `check_manifest`.
+        MertError: it breaks a promise, and nothing is written; see `check_manifest`.
     """
-    check_manifest(table)
-    write_table(folder / MANIFEST_NAME, table)
+    place = SCHEMA.get_field_index("split")
+    with atomic_path(folder / MANIFEST_NAME) as temporary:
+        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+            first = 0
+            for group in in_groups(rows, GROUP_ROWS):
+                if splits is not None:
+                    group = group.set_column(place, SCHEMA.field(place), splits.slice(first, len(group)))
+                # one chunk per column: the bytes must not depend on how the rows came
+                writer.write_table(group.combine_chunks(), row_group_size=GROUP_ROWS)
+                first += len(group)
+        check_manifest(temporary)
+    (folder / ROWS_NAME).unlink(missing_ok=True)
 
 
-def read_manifest(folder: Path) -> pa.Table:
-    """Read a manifest and check that its columns are the known ones and that every shard has the right size.
-
-    Raises:
-        MertError: a file is missing, or the shards are not the manifest's.
-    """
-    table = read_table(folder / MANIFEST_NAME)
-    if not table.schema.equals(SCHEMA):
-        raise MertError(f"{folder / MANIFEST_NAME} has other columns than this version writes. Run `dvc repro`.")
-    ends = pa.table({"shard": table["shard"], "end": pc.add(table["offset_samples"], table["samples"])})
-    for row in ends.group_by("shard").aggregate([("end", "max")]).to_pylist():
-        path = folder / SHARDS_NAME / shard_name(row["shard"])
-        expected = row["end_max"] * DTYPE.itemsize
-        found = path.stat().st_size if path.exists() else None
-        if found != expected:
-            state = "is missing" if found is None else f"has {found} bytes"
-            raise MertError(f"{path} {state}; the manifest needs {expected} bytes. Run `dvc pull` or `dvc repro`.")
-    return table
-
-
-def check_manifest(table: pa.Table) -> None:
+def check_manifest(rows: Rows) -> None:
     """Check what every later stage relies on.
 
     Raises:
         MertError: naming the rows, when ids are not unique, a split is unknown, a piece or the same audio is in
             two splits, or a track does not lie on the frame grid or overlaps another.
     """
-    if table.num_rows == 0:
+    if count_rows(rows) == 0:
         raise MertError("the manifest has no tracks")
     problems = [
-        *_repeated_ids(table),
-        *_unknown_splits(table),
-        *_in_two_splits(table, "piece"),
-        *_in_two_splits(table, "content_hash"),
-        *_off_grid(table),
-        *_overlapping(table),
+        *_repeated_ids(rows),
+        *_unknown_splits(rows),
+        *_in_two_splits(rows, "piece"),
+        *_in_two_splits(rows, "content_hash"),
+        *_off_grid(rows),
+        *_overlapping(rows),
     ]
     if problems:
         raise MertError("the manifest breaks its promises:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def artists_in_two_splits(table: pa.Table) -> list[str]:
+def artists_in_two_splits(rows: Rows) -> list[str]:
     """Return the artists that more than one split has: harmless for composers, a leak for recordings."""
-    return _values_in_two_splits(table, "artist")
+    return with_several(rows, "artist", "split", SPLITS)
 
 
 def _some(values: list[str]) -> str:
     return ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
 
 
-def _repeated_ids(table: pa.Table) -> list[str]:
-    counted = table.group_by("track_id").aggregate([("track_id", "count")])
-    repeated = counted.filter(pc.greater(counted["track_id_count"], 1))["track_id"].to_pylist()
-    return [f"track_id is not unique: {_some(sorted(repeated))}"] if repeated else []
+def _ids(rows: Rows, bad: np.ndarray) -> str:
+    return _some(select(rows, "track_id")["track_id"].take(pa.array(bad)).to_pylist())
 
 
-def _unknown_splits(table: pa.Table) -> list[str]:
-    unknown = sorted(set(table["split"].unique().to_pylist()) - set(SPLITS), key=str)
+def _repeated_ids(rows: Rows) -> list[str]:
+    found = repeated(rows, "track_id")
+    return [f"track_id is not unique: {_some(found)}"] if found else []
+
+
+def _unknown_splits(rows: Rows) -> list[str]:
+    unknown = sorted(set(select(rows, "split")["split"].unique().to_pylist()) - set(SPLITS), key=str)
     return [f"unknown split {_some(unknown)}; expected {', '.join(SPLITS)}"] if unknown else []
 
 
-def _values_in_two_splits(table: pa.Table, column: str) -> list[str]:
-    counted = table.group_by(column).aggregate([("split", "count_distinct")])
-    return sorted(counted.filter(pc.greater(counted["split_count_distinct"], 1))[column].to_pylist())
-
-
-def _in_two_splits(table: pa.Table, column: str) -> list[str]:
-    shared = _values_in_two_splits(table, column)
+def _in_two_splits(rows: Rows, column: str) -> list[str]:
+    shared = with_several(rows, column, "split", SPLITS)
     return [f"{column} in more than one split: {_some(shared)}"] if shared else []
 
 
-def _off_grid(table: pa.Table) -> list[str]:
+def _off_grid(rows: Rows) -> list[str]:
+    table = select(rows, "samples", "offset_samples", "seconds")
     samples, offset = table["samples"].to_numpy(), table["offset_samples"].to_numpy()
     bad = (samples <= 0) | (samples % HOP_SAMPLES != 0) | (offset < 0) | (offset % HOP_SAMPLES != 0)
     bad |= np.abs(table["seconds"].to_numpy() * SAMPLE_RATE - samples) > 0.5
-    ids = table.filter(pa.array(bad))["track_id"].to_pylist()
-    return [f"not on the {HOP_SAMPLES}-sample grid, or seconds and samples differ: {_some(ids)}"] if ids else []
+    where = np.flatnonzero(bad)
+    return (
+        [f"not on the {HOP_SAMPLES}-sample grid, or seconds and samples differ: {_ids(rows, where)}"]
+        if len(where)
+        else []
+    )
 
 
-def _overlapping(table: pa.Table) -> list[str]:
-    order = table.sort_by([("shard", "ascending"), ("offset_samples", "ascending")])
-    shard, start = order["shard"].to_numpy(), order["offset_samples"].to_numpy()
-    bad = (shard[1:] == shard[:-1]) & (start[1:] < start[:-1] + order["samples"].to_numpy()[:-1])
-    ids = order["track_id"].take(pa.array(np.flatnonzero(bad) + 1)).to_pylist()
-    return [f"tracks overlap in their shard: {_some(ids)}"] if ids else []
+def _overlapping(rows: Rows) -> list[str]:
+    table = select(rows, "shard", "offset_samples", "samples")
+    shard, start = table["shard"].to_numpy(), table["offset_samples"].to_numpy()
+    order = np.lexsort((start, shard))
+    shard, start, end = shard[order], start[order], (start + table["samples"].to_numpy())[order]
+    bad = order[1:][(shard[1:] == shard[:-1]) & (start[1:] < end[:-1])]
+    return [f"tracks overlap in their shard: {_ids(rows, bad)}"] if len(bad) else []

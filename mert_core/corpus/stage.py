@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.config import Config
 from mert_core.corpus.facts import flat_metrics, folder_card, manifest_facts
 from mert_core.corpus.folder import list_folder, read_folder
-from mert_core.corpus.manifest import write_manifest
+from mert_core.corpus.hashes import FileHashes
+from mert_core.corpus.manifest import MANIFEST_NAME, write_manifest
+from mert_core.corpus.previous import Previous
 from mert_core.corpus.quarantine import Rejected
 from mert_core.corpus.splits import assign_splits
+from mert_core.corpus.takeover import take_over as take_over_tracks
 from mert_core.corpus.track import SourceTrack
+from mert_core.corpus.unchanged import unchanged_tracks
 from mert_core.corpus.writer import CorpusWriter
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, write_text
@@ -34,21 +39,23 @@ class _Source:
     """Where tracks come from, and what the record says of it.
 
     Attributes:
-        tracks: the tracks, in a stable order, and what could not become one.
-        total: how many, for the progress bar.
+        take_over: begins the new corpus with what is kept of the one that lies there; returns how many tracks.
+        tracks: then gives the other tracks, in a stable order, and what could not become one.
+        total: how many there are in all, for the progress bar.
         where: what to name in an error.
         params: all that the result depends on, without paths.
         facts: figures that the manifest does not know.
-        splits: gives splits to tracks that have none; returns the table and more facts.
+        splits: from the manifest's file, the split of every row (None: as it is there) and more facts.
         card: the data card from the facts.
     """
 
-    tracks: Iterable[SourceTrack | Rejected]
+    take_over: Callable[[CorpusWriter], int]
+    tracks: Callable[[], Iterable[SourceTrack | Rejected]]
     total: int
     where: str
     params: dict[str, Any]
     facts: dict[str, Any]
-    splits: Callable[[pa.Table], tuple[pa.Table, dict[str, Any]]]
+    splits: Callable[[Path], tuple[pa.ChunkedArray | None, dict[str, Any]]]
     card: Callable[[dict[str, Any]], str]
 
 
@@ -72,16 +79,36 @@ def _folder(config: Config, layout: Layout) -> _Source:
     corpus = config.corpus
     assert corpus.folder is not None  # checked by the config
     listing = list_folder(layout.root / Path(corpus.folder).expanduser())
+    params = {"seed": config.seed, **corpus.model_dump(mode="json", exclude={"folder", "scores"})}
+    files = listing.files
 
-    def splits(table: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
-        table, split_by = assign_splits(table, config.seed, corpus.valid_fraction)
-        return table, {"split_by": split_by}
+    def take_over(writer: CorpusWriter) -> int:
+        nonlocal files
+        previous = Previous.at(layout.corpus, params)
+        if previous is None:
+            return 0
+        with closing(FileHashes(layout.caches, listing.root)) as hashes:
+            kept, files = unchanged_tracks(listing, previous, hashes, config.threads)
+        if kept.any():
+            take_over_tracks(previous, kept, writer)
+        return int(kept.sum())
+
+    def tracks() -> Iterator[SourceTrack | Rejected]:
+        with closing(FileHashes(layout.caches, listing.root)) as hashes:
+            yield from read_folder(
+                listing, files, hashes, licence=corpus.licence, min_seconds=corpus.min_seconds, threads=config.threads
+            )
+
+    def splits(rows: Path) -> tuple[pa.ChunkedArray, dict[str, Any]]:
+        assigned, split_by = assign_splits(rows, config.seed, corpus.valid_fraction)
+        return assigned, {"split_by": split_by}
 
     return _Source(
-        tracks=read_folder(listing, licence=corpus.licence, min_seconds=corpus.min_seconds, threads=config.threads),
+        take_over=take_over,
+        tracks=tracks,
         total=len(listing.files) + len(listing.rejected),
         where=f"the folder {listing.root}",
-        params={"seed": config.seed, **corpus.model_dump(mode="json", exclude={"folder", "scores"})},
+        params=params,
         facts={"ignored_files": dict(sorted(listing.ignored.items()))},
         splits=splits,
         card=folder_card,
@@ -98,14 +125,15 @@ def _scores(config: Config, layout: Layout, kind: str) -> _Source:
     own = {"scores": config.corpus.scores} if corpus else {"probe_set": config.probe_set}
     sections = {name: section.model_dump(mode="json") for name, section in {**own, "pieces": config.pieces}.items()}
     return _Source(
-        tracks=perform(config, layout.caches),
+        take_over=lambda writer: 0,
+        tracks=lambda: perform(config, layout.caches),
         total=count(config),
         where="the score library",
         params={
             "seed": config.seed, "shard_megabytes": config.corpus.shard_megabytes, "source": "scores", **sections,
         },
         facts={},
-        splits=lambda table: (table, {"split_by": "piece"}),
+        splits=lambda rows: (None, {"split_by": "piece"}),
         card=lambda facts: scores.data_card(config, kind, facts),
     )  # fmt: skip
 
@@ -114,23 +142,26 @@ def _build(source: _Source, kind: str, target: Path, shard_megabytes: float, tra
     tracker.params({kind: source.params})
     with atomic_folder(target) as folder:
         with CorpusWriter(folder, shard_megabytes) as writer:
-            bar = tqdm(source.tracks, desc=kind, total=source.total, unit=" tracks", dynamic_ncols=True)
+            kept = source.take_over(writer)
+            bar = tqdm(source.tracks(), desc=kind, total=source.total, initial=kept, unit=" tracks", dynamic_ncols=True)
             for item in bar:
                 writer.add(item)
                 hours = writer.samples / SAMPLE_RATE / 3600
                 bar.set_postfix_str(f"{hours:.2f} h, {len(writer.quarantine.rows)} left out", refresh=False)
         if not writer.tracks:
             raise MertError(_nothing(source, writer))
-        table, split_facts = source.splits(writer.manifest())
-        write_manifest(folder, table)
+        splits, split_facts = source.splits(writer.rows())
+        write_manifest(folder, writer.rows(), splits)
         writer.quarantine.write(folder)
         facts = {
-            **manifest_facts(table), **source.facts, **split_facts,
+            **manifest_facts(folder / MANIFEST_NAME), **source.facts, **split_facts,
             "shards": writer.shards, "clipped_samples": writer.clipped_samples,
             "quarantined": writer.quarantine.counts(),
         }  # fmt: skip
         write_text(folder / "DATACARD.md", source.card(facts))
-        record = write_record(folder, stage=kind, kind=kind, inputs={}, params=source.params, facts=facts)
+        record = write_record(
+            folder, stage=kind, kind=kind, inputs={}, params=source.params, facts=facts, known=writer.known
+        )
     tracker.artifact(target / "DATACARD.md")
     _tell(writer, source, kind, facts, tracker)
     return record

@@ -8,44 +8,56 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.audio.pcm import ShardReader
-from mert_core.corpus.manifest import SHARDS_NAME, read_manifest
+from mert_core.audio.remote import RemoteShards
+from mert_core.corpus.manifest import MANIFEST_NAME, SHARDS_NAME, SPLITS
+from mert_core.corpus.places import Places, read_places
 from mert_core.corpus.tables import read_table
 from mert_core.errors import MertError
 from mert_core.records import Record, read_record
+
+_NUMBERS = ("samples", "shard", "offset_samples")
 
 
 class Corpus:
     """Read access to a corpus or probe set. A row is an index into the manifest. Cheap to open and to pickle.
 
+    Only where the tracks lie is held in memory, 21 bytes per track; other columns are read when they are asked for.
+
     Attributes:
         folder: where it lies.
-        tracks: the manifest, one row per track; the columns are those of `mert_core.corpus.manifest.SCHEMA`.
     """
 
-    def __init__(self, folder: Path, tracks: pa.Table) -> None:
+    def __init__(self, folder: Path, places: Places, reader: ShardReader | RemoteShards) -> None:
         self.folder = folder
-        self.tracks = tracks
-        self._reader = ShardReader(folder / SHARDS_NAME)
-        self._shard = tracks["shard"].to_numpy().astype(np.int64)
-        self._offset = tracks["offset_samples"].to_numpy()
-        self._samples = tracks["samples"].to_numpy()
+        self._places = places
+        self._reader = reader
 
     @classmethod
-    def open(cls, folder: Path) -> Corpus:
+    def open(cls, folder: Path, where: pc.Expression | None = None, shards: str | None = None) -> Corpus:
         """Open what `mert corpus` or `mert probe-set` wrote.
 
+        Args:
+            folder: where it lies.
+            where: a filter over the manifest's columns, for example ``pyarrow.compute.field("seconds") > 30``: `rows`
+                gives only tracks that pass it. Row numbers stay the manifest's, which targets go by.
+            shards: address of the folder's copy on an object store, to read the shards from there; None: they lie in
+                the folder.
+
         Raises:
-            MertError: it is missing, or manifest and shards do not fit together.
+            MertError: it is missing, or manifest and shards do not fit together, or the filter names no column.
         """
         read_record(folder)
-        return cls(folder, read_manifest(folder))
+        reader = ShardReader(folder / SHARDS_NAME) if shards is None else RemoteShards(f"{shards}/{SHARDS_NAME}")
+        return cls(folder, read_places(folder, reader, where), reader)
 
     def __len__(self) -> int:
-        return self.tracks.num_rows
+        """Return the number of rows of the manifest, whatever was filtered."""
+        return len(self._places.samples)
 
     @cached_property
     def record(self) -> Record:
@@ -54,21 +66,43 @@ class Corpus:
 
     @property
     def seconds(self) -> float:
-        """Length of all tracks together."""
-        return int(self._samples.sum()) / SAMPLE_RATE
+        """Length of all tracks together, or of those that pass the filter."""
+        samples = self.samples if self._places.chosen is None else self.samples[self._places.chosen]
+        return int(samples.sum()) / SAMPLE_RATE
 
     @property
     def samples(self) -> NDArray[np.int64]:
         """Length of every track in samples (tracks,)."""
-        return self._samples
+        return self._places.samples
+
+    @property
+    def tracks(self) -> pa.Table:
+        """The whole manifest, read anew: gigabytes for a million tracks. `column` and `arrow` read one column."""
+        return read_table(self.folder / MANIFEST_NAME)
+
+    def arrow(self, name: str) -> pa.ChunkedArray:
+        """Return one column of the manifest as Arrow's array (tracks,), a tenth of the memory of Python's strings.
+
+        Raises:
+            MertError: there is no such column.
+        """
+        return read_table(self.folder / MANIFEST_NAME, [name])[name]
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one column of the manifest (tracks,)."""
-        return self.tracks[name].to_numpy()
+        """Return one column of the manifest (tracks,); text as Python strings.
 
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """Return the rows of a split, in manifest order; empty if the corpus has no such split."""
-        return np.flatnonzero(self.column("split") == split)
+        Raises:
+            MertError: there is no such column.
+        """
+        if name == "split":
+            return np.array([*SPLITS, None], dtype=object)[self._places.split]
+        return getattr(self._places, name) if name in _NUMBERS else self.arrow(name).to_numpy()
+
+    def rows(self, split: str | None = None) -> NDArray[np.int64]:
+        """Return the rows of a split, or of all, in manifest order; empty if the corpus has no such split."""
+        number = SPLITS.index(split) if split in SPLITS else len(SPLITS)
+        asked = np.ones(len(self), np.bool_) if split is None else self._places.split == number
+        return np.flatnonzero(asked if self._places.chosen is None else asked & self._places.chosen)
 
     def labels(self) -> pa.Table:
         """Return the labels, one row per track, in manifest order.
@@ -77,7 +111,7 @@ class Corpus:
             MertError: the corpus has none, or not those of its tracks.
         """
         table = self._table("labels")
-        if not table["track_id"].equals(self.tracks["track_id"]):
+        if not table["track_id"].equals(self.arrow("track_id")):
             raise MertError(f"{self.folder}: labels and manifest name different tracks. Run `dvc repro`.")
         return table
 
@@ -96,8 +130,9 @@ class Corpus:
         return read_table(path)
 
     def pcm(self, row: int) -> NDArray[np.int16]:
-        """Return a whole track as a read-only memory-mapped view (samples,)."""
-        return self._reader.view(int(self._shard[row]), int(self._offset[row]), int(self._samples[row]))
+        """Return a whole track, read-only (samples,); memory-mapped where the shards lie in the folder."""
+        where = self._places
+        return self._reader.view(int(where.shard[row]), int(where.offset_samples[row]), int(where.samples[row]))
 
     def crops(
         self,
@@ -121,9 +156,10 @@ class Corpus:
             IndexError: a crop does not lie inside its track.
         """
         rows, starts = np.asarray(rows, dtype=np.int64), np.asarray(offset_samples, dtype=np.int64)
-        outside = (starts < 0) | (starts + length > self._samples[rows])
+        where = self._places
+        outside = (starts < 0) | (starts + length > where.samples[rows])
         if outside.any():
             first = int(np.flatnonzero(outside)[0])
             crop = f"crop of {length} samples at {starts[first]}"
-            raise IndexError(f"{crop} of row {rows[first]}, which has {self._samples[rows[first]]}")
-        return self._reader.gather(self._shard[rows], self._offset[rows] + starts, length, out)
+            raise IndexError(f"{crop} of row {rows[first]}, which has {where.samples[rows[first]]}")
+        return self._reader.gather(where.shard[rows].astype(np.int64), where.offset_samples[rows] + starts, length, out)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,22 +14,82 @@ from mert_core.errors import MertError
 
 _FLUSH_ROWS = 16384
 
+Rows: TypeAlias = "pa.Table | Path"
+"""A table in memory, or the Parquet file of one that may be too large for it."""
+
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a whole table; equal tables give equal bytes."""
     pq.write_table(table, path, compression="zstd")
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a whole table.
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a table, whole or some of its columns.
+
+    Raises:
+        MertError: the file is missing or damaged, or has no such column.
+    """
+    with open_parquet(path) as file:
+        missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
+        if missing:
+            raise MertError(f"{path} has no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
+        try:
+            return file.read(columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _unreadable(path, error) from error
+
+
+def select(rows: Rows, *columns: str) -> pa.Table:
+    """Return a few columns; from a file, no others are read."""
+    return rows.select(list(columns)) if isinstance(rows, pa.Table) else read_table(rows, list(columns))
+
+
+def count_rows(rows: Rows) -> int:
+    """Return the number of rows; a file's data are not read."""
+    return rows.num_rows if isinstance(rows, pa.Table) else open_parquet(rows).metadata.num_rows
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file.
+
+    Raises:
+        MertError: it is missing or damaged.
+    """
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from error
+
+
+def in_groups(rows: Rows, size: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield tables of ``size`` rows, the last one shorter, however the file or the table itself is cut.
 
     Raises:
         MertError: the file is missing or damaged.
     """
+    if isinstance(rows, pa.Table):
+        table = rows if columns is None else rows.select(columns)
+        yield from (table.slice(first, size) for first in range(0, len(table), size))
+        return
     try:
-        return pq.read_table(path)
+        with open_parquet(rows) as file:
+            waiting: list[pa.RecordBatch] = []
+            count = 0
+            for batch in file.iter_batches(size, columns=columns):
+                waiting.append(batch)
+                count += len(batch)
+                if count >= size:
+                    table = pa.Table.from_batches(waiting)
+                    yield table.slice(0, size)
+                    waiting, count = table.slice(size).to_batches(), count - size
+            if count:
+                yield pa.Table.from_batches(waiting)
     except (OSError, pa.ArrowInvalid) as error:
-        raise MertError(f"cannot read the table {path}: {error}. Run `dvc repro` (or `dvc pull`).") from error
+        raise _unreadable(rows, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> MertError:
+    return MertError(f"cannot read the table {path}: {error}. Run `dvc repro` (or `dvc pull`).")
 
 
 class TableWriter:
@@ -42,6 +103,7 @@ class TableWriter:
         self._schema = schema
         self._rows: list[dict[str, Any]] = []
         self._writer: pq.ParquetWriter | None = None
+        self._ended = False
         self.count = 0
 
     def append(self, row: dict[str, Any]) -> None:
@@ -57,6 +119,12 @@ class TableWriter:
         if len(self._rows) >= _FLUSH_ROWS:
             self._flush()
 
+    def extend(self, table: pa.Table) -> None:
+        """Take many rows."""
+        self._flush()
+        self._write(table)
+        self.count += len(table)
+
     def _flush(self) -> None:
         if not self._rows:
             return
@@ -66,11 +134,28 @@ class TableWriter:
             if differing is not None:
                 raise ValueError(f"{self._path.name}: one row has {sorted(keys)}, another {sorted(differing)}")
             self._schema = pa.Table.from_pylist(self._rows, schema=None).schema
-        table = pa.Table.from_pylist(self._rows, schema=self._schema)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
-        self._writer.write_table(table)
+        self._write(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows.clear()
+
+    def _write(self, table: pa.Table) -> None:
+        if self._ended:
+            raise ValueError(f"{self._path.name} is finished; no more rows can be written")
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, self._schema or table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        """Write what is still to be written and end the file."""
+        try:
+            self._flush()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def __enter__(self) -> Self:
         return self
@@ -78,9 +163,7 @@ class TableWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-        finally:
-            if self._writer is not None:
-                self._writer.close()
+        if kind is None:
+            self.close()
+        else:
+            self._end()

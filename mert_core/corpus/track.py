@@ -29,6 +29,7 @@ class SourceTrack:
         artist: composer, or folder artist.
         split: train, valid or test; None leaves it to `mert_core.corpus.splits`, once all artists are known.
         licence: of the music.
+        source_sha256: SHA-256 of the source file's bytes, in hexadecimal digits; None if there is no file.
         labels: one row of labels.
         notes: one row per note.
         beats: one row per beat.
@@ -45,6 +46,7 @@ class SourceTrack:
     labels: dict[str, Any] | None = None
     notes: list[dict[str, Any]] | None = None
     beats: list[dict[str, Any]] | None = None
+    source_sha256: str | None = None
 
 
 ScoreTrack = SourceTrack

@@ -1,8 +1,9 @@
-"""Writes a corpus folder from a stream of tracks; memory holds one track and the manifest's columns."""
+"""Writes a corpus folder from a stream of tracks; memory holds one track and a few thousand rows."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -10,16 +11,16 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mert_core.audio.frames import RECEPTIVE_SAMPLES, SAMPLE_RATE, whole_hops
 from mert_core.audio.pcm import ShardWriter, to_int16
 from mert_core.audio.unusable import UnusableAudio
-from mert_core.corpus.manifest import SCHEMA, SHARDS_NAME
+from mert_core.corpus.manifest import ROWS_NAME, SCHEMA, SHARDS_NAME
 from mert_core.corpus.quarantine import Quarantine, Rejected
-from mert_core.corpus.tables import TableWriter
+from mert_core.corpus.seen import SeenAudio
+from mert_core.corpus.tables import TableWriter, read_table
 from mert_core.corpus.track import SourceTrack
-
-_BATCH_ROWS = 4096
 
 
 class CorpusWriter:
@@ -28,26 +29,50 @@ class CorpusWriter:
     Of two tracks with the same samples the later goes to quarantine.
 
     Attributes:
+        folder: where the corpus is written.
         quarantine: what was left out so far.
         tracks: how many were kept.
         samples: their length together.
         clipped_samples: how many samples lay outside [-1, 1].
+        known: SHA-256 of files that were taken over, by relative path.
     """
 
     def __init__(self, folder: Path, shard_megabytes: float) -> None:
+        self.folder = folder
         self._open = ExitStack()
         self._shards = self._open.enter_context(ShardWriter(folder / SHARDS_NAME, shard_megabytes))
+        self._rows = self._open.enter_context(TableWriter(folder / ROWS_NAME, SCHEMA))
         self._tables = {
             name: self._open.enter_context(TableWriter(folder / f"{name}.parquet"))
             for name in ("notes", "beats", "labels")
         }
-        self._first_with: dict[bytes, str] = {}
-        self._rows: list[dict[str, Any]] = []
-        self._batches: list[pa.RecordBatch] = []
+        self._seen = SeenAudio()
+        self._open.callback(self._seen.close)
+        self._old_shards = 0
+        self.known: Mapping[str, str] = {}
         self.quarantine = Quarantine()
         self.tracks = 0
         self.samples = 0
         self.clipped_samples = 0
+
+    def begin_with(self, tables: Iterable[pa.Table], first_shard: int, shards: int, known: Mapping[str, str]) -> None:
+        """Take in tracks whose shards lie in the folder already.
+
+        Args:
+            tables: their rows of the manifest; the splits are ignored.
+            first_shard: number of the first shard that is still to be written.
+            shards: how many lie there.
+            known: SHA-256 of those that are taken over unchanged, by relative path.
+        """
+        self._shards.begin_at(first_shard)
+        self._old_shards, self.known = shards, known
+        for table in tables:
+            self._rows.extend(table)
+            self.tracks += len(table)
+            self.samples += pc.sum(table["samples"], min_count=0).as_py()
+            self.clipped_samples += pc.sum(table["clipped_samples"], min_count=0).as_py()
+            hashes, sources = table["content_hash"].to_pylist(), table["source"].to_pylist()
+            self._seen.add(zip(map(bytes.fromhex, hashes), sources, strict=True))
 
     def add(self, item: SourceTrack | Rejected) -> None:
         """Take in one track, or one that its source has rejected already."""
@@ -70,9 +95,8 @@ class CorpusWriter:
         if not pcm.any():
             raise UnusableAudio("silent", "all samples are 0 in 16 bits")
         digest = hashlib.sha256(pcm.data)
-        if digest.digest() in self._first_with:
-            raise UnusableAudio("duplicate", f"same audio as {self._first_with[digest.digest()]}")
-        self._first_with[digest.digest()] = track.source
+        if (other := self._seen.first_with(digest.digest(), track.source)) is not None:
+            raise UnusableAudio("duplicate", f"same audio as {other}")
         shard, offset_samples = self._shards.append(pcm)
         self.tracks += 1
         self.samples += length
@@ -83,8 +107,10 @@ class CorpusWriter:
                 "content_hash": digest.hexdigest(),
                 "seconds": length / SAMPLE_RATE,
                 "samples": length,
+                "clipped_samples": clipped,
                 "source_rate": track.source_rate,
                 "source": track.source,
+                "source_sha256": track.source_sha256,
                 "piece": track.piece,
                 "artist": track.artist,
                 "split": track.split,
@@ -93,8 +119,6 @@ class CorpusWriter:
                 "offset_samples": offset_samples,
             }
         )
-        if len(self._rows) >= _BATCH_ROWS:
-            self._batch()
         self._append("notes", track.track_id, track.notes)
         self._append("beats", track.track_id, track.beats)
         self._append("labels", track.track_id, None if track.labels is None else [track.labels])
@@ -103,19 +127,22 @@ class CorpusWriter:
         for row in rows or ():
             self._tables[table].append({"track_id": track_id, **row})
 
-    def _batch(self) -> None:
-        self._batches.append(pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA))
-        self._rows.clear()
+    def rows(self) -> Path:
+        """Return the file with the manifest's rows of what was taken in, in that order; no more can be taken in.
+
+        `mert_core.corpus.manifest.write_manifest` removes it.
+        """
+        self._rows.close()
+        return self.folder / ROWS_NAME
 
     def manifest(self) -> pa.Table:
-        """Return the manifest of what was taken in, in that order."""
-        self._batch()
-        return pa.Table.from_batches(self._batches, schema=SCHEMA).combine_chunks()
+        """Return the same as a table in memory."""
+        return read_table(self.rows()) if self.tracks else SCHEMA.empty_table()
 
     @property
     def shards(self) -> int:
         """How many shards there are."""
-        return self._shards.shards
+        return self._old_shards + self._shards.shards
 
     def __enter__(self) -> Self:
         return self

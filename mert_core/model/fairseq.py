@@ -34,6 +34,8 @@ _UNSUPPORTED = {
     "audio_extract_type": "w2v_conv", "pos_conv_depth": 1, "target_glu": False, "subln": False,
     "do_cnn_feat_stable_layernorm": False, "wav_normalize": False, "feature_extractor_cqt": False,
 }  # fmt: skip
+# What MERT's heads are called here: after its teachers.
+_CODES, _SPECTRUM = "codes.encodec", "spectra.cqt"
 _CONVOLUTIONS = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\)\s*\]\s*(?:\*\s*(\d+))?")
 
 
@@ -167,18 +169,19 @@ def heads_in_our_layout(found: dict[str, Tensor], file: FairseqFile, source: str
         apart = [name for name in sorted(left, key=_number) if re.fullmatch(rf"final_projs\.\d+\.{part}", name)]
         if apart:  # trained with a random codebook: one linear each
             left[f"final_proj.{part}"] = torch.cat([left.pop(name) for name in apart])
-        take(f"final_proj.{part}", f"final_proj.{part}")
-        take(f"encoder_cqt_model.fc.{part}", f"cqt_proj.{part}")
+        take(f"final_proj.{part}", f"{_CODES}.final_proj.{part}")
+        take(f"encoder_cqt_model.fc.{part}", f"{_SPECTRUM}.{part}")
     take("label_embs_concat", "table")
     if "logit_temp_list" in left:
-        take("logit_temp_list", "log_scales")
+        take("logit_temp_list", f"{_CODES}.log_scales")
     problems = missing + [f"  unknown: {name} {tuple(value.shape)}" for name, value in left.items()]
     if problems:
         raise MertError(
             f"the heads in {source} are not MERT's, {len(problems)} tensor(s):\n" + "\n".join(problems)
             + "\nTo take the encoder and leave the heads behind, give --encoder-only."
         )  # fmt: skip
-    taken["codebook_embeddings"] = _label_rows(taken.pop("table"), taken["final_proj.weight"], file, source)
+    projection = taken[f"{_CODES}.final_proj.weight"]
+    taken[f"{_CODES}.codebook_embeddings"] = _label_rows(taken.pop("table"), projection, file, source)
     return taken
 
 

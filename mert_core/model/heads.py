@@ -1,38 +1,33 @@
-"""Pre-training heads: the codes of each codebook by cosine similarity, CQT and other spectra by regression."""
+"""Pre-training heads: a teacher's codes by cosine similarity to a table per codebook, its spectrum by regression."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mert_core.audio.cqt import CQT_BINS
-from mert_core.audio.spectra import CHROMA_BINS, MEL_BINS
 from mert_core.files import atomic_path
 from mert_core.model.checkpoint import HEADS_NAME, copy_parameters, read_safetensors
 
-EXTRA_BINS = {"mel": MEL_BINS, "chroma": CHROMA_BINS}
 MAX_SCALE = 100.0
 """Largest factor that a learned temperature may put on the cosines, as in MERT's code."""
 
 
-class Heads(nn.Module):
-    """Predict the acoustic and the musical teacher from encoder states.
+class CodeHead(nn.Module):
+    """Predict the codes of one teacher: each codebook has a projection and a table of embeddings.
 
     Args:
         width: width of the encoder.
-        codebooks: codebooks of the acoustic teacher.
+        codebooks: codebooks of the teacher.
         entries: entries per codebook.
         final_dim: width of one codebook's prediction space (64 for 95M, 128 for 330M).
         temperature: divides the cosine similarities (0.1 as published).
-        seed: seed of the initial weights.
         learn_temperature: learn one temperature per codebook, beginning with ``temperature``; an option of MERT's code
             that no release uses. It is kept as log(1/τ), and 1/τ stays below 100.
-        extra: further spectra to predict, of ``EXTRA_BINS``.
     """
 
     def __init__(
@@ -42,25 +37,19 @@ class Heads(nn.Module):
         entries: int,
         final_dim: int,
         temperature: float,
-        seed: int = 0,
         learn_temperature: bool = False,
-        extra: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.codebooks, self.entries, self.final_dim, self.temperature = codebooks, entries, final_dim, temperature
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.final_proj = nn.Linear(width, codebooks * final_dim)
-            # The published U(0, 1) starts all entries nearly parallel (cosine 0.75); about zero they start apart.
-            self.codebook_embeddings = nn.Parameter(torch.rand(codebooks, entries, final_dim) * 2 - 1)
-            self.cqt_proj = nn.Linear(width, CQT_BINS)
-            self.extra_proj = nn.ModuleDict({name: nn.Linear(width, EXTRA_BINS[name]) for name in extra})
+        self.final_proj = nn.Linear(width, codebooks * final_dim)
+        # The published U(0, 1) starts all entries nearly parallel (cosine 0.75); about zero they start apart.
+        self.codebook_embeddings = nn.Parameter(torch.rand(codebooks, entries, final_dim) * 2 - 1)
         self.log_scales: nn.Parameter | None = None
         if learn_temperature:
             self.log_scales = nn.Parameter(torch.full((codebooks,), math.log(1 / temperature)))
 
-    def code_logits(self, states: Tensor, asked: Sequence[int] | None = None) -> Tensor:
-        """Map (positions, width) to (codebooks, positions, entries), in fp32.
+    def forward(self, states: Tensor, asked: Sequence[int] | None = None) -> Tensor:
+        """Map (positions, width) to logits (codebooks, positions, entries), in fp32.
 
         Both sides are normalised first, so that one batched GEMM gives all cosine similarities.
 
@@ -87,13 +76,40 @@ class Heads(nn.Module):
                 queries = queries * self.log_scales.float().exp().clamp(max=MAX_SCALE)[list(asked), None, None]
             return torch.bmm(queries, tables.transpose(1, 2))
 
-    def cqt(self, states: Tensor) -> Tensor:
-        """Map (positions, width) to (positions, 336), linear magnitude."""
-        return self.cqt_proj(states)
 
-    def spectrum(self, name: str, states: Tensor) -> Tensor:
-        """Map (positions, width) to (positions, bins) of ``musical`` (the CQT), ``mel`` or ``chroma``."""
-        return self.cqt(states) if name == "musical" else self.extra_proj[name](states)
+class Heads(nn.Module):
+    """A head for every teacher that a run predicts.
+
+    Args:
+        width: width of the encoder.
+        codes: codebooks and entries of the teachers of codes, by name.
+        spectra: bins of the teachers of spectra, by name.
+        final_dim: see ``CodeHead``.
+        temperature: see there.
+        seed: seed of the initial weights.
+        learn_temperature: see ``CodeHead``.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        codes: Mapping[str, tuple[int, int]],
+        spectra: Mapping[str, int],
+        final_dim: int,
+        temperature: float,
+        seed: int = 0,
+        learn_temperature: bool = False,
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.codes = nn.ModuleDict(
+                {
+                    name: CodeHead(width, codebooks, entries, final_dim, temperature, learn_temperature)
+                    for name, (codebooks, entries) in codes.items()
+                }
+            )
+            self.spectra = nn.ModuleDict({name: nn.Linear(width, bins) for name, bins in spectra.items()})
 
     def save(self, folder: Path) -> None:
         """Write ``heads.safetensors`` into a folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from mert_core.model.checkpoint import (
 )
 from mert_core.model.config import MertConfig, load_config
 from mert_core.model.fairseq import FairseqFile, heads_in_our_layout, mert_config, read_fairseq
-from mert_core.model.heads import EXTRA_BINS, Heads, save_heads
+from mert_core.model.heads import Heads, save_heads
 from mert_core.model.mert import MertModel
 
 
@@ -33,14 +34,14 @@ class Imported:
 
     Attributes:
         parameters: of the encoder.
-        codebooks: and ``entries`` of the heads; None without heads.
-        entries: see there.
+        codes: codebooks and entries of the heads that predict codes, by teacher.
+        spectra: bins of the heads that predict spectra, by teacher.
         sha256: what ``pretrain.start.sha256`` must be to start from it.
     """
 
     parameters: int
-    codebooks: int | None
-    entries: int | None
+    codes: dict[str, tuple[int, int]]
+    spectra: dict[str, int]
     sha256: str
 
 
@@ -74,32 +75,53 @@ def import_checkpoint(source: Path, to: Path, *, encoder_only: bool = False) -> 
             heads = read_safetensors(source / HEADS_NAME)
         elif foreign_heads:
             heads = heads_in_our_layout(foreign_heads, file, str(source))
+    codes, spectra = _shapes(heads or {}, source)
     if heads is not None:
-        config = _with_heads(config, heads, source)
+        config = _with_heads(config, heads, codes, spectra, source)
     model = MertModel(config)
     copy_parameters(model, tensors, str(source))
     with atomic_folder(to) as temporary:
         model.save_pretrained(temporary)
         if heads is not None:
             save_heads(heads, temporary)
-    codebooks, entries = heads["codebook_embeddings"].shape[:2] if heads is not None else (None, None)
-    return Imported(model.parameter_count(), codebooks, entries, fingerprint(to))
+    return Imported(
+        model.parameter_count(), {name: shape[:2] for name, shape in codes.items()}, spectra, fingerprint(to)
+    )
 
 
-def _with_heads(config: MertConfig, heads: dict[str, Tensor], source: Path) -> MertConfig:
-    table = heads.get("codebook_embeddings")
-    if table is None or table.ndim != 3:
-        raise MertError(f"{source / HEADS_NAME} has no codebook_embeddings of three dimensions; it is none of ours")
-    codebooks, entries, final_dim = table.shape
+def _shapes(heads: dict[str, Tensor], source: Path) -> tuple[dict[str, tuple[int, int, int]], dict[str, int]]:
+    """Return codebooks, entries and width by teacher of codes, and bins by teacher of spectra, from tensor names."""
+    codes: dict[str, tuple[int, int, int]] = {}
+    spectra: dict[str, int] = {}
+    for name, tensor in heads.items():
+        if (match := re.fullmatch(r"codes\.([^.]+)\.codebook_embeddings", name)) and tensor.ndim == 3:
+            codebooks, entries, final_dim = tensor.shape
+            codes[match[1]] = codebooks, entries, final_dim
+        elif (match := re.fullmatch(r"spectra\.([^.]+)\.bias", name)) and tensor.ndim == 1:
+            spectra[match[1]] = len(tensor)
+    if heads and not (codes or spectra):
+        raise MertError(f"{source / HEADS_NAME} has no head of codes or of a spectrum; it is none of ours")
+    return codes, spectra
+
+
+def _with_heads(
+    config: MertConfig,
+    heads: dict[str, Tensor],
+    codes: dict[str, tuple[int, int, int]],
+    spectra: dict[str, int],
+    source: Path,
+) -> MertConfig:
+    dims = sorted({shape[2] for shape in codes.values()}) or [config.final_dim]
+    if len(dims) > 1:
+        raise MertError(f"the heads in {source} predict in spaces of {dims} dimensions; expected one for all codebooks")
+    learned = any(name.endswith(".log_scales") for name in heads)
     with torch.device("meta"):
-        extra = [name for name in EXTRA_BINS if f"extra_proj.{name}.weight" in heads]
-        expected = Heads(
-            config.hidden_size, codebooks, entries, final_dim, 0.1, learn_temperature="log_scales" in heads, extra=extra
-        )
+        shapes = {name: (codebooks, entries) for name, (codebooks, entries, _) in codes.items()}
+        expected = Heads(config.hidden_size, shapes, spectra, dims[0], 0.1, learn_temperature=learned)
     problems = misfits(dict(expected.named_parameters()), heads)
     if problems:
         raise MertError(
             f"the heads in {source} do not fit, {len(problems)} tensor(s):\n" + "\n".join(problems)
             + "\nTo take the encoder and leave the heads behind, give --encoder-only."
         )  # fmt: skip
-    return replace(config, final_dim=final_dim)
+    return replace(config, final_dim=dims[0])

@@ -34,7 +34,7 @@ def write_artefacts(
         shape: of the encoder.
         parameters: of the objective, by name.
         progress: of the run.
-        example: see ``validate.cqt_example``.
+        example: see ``validate.spectra_example``.
 
     Raises:
         MertError: the disk is full or fails.

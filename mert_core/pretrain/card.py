@@ -44,13 +44,16 @@ def write_card(folder: Path, record: Record, cost: dict[str, Any]) -> Path:
     write_json(folder / f"{record.id}.json", cost)
     facts = record.facts
     valid = [f"| {term} | {value:.4f} |" for term, value in sorted(facts["valid"].items())]
+    guessed = [
+        f"| {name}, guessing by frequency | {nats:.4f} |" for name, nats in facts["unigram_cross_entropy"].items()
+    ]
     lines = [
         f"# Checkpoint {record.run}", "",
         f"Record {record.id}: {facts['parameters']:,} parameters after {facts['steps']:,} updates "
         f"({facts['epochs']:.2f} epochs); the health policy stepped in {facts['interventions']} time(s).", "",
         "Made from:", "", *(f"- {role} {identity}" for role, identity in sorted(record.inputs.items())), "",
         "## Validation", "", "| term | value |", "|---|---|", *valid,
-        f"| acoustic, guessing by frequency | {facts['unigram_cross_entropy']:.4f} |", "",
+        *guessed, "",
         *cost_section(cost), "",
     ]  # fmt: skip
     path = folder / f"{record.id}.md"

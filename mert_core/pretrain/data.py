@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE, student_frames
 from mert_core.errors import MertError
+from mert_core.pretrain.crops import Crops
 from mert_core.pretrain.masking import span_masks
 from mert_core.pretrain.mixture import Snippet, draw_snippets
+from mert_core.pretrain.teaching import Teaching
+from mert_core.teachers.base import Kind, Teacher
 
 if TYPE_CHECKING:
     from mert_core.config import Pretrain
@@ -24,11 +28,11 @@ _CROP, _MASK, _MIXTURE, _EPOCH, _CODEBOOK = range(5)  # independent random strea
 
 
 class Music(Protocol):
-    """What crops are cut from; ``mert_core.corpus.Corpus`` is one. ``tracks`` has a column ``samples``."""
+    """What crops are cut from; ``mert_core.corpus.Corpus`` is one."""
 
     @property
-    def tracks(self) -> Any:
-        """Return the manifest."""
+    def samples(self) -> Rows:
+        """Return the length of every track in samples (tracks,)."""
 
     def rows(self, split: str) -> Any:
         """Return the row numbers of a split's tracks."""
@@ -37,19 +41,28 @@ class Music(Protocol):
         """Write waveforms, −1 … 1, into ``out`` (batch, length) and return it."""
 
 
-class Codes(Protocol):
-    """The acoustic teacher's codes; ``mert_core.targets.TargetStore`` is one."""
+class Stored(Protocol):
+    """One teacher's stored targets; ``mert_core.targets.TargetStore`` is one."""
 
     @property
-    def codebooks(self) -> int:
-        """Return the number of codebooks."""
+    def kind(self) -> Kind:
+        """Return what the targets are."""
 
-    @property
-    def entries(self) -> int:
-        """Return the number of entries of each codebook."""
+    def read(self, rows: Rows, offset_frames: Rows, frames: int) -> NDArray[Any]:
+        """Return (batch, frames, width): int64 codes, or float32."""
 
-    def codes(self, rows: Rows, offset_frames: Rows, frames: int) -> NDArray[np.int64]:
-        """Return int64 (batch, frames, codebooks)."""
+
+@dataclass(frozen=True)
+class Heard:
+    """What a teacher must hear to label crops in the training step.
+
+    Attributes:
+        stretches: of each crop's track, (samples,) float32.
+        skip: frames of each stretch before the crop.
+    """
+
+    stretches: list[Tensor]
+    skip: list[int]
 
 
 @dataclass(frozen=True)
@@ -59,23 +72,36 @@ class Batch:
     Attributes:
         noisy: (batch, samples) float32, with the mixture; what the student hears.
         clean: (batch, samples) float32; what the targets are computed from.
-        codes: (batch, frames, codebooks) int64.
         mask: (batch, frames) bool.
         masked_frames: number of true values in ``mask``.
-        codebooks: the codebooks to predict, the same for all workers of a global batch.
+        asked: by teacher of codes, the codebooks to predict, the same for all workers of a global batch.
+        stored: targets that were read, by teacher, (batch, frames, width).
+        heard: what the teachers hear whose targets are computed in the step from more than the crop.
     """
 
     noisy: Tensor
     clean: Tensor
-    codes: Tensor
     mask: Tensor
     masked_frames: int
-    codebooks: tuple[int, ...]
+    asked: dict[str, tuple[int, ...]]
+    stored: dict[str, Tensor]
+    heard: dict[str, Heard] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        noisy, clean, codes, mask = (x.to(device) for x in (self.noisy, self.clean, self.codes, self.mask))
-        return Batch(noisy, clean, codes, mask, self.masked_frames, self.codebooks)
+        noisy, clean, mask = (x.to(device) for x in (self.noisy, self.clean, self.mask))
+        stored = {name: targets.to(device) for name, targets in self.stored.items()}
+        heard = {
+            name: Heard([stretch.to(device) for stretch in one.stretches], one.skip) for name, one in self.heard.items()
+        }
+        return Batch(noisy, clean, mask, self.masked_frames, self.asked, stored, heard)
+
+    def first(self, clips: int) -> Batch:
+        """Return the first clips alone."""
+        mask = self.mask[:clips]
+        stored = {name: targets[:clips] for name, targets in self.stored.items()}
+        heard = {name: Heard(one.stretches[:clips], one.skip[:clips]) for name, one in self.heard.items()}
+        return Batch(self.noisy[:clips], self.clean[:clips], mask, int(mask.sum()), self.asked, stored, heard)
 
 
 class CropSource:
@@ -84,55 +110,67 @@ class CropSource:
     An epoch visits every track once per full crop length it holds, in an order of its own, each time at a random place
     on the 320-sample grid, where codes and samples align exactly.
 
+    Args:
+        music: what to cut from.
+        stored: targets by teacher, for the lessons whose targets are stored.
+        teaching: the run's lessons.
+        params: of the run.
+        split: train, valid or test.
+        seed: of crops, masks and noise.
+        corrupt: whether the student hears a noise mixture.
+
     Raises:
         MertError: no track of the split is as long as a crop.
     """
 
     def __init__(
-        self, music: Music, targets: Codes, params: Pretrain, split: str, seed: int, *, corrupt: bool = True
+        self,
+        music: Music,
+        stored: Mapping[str, Stored],
+        teaching: Teaching,
+        params: Pretrain,
+        split: str,
+        seed: int,
+        *,
+        corrupt: bool = True,
     ) -> None:
-        self.music, self.targets, self.params, self.corrupt = music, targets, params, corrupt
+        self.music, self.stored, self.teaching, self.params, self.corrupt = music, stored, teaching, params, corrupt
         self.crop_samples = crop_samples(params.crop_seconds)
         self.frames = student_frames(self.crop_samples)
         self._seed = (seed, _SPLITS[split])
         rows = np.asarray(music.rows(split), dtype=np.int64)
-        samples = np.asarray(music.tracks["samples"], dtype=np.int64)[rows]
-        whole = samples // self.crop_samples
-        if not whole.any():
+        samples = np.asarray(music.samples, dtype=np.int64)
+        streams = {"order": (*self._seed, _EPOCH), "place": (*self._seed, _CROP)}
+        self._crops = Crops(rows, samples, self.crop_samples, **streams)
+        if not len(self._crops):
             raise MertError(
                 f"no track of the {split} split is as long as a crop ({params.crop_seconds:g} s): it has {len(rows)} "
-                f"track(s), the longest of {samples.max(initial=0) / SAMPLE_RATE:.2f} s. Shorten pretrain.crop_seconds "
-                "or add music."
+                f"track(s), the longest of {samples[rows].max(initial=0) / SAMPLE_RATE:.2f} s. Shorten "
+                "pretrain.crop_seconds or add music."
             )
-        self._slots = np.repeat(rows, whole)
-        self._places = np.repeat((samples - self.crop_samples) // HOP_SAMPLES + 1, whole)
         low_samples, high_samples = (min(round(s * SAMPLE_RATE), self.crop_samples) for s in params.mixture_seconds)
         self._snippet_samples = low_samples, high_samples
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
         """Return the number of crops in an epoch."""
-        return len(self._slots)
+        return len(self._crops)
 
     def _generator(self, stream: int, position: int) -> np.random.Generator:
         epoch, index = divmod(position, len(self))
         return np.random.default_rng((*self._seed, stream, epoch, index))
 
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((*self._seed, _EPOCH, epoch)).permutation(len(self))
-        return self._order[1]
-
     def locate(self, positions: Rows) -> tuple[Rows, Rows]:
         """Return the track rows and sample offsets of crops, given positions counted from the start of training."""
-        slots = np.array([self._permutation(p // len(self))[p % len(self)] for p in positions.tolist()])
-        draws = np.array([self._generator(_CROP, p).random() for p in positions.tolist()])
-        return self._slots[slots], (draws * self._places[slots]).astype(np.int64) * HOP_SAMPLES
+        return self._crops.locate(positions)
 
-    def codes(self, positions: Rows) -> NDArray[np.int64]:
-        """Return the codes (batch, frames, codebooks) of crops alone."""
-        rows, offsets = self.locate(positions)
-        return self.targets.codes(rows, offsets // HOP_SAMPLES, self.frames)
+    def codes(self, teacher: str, positions: Rows) -> NDArray[np.int64]:
+        """Return a teacher's codes (batch, frames, codebooks) of crops alone."""
+        if teacher in self.stored:
+            rows, offsets = self.locate(positions)
+            return self.stored[teacher].read(rows, offsets // HOP_SAMPLES, self.frames)
+        wanted = {teacher: self.teaching.codes[teacher]}
+        batches = (self.batch(int(position), 1, range(1)) for position in positions)
+        return np.concatenate([self.teaching.targets(batch, wanted)[teacher].numpy() for batch in batches])
 
     def batch(self, first: int, clips: int, own: range) -> Batch:
         """Return a worker's share of the global batch of ``clips`` crops that begins at position ``first``.
@@ -157,23 +195,47 @@ class CropSource:
             for s in row:
                 source = sound[place[s.source]]
                 target[s.start : s.start + s.samples] += source[s.source_start : s.source_start + s.samples]
-        codes = self.targets.codes(rows[own_places], offsets[own_places] // HOP_SAMPLES, self.frames)
+        own_rows, own_frames = rows[own_places], offsets[own_places] // HOP_SAMPLES
         masks = self._masks(positions, own)
+        stored, heard = {}, {}
+        for lesson in self.teaching.lessons:
+            name = lesson.teacher
+            if lesson.targets == "stored":
+                read = self.stored[name].read(own_rows, own_frames, self.frames)
+                stored[name] = torch.from_numpy(np.ascontiguousarray(read))
+            elif lesson.targets == "online":
+                heard[name] = self._heard(self.teaching.teachers[name], own_rows, own_frames)
         return Batch(
             torch.from_numpy(noisy),
             torch.from_numpy(clean),
-            torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64)),
             torch.from_numpy(masks),
             int(masks.sum()),
             self.asked(first),
+            stored,
+            heard,
         )
 
-    def asked(self, first: int) -> tuple[int, ...]:
-        """Return the codebooks to predict in the global batch that begins at a position; all of them in validation.
+    def _heard(self, teacher: Teacher, rows: Rows, first_frames: Rows) -> Heard:
+        """Return the stretches of tracks that a teacher must hear to label crops."""
+        stretches, skip = [], []
+        for row, first in zip(rows.tolist(), first_frames.tolist(), strict=True):
+            begin, end = teacher.hears(first, self.frames, int(self.music.samples[row]) // HOP_SAMPLES)
+            stretch = np.empty((1, (end - begin) * HOP_SAMPLES), dtype=np.float32)
+            self.music.crops(np.array([row]), np.array([begin * HOP_SAMPLES]), stretch.shape[1], stretch)
+            stretches.append(torch.from_numpy(stretch[0]))
+            skip.append(first - begin)
+        return Heard(stretches, skip)
 
-        Those that ``acoustic_codebooks`` names top or bottom are the only ones, in validation too.
+    def asked(self, first: int) -> dict[str, tuple[int, ...]]:
+        """Return, by teacher, the codebooks to predict in the global batch that begins at a position.
+
+        In validation that is all of them; those that ``acoustic_codebooks`` names top or bottom are the only ones, in
+        validation too.
         """
-        count, choice = self.targets.codebooks, self.params.acoustic_codebooks
+        return {name: self._asked(first, kind.codebooks) for name, kind in self.teaching.codes.items()}
+
+    def _asked(self, first: int, count: int) -> tuple[int, ...]:
+        choice = self.params.acoustic_codebooks
         if choice == "random" and self.corrupt:
             return (int(self._generator(_CODEBOOK, first).integers(count)),)
         return {"top": (0,), "bottom": (count - 1,)}.get(choice, tuple(range(count)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from mert_core.audio.cqt import CQT_BINS
 from mert_core.model.config import MertConfig
-from mert_core.model.heads import CQT_BINS
 
 # Dense bf16 peak in FLOP/s, from NVIDIA's data sheets (their figures with sparsity are twice these). The first entry
 # whose name is part of `torch.cuda.get_device_name()` counts, so longer names stand before shorter ones.
@@ -59,14 +61,19 @@ def encoder_flops(config: MertConfig, frames: int) -> int:
     return projection + position + config.num_hidden_layers * (linears + attention)
 
 
-def heads_flops(config: MertConfig, masked_frames: float, codebooks: int, entries: int) -> float:
-    """Return the forward FLOPs of the heads, which see masked frames only: projections, similarities, CQT."""
-    space = codebooks * config.final_dim
-    return 2 * masked_frames * (config.hidden_size * (space + CQT_BINS) + space * entries)
+def heads_flops(config: MertConfig, masked_frames: float, codes: Sequence[tuple[int, int]], bins: int) -> float:
+    """Return the forward FLOPs of the heads, which see masked frames only: projections, similarities, spectra."""
+    projected = sum(codebooks for codebooks, _ in codes) * config.final_dim + bins
+    compared = sum(codebooks * entries for codebooks, entries in codes) * config.final_dim
+    return 2 * masked_frames * (config.hidden_size * projected + compared)
 
 
 def training_flops(
-    config: MertConfig, samples: int, masked_frames: float, codebooks: int = 8, entries: int = 1024
+    config: MertConfig,
+    samples: int,
+    masked_frames: float,
+    codes: Sequence[tuple[int, int]] = ((8, 1024),),
+    bins: int = CQT_BINS,
 ) -> float:
     """Return the FLOPs of forward and backward for one clip of ``samples``.
 
@@ -78,9 +85,9 @@ def training_flops(
         config: the student's shape.
         samples: of one clip.
         masked_frames: of one clip, on average.
-        codebooks: of the acoustic teacher.
-        entries: per codebook.
+        codes: codebooks and entries of each teacher of codes.
+        bins: of all teachers of spectra together.
     """
     stack = convolution_flops(config, samples)
     encoder = encoder_flops(config, config.frames(samples))
-    return 3 * (sum(stack) + encoder + heads_flops(config, masked_frames, codebooks, entries)) - stack[0]
+    return 3 * (sum(stack) + encoder + heads_flops(config, masked_frames, codes, bins)) - stack[0]

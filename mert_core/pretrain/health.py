@@ -59,17 +59,25 @@ class Vitals:
 
     @property
     def perplexity_share(self) -> float:
-        """The student's perplexity over the teacher's, in the worst codebook."""
-        return min(own / other for own, other in zip(self.perplexity, self.teacher_perplexity, strict=True))
+        """The student's perplexity over the teacher's, in the worst codebook; 1 if no teacher gives codes."""
+        pairs = zip(self.perplexity, self.teacher_perplexity, strict=True)
+        return min((own / other for own, other in pairs), default=1.0)
+
+    @property
+    def most_dead(self) -> float:
+        """The share of dead codes in the worst codebook."""
+        return max(self.dead_codes, default=0.0)
 
     def metrics(self) -> dict[str, float]:
         """Return the figures by name."""
-        return {
-            "health/perplexity": statistics.fmean(self.perplexity),
-            "health/perplexity_share": self.perplexity_share,
-            "health/dead_codes": max(self.dead_codes),
-            "health/effective_rank": self.effective_rank,
-        } | {f"health/perplexity_{book}": value for book, value in enumerate(self.perplexity)}
+        found = {"health/effective_rank": self.effective_rank}
+        if self.perplexity:
+            found |= {
+                "health/perplexity": statistics.fmean(self.perplexity),
+                "health/perplexity_share": self.perplexity_share,
+                "health/dead_codes": self.most_dead,
+            }
+        return found | {f"health/perplexity_{book}": value for book, value in enumerate(self.perplexity)}
 
 
 @torch.no_grad()
@@ -84,27 +92,43 @@ def vitals(objective: Objective, batch: Batch, place: Place) -> Vitals | None:
     """
     was_training = objective.training
     objective.eval()
-    noisy, codes, mask = (part[:MEASURED_CLIPS] for part in (batch.noisy, batch.codes, batch.mask))
-    states, logits = objective.masked_codes(noisy, mask)
+    batch = batch.first(MEASURED_CLIPS)
+    truth = objective.teaching.targets(batch, objective.teaching.codes)
+    states, logits = objective.masked_codes(batch.noisy, batch.mask)
     objective.train(was_training)
-    codebooks, entries = logits.shape[0], logits.shape[2]
-    predicted = torch.zeros(codebooks, entries, dtype=torch.float64, device=states.device)
-    for book in range(codebooks):  # one at a time: all probabilities at once would be the step's largest tensor
-        predicted[book] = logits[book].float().softmax(-1).double().sum(0)
-    codes = codes[mask].T
-    used = torch.zeros_like(predicted).scatter_add_(1, codes, torch.ones_like(codes, dtype=torch.float64))
     flat = states.flatten(0, 1).double()
-    gram = flat.T @ flat
-    for part in (predicted, used, gram):
-        place.sum(part)
-    if not (predicted.isfinite().all() and gram.isfinite().all()):
+    gram = place.sum(flat.T @ flat)
+    own, teachers, dead = [], [], []
+    finite = bool(gram.isfinite().all())
+    for name, per_book in logits.items():
+        predicted, used = _frequencies(per_book, truth[name][batch.mask].T)
+        predicted, used = place.sum(predicted), place.sum(used)
+        finite = finite and bool(predicted.isfinite().all())
+        predicted = predicted / predicted.sum(1, keepdim=True)
+        used = used / used.sum(1, keepdim=True)
+        given_up = (predicted < DEAD_SHARE / predicted.shape[1]) & (used > 0)
+        dead += (given_up.sum(1) / (used > 0).sum(1)).tolist()
+        own += _entropy(predicted).exp().tolist()
+        teachers += _entropy(used).exp().tolist()
+    if not finite:
         return None
-    predicted /= predicted.sum(1, keepdim=True)
-    used /= used.sum(1, keepdim=True)
-    dead = ((predicted < DEAD_SHARE / entries) & (used > 0)).sum(1) / (used > 0).sum(1)
     singular = torch.linalg.eigvalsh(gram.cpu()).clamp(min=0).sqrt()
     rank = math.exp(_entropy(singular / singular.sum().clamp(min=1e-30)).item())
-    return Vitals(_entropy(predicted).exp().tolist(), _entropy(used).exp().tolist(), dead.tolist(), rank)
+    return Vitals(own, teachers, dead, rank)
+
+
+def _frequencies(logits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how often each code is predicted and given, both float64 (codebooks, entries).
+
+    Args:
+        logits: (codebooks, positions, entries).
+        codes: (codebooks, positions).
+    """
+    predicted = torch.zeros(logits.shape[0], logits.shape[2], dtype=torch.float64, device=logits.device)
+    for book in range(len(logits)):  # one at a time: all probabilities at once would be the step's largest tensor
+        predicted[book] = logits[book].float().softmax(-1).double().sum(0)
+    used = torch.zeros_like(predicted).scatter_add_(1, codes, torch.ones_like(codes, dtype=torch.float64))
+    return predicted, used
 
 
 def _entropy(shares: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,39 +11,74 @@ import torch
 
 from mert_core.errors import MertError
 from mert_core.pretrain.artefacts import write_artefacts
-from mert_core.pretrain.data import Codes, CropSource, Music
+from mert_core.pretrain.data import CropSource, Music, Stored
 from mert_core.pretrain.loop import Report, train
 from mert_core.pretrain.objective import build_objective
 from mert_core.pretrain.observe import Observer
 from mert_core.pretrain.place import Place
 from mert_core.pretrain.snapshot import parameters_of
 from mert_core.pretrain.state import StateStore
-from mert_core.pretrain.validate import cqt_example, unigram_cross_entropy
+from mert_core.pretrain.teaching import Lesson, Teaching
+from mert_core.pretrain.validate import spectra_example, unigram_cross_entropy
 
 if TYPE_CHECKING:
     from mert_core.config import Pretrain
+    from mert_core.teachers.base import Teacher
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from.
+
+    Attributes:
+        music: the tracks.
+        stored: targets of the teachers whose targets are stored, by name.
+        teachers: the others, by name.
+    """
+
+    music: Music
+    stored: Mapping[str, Stored]
+    teachers: Mapping[str, Teacher]
 
 
 class Data(Protocol):
-    """Says where music and codes lie; travels to the workers, who open them."""
+    """Says where music, targets and teachers lie; travels to the workers, who open them."""
 
-    def open(self) -> tuple[Music, Codes]:
-        """Open both, cheaply."""
+    def open(self) -> Material:
+        """Open all, cheaply."""
 
 
 @dataclass(frozen=True)
 class StoredData:
-    """Music and codes as the stages before left them."""
+    """Music, targets and teachers as the stages before left them.
+
+    Attributes:
+        corpus: its folder.
+        targets: the folders of target stores, by teacher.
+        teachers: by teacher that is asked in the training step: the folder of a fitted one, or the settings of one that
+            needs no fitting.
+        copies: addresses on an object store, by folder, to read a folder's shards from; the others' lie in the folder.
+    """
 
     corpus: Path
-    targets: Path
+    targets: dict[str, Path]
+    teachers: dict[str, Path | dict[str, Any] | None]
+    copies: Mapping[Path, str] = field(default_factory=dict)
 
-    def open(self) -> tuple[Music, Codes]:
-        """Open the corpus and the target store."""
+    def open(self) -> Material:
+        """Open the corpus, the target stores and the teachers."""
         from mert_core.corpus import Corpus
         from mert_core.targets import TargetStore
+        from mert_core.teachers.registry import new_teacher
+        from mert_core.teachers.saved import load_teacher
 
-        return Corpus.open(self.corpus), TargetStore.open(self.targets)
+        copies = self.copies
+        teachers = {
+            name: load_teacher(of) if isinstance(of, Path) else new_teacher(name, of).freeze()
+            for name, of in self.teachers.items()
+        }
+        stored = {name: TargetStore.open(folder, shards=copies.get(folder)) for name, folder in self.targets.items()}
+        return Material(Corpus.open(self.corpus, shards=copies.get(self.corpus)), stored, teachers)
 
 
 @dataclass(frozen=True)
@@ -51,12 +87,13 @@ class Job:
 
     Attributes:
         params: of the run.
-        data: where music and codes lie.
+        data: where music, targets and teachers lie.
         seed: of weights, crops, masks, noise and dropout.
         threads: CPU threads per worker.
         out_folder: where the leading worker puts the artefacts; None writes none.
         resume_folder: where the resume states lie; None keeps none. Every worker must reach it.
         start: the checkpoint folder of ``params.start``, absolute. Every worker must reach it.
+        read_ahead: updates that are prepared ahead.
     """
 
     params: Pretrain
@@ -66,6 +103,18 @@ class Job:
     out_folder: Path | None
     resume_folder: Path | None
     start: Path | None = None
+    read_ahead: int = 1
+
+
+def teaching_of(params: Pretrain, material: Material) -> Teaching:
+    """Return a run's lessons; a teacher without weight gives none."""
+    lessons = []
+    for term in params.teachers:
+        if term.weight:
+            stored = term.targets == "stored"
+            kind = material.stored[term.teacher].kind if stored else material.teachers[term.teacher].kind
+            lessons.append(Lesson(term.teacher, kind, term.targets, term.weight))
+    return Teaching(lessons, material.teachers)
 
 
 def work(job: Job, place: Place, observer: Observer, report: Report | None = None) -> dict[str, Any]:
@@ -76,18 +125,21 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     """
     torch.set_num_threads(job.threads)
     params = job.params
-    music, codes = job.data.open()
-    train_source = CropSource(music, codes, params, "train", job.seed)
-    valid_source = CropSource(music, codes, params, "valid", job.seed, corrupt=False)
-    objective = build_objective(params, codes.codebooks, codes.entries, job.seed, job.start)
+    material = job.data.open()
+    teaching = teaching_of(params, material)
+    cut = material.music, material.stored, teaching, params
+    train_source = CropSource(*cut, "train", job.seed)
+    valid_source = CropSource(*cut, "valid", job.seed, corrupt=False)
+    objective = build_objective(params, teaching, job.seed, job.start)
     states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
     progress, ledger = train(
         params, objective, train_source, valid_source,
         seed=job.seed, place=place, states=states, observer=observer, report=report,
+        read_ahead=job.read_ahead,
     )  # fmt: skip
     unigram = unigram_cross_entropy(train_source, valid_source, params)
     if job.out_folder is not None:
-        example = cqt_example(objective, valid_source, place)
+        example = spectra_example(objective, valid_source, place)
         parameters = parameters_of(objective, keep=place.leads)
         if place.leads:
             try:
@@ -99,11 +151,12 @@ def work(job: Job, place: Place, observer: Observer, report: Report | None = Non
     return {
         "steps": progress.step,
         "parameters": objective.encoder.parameter_count(),
-        "codebooks": codes.codebooks,
-        "entries": codes.entries,
+        "teachers": {one.teacher: {"kind": str(one.kind), "targets": one.targets} for one in teaching.lessons},
         "audio_hours_seen": progress.position * train_source.crop_samples / 24000 / 3600,
         "epochs": progress.position / len(train_source),
-        "unigram_cross_entropy": sum(unigram[codebook] for codebook in valid_source.asked(0)),
+        "unigram_cross_entropy": {
+            name: sum(unigram[name][book] for book in books) for name, books in valid_source.asked(0).items()
+        },
         "unigram_cross_entropy_per_codebook": unigram,
         "valid": {
             term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step

@@ -48,6 +48,7 @@ def train(
     states: StateStore | None,
     observer: Observer,
     report: Report | None = None,
+    read_ahead: int = 1,
 ) -> tuple[Progress, dict[str, Any]]:
     """Train until ``max_steps``, going on from the newest resume state if there is one.
 
@@ -61,6 +62,7 @@ def train(
         states: where resume states lie; None keeps none.
         observer: is told of progress and metrics by the leading worker.
         report: see ``Report``.
+        read_ahead: updates that are prepared ahead; changes no result.
 
     Returns:
         The progress, whose curve ends with a validation at the last step, and the cost ledger's card.
@@ -75,19 +77,19 @@ def train(
     policy = Policy(params.health, progress.guard)
     ledger = _ledger(objective, train_source, place, progress)
     stopped = False
-    with Loader(params, train_source, place) as loader:
+    with Loader(params, train_source, place, read_ahead) as loader:
         if progress.step == 0:
             checkpoints.save(progress)  # to roll back to
         ledger.restart()
         while progress.step < params.max_steps and not stopped:
             step = progress.step + 1
             with ledger.waiting():
-                update = _take(loader, progress, step < params.max_steps, checkpoints)
+                update = _take(loader, progress, params.max_steps - step, checkpoints)
                 batches = [batch.to(place.device) for batch in update.batches]
             counts = torch.tensor([update.masked_frames, update.sounding], dtype=torch.float64, device=place.device)
             masked_frames, sounding_clips = place.sum(counts).tolist()
 
-            sums = no_sums(objective.heads.codebooks, place.device)
+            sums = no_sums(objective.teaching, place.device)
             with engine.update(seed, step):
                 for number, batch in enumerate(batches):
                     last = number == len(batches) - 1
@@ -96,7 +98,7 @@ def train(
                         # workers' gradients are averaged, the loss is a sum over all masked frames of all workers
                         (losses.weighted * (place.world / masked_frames)).backward()
                     sums += tally(losses, batch.masked_frames)
-            values = terms(place.sum(sums), params.weights)
+            values = terms(place.sum(sums), objective)
             norm = engine.clip()
 
             progress.position += loader.clips
@@ -125,7 +127,7 @@ def train(
             if place.leads:
                 observer.progress(step, values["loss"], ledger.audio_hours_per_second)
             if (step % params.log_every == 0 or step == params.max_steps) and progress.window is not None:
-                logged = terms(progress.window, params.weights)
+                logged = terms(progress.window, objective)
                 progress.window = None
                 _record(progress, "train", logged)
                 speed = ledger.read()
@@ -134,22 +136,24 @@ def train(
                     rate = optimiser.param_groups[0]["lr"]
                     observer.metrics({"train/gradient_norm": norm, "train/learning_rate": rate}, step)
             if step % params.validate_every == 0:
-                stopped = _validate(params, objective, valid_source, place, progress, observer, report)
+                stopped = _validate(params, objective, valid_source, place, progress, observer, report, read_ahead)
                 ledger.restart()
             if saving:
                 checkpoints.save(progress)
                 ledger.restart()
     if not any(row[0] == progress.step and row[1] == "valid" for row in progress.curve):
-        _validate(params, objective, valid_source, place, progress, observer, report)
+        _validate(params, objective, valid_source, place, progress, observer, report, read_ahead)
     ledger.restart()
     return progress, ledger.card()
 
 
 def _ledger(objective: Objective, source: CropSource, place: Place, progress: Progress) -> Ledger:
-    heads, shape, samples = objective.heads, objective.encoder.config, source.crop_samples
+    teaching, shape, samples = objective.teaching, objective.encoder.config, source.crop_samples
+    codes, bins = list(teaching.codes.values()), sum(kind.bins for kind in teaching.spectra.values())
+    books = [(kind.codebooks, kind.entries) for kind in codes]
 
     def clip_flops(masked_frames: float) -> float:
-        return training_flops(shape, samples, masked_frames, heads.codebooks, heads.entries)
+        return training_flops(shape, samples, masked_frames, books, bins)
 
     return Ledger(progress.totals, place, samples / SAMPLE_RATE, clip_flops)
 
@@ -181,9 +185,9 @@ def _examine(
     return verdict
 
 
-def _take(loader: Loader, progress: Progress, more: bool, checkpoints: Checkpoints) -> Update:
+def _take(loader: Loader, progress: Progress, left: int, checkpoints: Checkpoints) -> Update:
     try:
-        return loader.take(progress.position, more)
+        return loader.take(progress.position, left)
     except MertError as error:
         raise MertError(f"training stopped after step {progress.step}: {error} {checkpoints.intact()}.") from error
 
@@ -221,8 +225,9 @@ def _validate(
     progress: Progress,
     observer: Observer,
     report: Report | None,
+    read_ahead: int,
 ) -> bool:
-    values = validate(params, objective, source, place)
+    values = validate(params, objective, source, place, read_ahead)
     _record(progress, "valid", values)
     if place.leads:
         observer.metrics({f"valid/{name}": value for name, value in values.items()}, progress.step)

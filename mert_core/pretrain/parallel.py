@@ -55,7 +55,7 @@ def shard(objective: Objective, place: Place) -> nn.Module:
     # backward pass, and resume states would be read into the wrong tensors.
     for part in (*objective.encoder.encoder.layers, objective):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
-    for method in ("masked_codes", "musical_guess"):
+    for method in ("masked_codes", "guessed_spectra"):
         register_fsdp_forward_method(objective, method)
     return objective
 

@@ -110,8 +110,8 @@ class Policy:
             if vitals.perplexity_share < health.perplexity.below:
                 share = f"{vitals.perplexity_share:.3g} of the teacher's"
                 found["perplexity"] = health.perplexity.action, f"the predictions' perplexity has fallen to {share}"
-            if max(vitals.dead_codes) > health.dead_codes.above:
-                dead = f"{max(vitals.dead_codes):.0%} of a codebook's entries"
+            if vitals.most_dead > health.dead_codes.above:
+                dead = f"{vitals.most_dead:.0%} of a codebook's entries"
                 found["dead_codes"] = health.dead_codes.action, f"the student has given up {dead}"
             if vitals.effective_rank < health.effective_rank.below:
                 rank = f"{vitals.effective_rank:.3g}"

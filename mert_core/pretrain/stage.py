@@ -30,14 +30,14 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
         MertError: an input is missing, there is no CUDA device, the training diverged or a worker failed.
     """
     params = config.run(run_name)
-    inputs = _inputs(layout, params)
+    inputs = _inputs(config, layout, params)
     _check_device(params)
     states = StateStore(_resume_folder(config, layout, run_name, inputs), params.checkpoint_keep)
     states.begin(tracker.run_id)
     with atomic_folder(layout.model(run_name)) as folder:
         job = Job(
-            params, StoredData(layout.corpus, layout.targets), config.seed, _threads(config, params), folder,
-            states.folder, start_folder(params, layout.root),
+            params, _data(config, layout, params), config.seed, _threads(config, params), folder,
+            states.folder, start_folder(params, layout.root), config.storage.read_ahead,
         )  # fmt: skip
         with BarObserver(tracker, run_name, params.max_steps) as observer:
             if params.workers == 0:
@@ -48,7 +48,8 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
                 facts = work_on_ray(job, layout.state / "ray", observer)
         cost = facts.pop("ledger")  # differs from run to run, so it is no part of the record
         tracker.metrics({f"ledger/{name}": value for name, value in cost.items() if name != "device"}, facts["steps"])
-        tracker.metrics({"reference/unigram_cross_entropy": facts["unigram_cross_entropy"]}, facts["steps"])
+        unigram = facts["unigram_cross_entropy"]
+        tracker.metrics({f"reference/unigram/{name}": nats for name, nats in unigram.items()}, facts["steps"])
         record = write_record(
             folder,
             stage="pretrain",
@@ -66,7 +67,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
 def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | None:
     """Return the tracker's run that an interrupted training wrote to, so that it can be continued, or None."""
     try:
-        inputs = _inputs(layout, config.run(run_name))
+        inputs = _inputs(config, layout, config.run(run_name))
     except MertError:
         return None  # the stage itself says what is missing
     return StateStore(_resume_folder(config, layout, run_name, inputs), 1).tracker_run_id()
@@ -81,8 +82,8 @@ def run_trial(
     """
     clips = params.batch_clips * max(1, params.workers)
     params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
-    data, start = StoredData(layout.corpus, layout.targets), start_folder(params, layout.root)
-    job = Job(params, data, config.seed, config.threads, out_folder, None, start)
+    data, start = _data(config, layout, params), start_folder(params, layout.root)
+    job = Job(params, data, config.seed, config.threads, out_folder, None, start, config.storage.read_ahead)
     return work(job, Place(device=choose_device(params.device)), SilentObserver(), report)
 
 
@@ -91,16 +92,50 @@ def _threads(config: Config, params: Pretrain) -> int:
     return max(1, config.threads // max(1, params.workers))
 
 
-def _inputs(layout: Layout, params: Pretrain) -> dict[str, str]:
-    corpus, teacher, targets = (read_record(folder) for folder in (layout.corpus, layout.teachers, layout.targets))
-    for role, record in (("corpus", corpus), ("teacher", teacher)):
-        if targets.inputs.get(role) != record.id:
-            raise MertError(
-                f"the targets in {layout.targets} were made from another {role} than the one that lies here now. "
-                "Run `dvc repro targets`."
-            )
-    inputs = {"corpus": corpus.id, "teacher": teacher.id, "targets": targets.id}
+def _inputs(config: Config, layout: Layout, params: Pretrain) -> dict[str, str]:
+    """Return what a run is made from, by role; a teacher counts itself only where it is asked in the step."""
+    from mert_core.teachers.stage import open_teacher
+
+    corpus = read_record(layout.corpus)
+    inputs = {"corpus": corpus.id}
+    for term in params.teachers:
+        name = term.teacher
+        if not term.weight:
+            continue
+        if term.targets != "stored":
+            inputs[f"teacher/{name}"] = open_teacher(config, layout, name)[1]
+            continue
+        targets = read_record(layout.targets(name))
+        inputs[f"targets/{name}"] = targets.id
+        expected = {"corpus": corpus.id}
+        if layout.teacher(name).exists():
+            expected["teacher"] = read_record(layout.teacher(name)).id
+        for role, identity in expected.items():
+            if targets.inputs.get(role) != identity:
+                raise MertError(
+                    f"the targets in {layout.targets(name)} were made from another {role} than the one that lies here "
+                    f"now. Run `dvc repro`, or `mert targets {name}`."
+                )
     return inputs | start_input(params, layout.root)
+
+
+def _data(config: Config, layout: Layout, params: Pretrain) -> StoredData:
+    targets: dict[str, Path] = {}
+    teachers: dict[str, Path | dict[str, Any] | None] = {}
+    for term in params.teachers:
+        if term.weight and term.targets == "stored":
+            targets[term.teacher] = layout.targets(term.teacher)
+        elif term.weight:
+            fitted = layout.teacher(term.teacher)
+            teachers[term.teacher] = fitted if fitted.exists() else config.teachers.get(term.teacher)
+    folders = layout.corpus, *targets.values()
+    return StoredData(layout.corpus, targets, teachers, _copies(config, layout, *folders))
+
+
+def _copies(config: Config, layout: Layout, *folders: Path) -> dict[Path, str]:
+    """Return where the folders' shards lie if they lie on an object store."""
+    url = config.storage.shards
+    return {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:

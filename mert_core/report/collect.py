@@ -30,12 +30,42 @@ class Training:
         run: its name.
         record: of the checkpoint.
         curve: steps and values by (split, term).
-        example: ``true_cqt`` and ``predicted_cqt`` (frames, 336) and ``mask`` (frames,) of a validation crop.
+        example: ``mask`` (frames,) of a validation crop, and of each teacher of a spectrum ``true_NAME`` and
+            ``predicted_NAME`` (frames, bins).
     """
 
     run: str
     record: Record
     curve: Curve
+    example: dict[str, NDArray[Any]]
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """What each teacher's targets are, in words, by name."""
+        return {name: str(facts["kind"]) for name, facts in self.record.facts["teachers"].items()}
+
+    @property
+    def unigram(self) -> dict[str, list[float]]:
+        """What guessing by frequency costs, in nats per codebook, by teacher of codes."""
+        return dict(self.record.facts["unigram_cross_entropy_per_codebook"])
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One teacher's targets for the corpus.
+
+    Attributes:
+        teacher: its name.
+        record: of the targets.
+        gate: the label gate's rows.
+        usage: share of each entry (codebooks, entries) in the training split; None for a spectrum.
+        example: an excerpt's targets and spectrogram, as the store keeps it.
+    """
+
+    teacher: str
+    record: Record
+    gate: list[dict[str, Any]]
+    usage: NDArray[np.float64] | None
     example: dict[str, NDArray[Any]]
 
 
@@ -68,18 +98,14 @@ class Material:
     Attributes:
         corpus: record of the music.
         quarantine: rows of path, reason and detail.
-        targets: record of the codes.
-        gate: the label gate's rows.
-        usage: share of each entry (codebooks, entries) in the training split.
+        labels: targets of the teachers shown.
         trainings: of the runs shown.
         scores: of the runs shown, then of the floors.
     """
 
     corpus: Record
     quarantine: list[dict[str, str]]
-    targets: Record
-    gate: list[dict[str, Any]]
-    usage: NDArray[np.float64]
+    labels: list[Labels]
     trainings: list[Training]
     scores: list[Scores]
 
@@ -99,9 +125,7 @@ def collect(config: Config, layout: Layout) -> Material:
     material = Material(
         corpus=read_record(layout.corpus),
         quarantine=read_rows(layout.corpus / "quarantine.parquet"),
-        targets=read_record(layout.targets),
-        gate=read_gate(layout.targets / "gate.json"),
-        usage=read_usage(layout.targets / "usage.parquet"),
+        labels=[read_labels(layout, teacher) for teacher in config.report.teachers],
         trainings=[read_training(layout, run) for run in config.report.runs],
         scores=[read_scores(layout, run) for run in (*config.report.runs, *FLOORS)],
     )
@@ -149,6 +173,32 @@ def read_usage(path: Path) -> NDArray[np.float64]:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
+def read_labels(layout: Layout, teacher: str) -> Labels:
+    """Return a teacher's targets, as far as the report shows them."""
+    folder = layout.targets(teacher)
+    usage = folder / "usage.parquet"
+    return Labels(
+        teacher,
+        read_record(folder),
+        read_gate(folder / "gate.json"),
+        read_usage(usage) if usage.exists() else None,
+        read_arrays(folder / "example.npz", f"mert targets {teacher}"),
+    )
+
+
+def read_arrays(path: Path, command: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a ``.npz`` file.
+
+    Raises:
+        MertError: it cannot be read; the message says which command writes it.
+    """
+    try:
+        with np.load(path) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise MertError(f"{path} cannot be read ({error}). Run `{command}`.") from error
+
+
 def read_training(layout: Layout, run: str) -> Training:
     """Return a run's pre-training."""
     folder = layout.model(run)
@@ -160,13 +210,7 @@ def read_training(layout: Layout, run: str) -> Training:
     for key, pairs in points.items():
         steps, values = zip(*sorted(pairs), strict=True)
         curve[key] = (np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
-    try:
-        with np.load(folder / "example.npz") as stored:
-            example = {name: stored[name] for name in ("true_cqt", "predicted_cqt", "mask")}
-    except (OSError, ValueError, KeyError) as error:
-        path = folder / "example.npz"
-        raise MertError(f"{path} cannot be read ({error}). Run `dvc repro pretrain@{run}`.") from error
-    return Training(run, record, curve, example)
+    return Training(run, record, curve, read_arrays(folder / "example.npz", f"dvc repro pretrain@{run}"))
 
 
 def read_scores(layout: Layout, run: str) -> Scores:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mert_core.report.collect import Material
 from mert_core.report.figures_probe import layer_by_task, scores_against_floors
-from mert_core.report.figures_targets import usage
+from mert_core.report.figures_targets import teacher_example, usage
 from mert_core.report.figures_training import cqt_example, loss_by_term
 from mert_core.report.style import look, save_png
 
@@ -58,11 +58,25 @@ def draw_all(material: Material, example_seconds: float, folder: Path) -> list[P
                 lambda training=training: cqt_example(training, example_seconds),
             )
             for training in material.trainings
+            if "true_cqt" in training.example
         ),
-        (
-            "usage", "Codebook usage",
-            "A healthy teacher spreads its codes; a collapsed codebook would be a few dark cells and white.",
-            lambda: usage(material.usage),
+        *(
+            (
+                f"usage-{labels.teacher}", f"Codebook usage · {labels.teacher}",
+                "A healthy teacher spreads its codes; a collapsed codebook would be a few dark cells and white.",
+                lambda labels=labels: usage(labels.usage),
+            )
+            for labels in material.labels
+            if labels.usage is not None and len(labels.usage) > 1
+        ),
+        *(
+            (
+                f"teacher-{labels.teacher}", f"What {labels.teacher} hears",
+                f"An excerpt of the corpus and, beside it, the targets of {labels.teacher}: "
+                f"{labels.record.facts['kind']}.",
+                lambda labels=labels: teacher_example(labels.teacher, labels.example),
+            )
+            for labels in material.labels
         ),
     ]  # fmt: skip
     pictures = []

@@ -17,37 +17,39 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN_DECIBELS = 50.0
-TERMS = {
-    "acoustic": ("Acoustic codes · cross-entropy", "nats per masked frame"),
-    "musical": ("Constant-Q spectrum · squared error", "amplitude², mean over bins"),
-    "mel": ("Log-mel spectrum · squared error", "log amplitude², mean over bands"),
-    "chroma": ("Chroma · squared error", "mean over pitch classes"),
-    "feature_penalty": ("Feature penalty · convolutions' output", "mean square"),
-}
+PENALTY = "feature_penalty"
 
 
 def loss_by_term(trainings: list[Training]) -> Figure:
-    """Return training and validation loss by term, with the unigram reference, and the gain per codebook."""
-    shown = [term for term in TERMS if any(("train", term) in training.curve for training in trainings)]
-    rows = -(-(len(shown) + 1) // 2)
-    figure = new_figure(3.3 * rows)
-    first, gain, *others = figure.subplots(rows, 2).flat
+    """Return both splits' loss by teacher; for codes also the unigram reference and the gain per codebook."""
     runs = [training.run for training in trainings]
-    for axes in others[len(shown) - 1 :]:
+    named = {name for training in trainings for _, name in training.curve}
+    codes = list(dict.fromkeys(name for training in trainings for name in training.unigram))
+    spectra = dict.fromkeys(name for training in trainings for name in training.teachers if name not in codes)
+    panels = [(name, part) for name in codes for part in ("curve", "gain")]
+    panels += [(name, "curve") for name in (*spectra, PENALTY) if name in named]
+    rows = -(-len(panels) // 2)
+    figure = new_figure(3.3 * rows)
+    every = list(figure.subplots(rows, 2, squeeze=False).flat)
+    for axes in every[len(panels) :]:
         axes.set_axis_off()
-    for term, axes in zip(shown, [first, *others], strict=False):
-        title, unit = TERMS[term]
+    for (name, part), axes in zip(panels, every, strict=False):
+        if part == "gain":
+            _gain_per_codebook(axes, trainings, name, runs)
+            continue
         for training in trainings:
-            _lines(axes, training, term, colour_of(training.run, runs))
+            _lines(axes, training, name, colour_of(training.run, runs))
+        title, unit = _title(name, name in codes)
         axes.set_title(title)
         axes.set_ylabel(unit)
         axes.set_xlabel("optimiser step")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.margins(x=0.02)
-        _leave_out_the_start(axes, trainings, term)
-    _unigram(first, trainings)
-    _gain_per_codebook(gain, trainings, runs)
+        _leave_out_the_start(axes, trainings, name)
+        if name in codes:
+            _unigram(axes, trainings, name)
+    first = every[0]
     handles = [
         first.plot([], [], color=SOFT, linewidth=1.0, alpha=0.55, label="training")[0],
         first.plot([], [], color=SOFT, linewidth=2.0, marker="o", markersize=4, label="validation")[0],
@@ -56,6 +58,14 @@ def loss_by_term(trainings: list[Training]) -> Figure:
         handles += [first.plot([], [], color=colour_of(run, runs), linewidth=4, label=run)[0] for run in runs]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     return figure
+
+
+def _title(name: str, codes: bool) -> tuple[str, str]:
+    if name == PENALTY:
+        return "Feature penalty · convolutions' output", "mean square"
+    return (
+        (f"{name} · cross-entropy", "nats per masked frame") if codes else (f"{name} · squared error", "mean over bins")
+    )
 
 
 def _lines(axes: Axes, training: Training, term: str, colour: str) -> None:
@@ -80,9 +90,9 @@ def _leave_out_the_start(axes: Axes, trainings: list[Training], term: str) -> No
         axes.set_ylim(low - margin, high + margin)
 
 
-def _unigram(axes: Axes, trainings: list[Training]) -> None:
+def _unigram(axes: Axes, trainings: list[Training], teacher: str) -> None:
     """Draw what guessing each code by its frequency costs."""
-    references = sorted({round(float(item.record.facts["unigram_cross_entropy"]), 3) for item in trainings})
+    references = sorted({round(sum(item.unigram[teacher]), 3) for item in trainings if teacher in item.unigram})
     for number, reference in enumerate(references):
         axes.axhline(reference, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
         if number == len(references) - 1:
@@ -95,23 +105,24 @@ def _unigram(axes: Axes, trainings: list[Training]) -> None:
     axes.set_ylim(low, max(high, references[-1] + 0.1 * (high - low)))
 
 
-def codebook_gain(training: Training) -> np.ndarray:
+def codebook_gain(training: Training, teacher: str) -> np.ndarray:
     """Return, per codebook, by how many nats the last validation lies below guessing by frequency (codebooks,)."""
-    reference = training.record.facts["unigram_cross_entropy_per_codebook"]
-    last = [training.curve["valid", f"acoustic_{index}"][1][-1] for index in range(len(reference))]
+    reference = training.unigram[teacher]
+    last = [training.curve["valid", f"{teacher}_{index}"][1][-1] for index in range(len(reference))]
     return np.array(reference) - np.array(last)
 
 
-def _gain_per_codebook(axes: Axes, trainings: list[Training], runs: list[str]) -> None:
-    width = 0.72 / len(trainings)
-    for number, training in enumerate(trainings):
-        gain = codebook_gain(training)
-        place = np.arange(len(gain)) + (number - (len(trainings) - 1) / 2) * width
+def _gain_per_codebook(axes: Axes, trainings: list[Training], teacher: str, runs: list[str]) -> None:
+    shown = [training for training in trainings if teacher in training.unigram]
+    width = 0.72 / len(shown)
+    for number, training in enumerate(shown):
+        gain = codebook_gain(training, teacher)
+        place = np.arange(len(gain)) + (number - (len(shown) - 1) / 2) * width
         axes.bar(place, gain, width=width * 0.92, color=colour_of(training.run, runs), linewidth=0)
         axes.set_xticks(np.arange(len(gain)))
     axes.axhline(0, color=INK, linewidth=0.9)
     axes.grid(axis="x", visible=False)
-    axes.set_title("Learned per codebook")
+    axes.set_title(f"{teacher} · learned per codebook")
     axes.set_xlabel("codebook, coarse to fine")
     axes.set_ylabel("nats below guessing, validation")
 

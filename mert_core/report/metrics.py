@@ -26,8 +26,12 @@ def metrics_of(material: Material) -> dict[str, Any]:
         "pretrain": {training.run: _final(training) for training in material.trainings},
         "beats": beaten,
         "targets": {
-            "min_entropy_bits": float(entropy_bits(material.usage).min()),
-            "min_usage": float(used_share(material.usage).min()),
+            labels.teacher: {
+                "min_entropy_bits": float(entropy_bits(labels.usage).min()),
+                "min_usage": float(used_share(labels.usage).min()),
+            }
+            for labels in material.labels
+            if labels.usage is not None
         },
         "corpus": {name: material.corpus.facts[name] for name in ("tracks", "seconds") if name in material.corpus.facts}
         | {"quarantined": len(material.quarantine)},
@@ -37,5 +41,5 @@ def metrics_of(material: Material) -> dict[str, Any]:
 def _final(training: Training) -> dict[str, float]:
     """Return each term's last validation value, and what guessing by frequency would cost."""
     final = {term: float(values[-1]) for (split, term), (_, values) in training.curve.items() if split == "valid"}
-    final["unigram_cross_entropy"] = float(training.record.facts["unigram_cross_entropy"])
+    final |= {f"{name}_unigram": sum(nats) for name, nats in training.unigram.items()}
     return dict(sorted(final.items()))

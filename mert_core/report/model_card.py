@@ -27,8 +27,8 @@ tags:
 # {run}
 
 A music encoder trained with MERT's method ([arXiv 2306.00107](https://arxiv.org/abs/2306.00107)): masked prediction of
-an acoustic teacher's codes and of the constant-Q spectrum. {parameters:,} parameters, {layers} hidden states at 75
-frames per second.
+what its teachers say of clean music ({teachers}). {parameters:,} parameters, {layers} hidden states at 75 frames per
+second.
 
 ```python
 import torch
@@ -82,6 +82,7 @@ def model_card(layout: Layout, run: str) -> str:
     config = json.loads((layout.model(run) / "config.json").read_text(encoding="utf-8"))
     return _TEXT.format(
         run=f"MERT, run {run}",
+        teachers=", ".join(record.facts["teachers"]),
         parameters=record.facts["parameters"],
         layers=config["num_hidden_layers"] + 1,
         norm=_FINAL_NORM if config["do_stable_layer_norm"] else "",
@@ -97,7 +98,7 @@ def _training(record: Record) -> str:
     rows: list[tuple[str, Any]] = [
         ("updates", f"{facts['steps']:,}"),
         ("music heard", f"{facts['audio_hours_seen']:.3g} h, {facts['epochs']:.3g} epochs"),
-        ("acoustic teacher", f"{facts['codebooks']} codebooks of {facts['entries']} entries"),
+        *((f"teacher: {name}", f"{of['kind']}, {of['targets']}") for name, of in facts["teachers"].items()),
         ("crops", f"{params['crop_seconds']:g} s"),
         ("peak learning rate", f"{params['learning_rate']:g}"),
         ("precision", params["precision"]),
@@ -107,13 +108,14 @@ def _training(record: Record) -> str:
     rows += [(f"made from: {role}", f"`{identity}`") for role, identity in sorted(record.inputs.items())]
     rows += [
         (f"validation: {name}", f"{facts['valid'][name]:.4g}")
-        for name in ("acoustic", "musical", "accuracy")
+        for name in (*facts["teachers"], "accuracy")
         if name in facts["valid"]
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    weights = canonical_json(params["weights"]).replace("\n", "")
+    weights = {term["teacher"]: term["weight"] for term in params["teachers"]} | params["weights"]
     return (
-        f"| | |\n|---|---|\n{table}\n\nLoss weights: `{weights}`. The acoustic loss is in nats, summed over codebooks."
+        f"| | |\n|---|---|\n{table}\n\nLoss weights: `{canonical_json(weights).strip()}`. Losses of codes are in nats, "
+        "summed over codebooks."
     )
 
 

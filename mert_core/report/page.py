@@ -8,7 +8,7 @@ from typing import Any
 
 from mert_core.catalog.build import score_id
 from mert_core.probe import FLOORS
-from mert_core.report.collect import Material, Scores
+from mert_core.report.collect import Labels, Material, Scores
 from mert_core.report.figures import Picture
 from mert_core.report.html_parts import STYLE, figure, number, section, table, text
 from mert_core.report.judge import beats, unlike, verdicts
@@ -81,29 +81,45 @@ def _score_cell(item: Scores, task: str, best: float, everyone: list[Scores]) ->
 def _training(material: Material) -> str:
     names = {
         "parameters": "encoder parameters", "steps": "optimiser steps", "audio_hours_seen": "hours of audio seen",
-        "epochs": "passes over the music", "codebooks": "codebooks", "entries": "entries per codebook",
+        "epochs": "passes over the music",
     }  # fmt: skip
     header = ["", *(training.run for training in material.trainings)]
     rows = [
         [text(label), *(number(training.record.facts.get(name, "–")) for training in material.trainings)]
         for name, label in names.items()
     ]
-    finals = {"acoustic": "cross-entropy, nats", "musical": "CQT error", "accuracy": "share of codes guessed right"}
-    for term, label in finals.items():
+    unigram = {name for training in material.trainings for name in training.unigram}
+    kinds = {name: kind for training in material.trainings for name, kind in training.teachers.items()}
+    finals = {
+        name: f"{name}, {'nats' if name in unigram else 'squared error'} ({kind})" for name, kind in kinds.items()
+    }
+    for term, label in {**finals, "accuracy": "share of codes guessed right"}.items():
         curves = [training.curve.get(("valid", term)) for training in material.trainings]
         last = [number(float(curve[1][-1])) if curve else "–" for curve in curves]
         rows.append([f"final validation: {text(label)}", *last])
-    reference = [number(float(training.record.facts["unigram_cross_entropy"])) for training in material.trainings]
-    rows.append(["cross-entropy of guessing by frequency, nats", *reference])
+    for name in sorted(unigram):
+        costs = [training.unigram.get(name) for training in material.trainings]
+        reference = [number(sum(nats)) if nats else "–" for nats in costs]
+        rows.append([f"{text(name)} guessed by frequency, nats", *reference])
     return section("Pre-training", table(header, rows, numeric=range(1, len(header))))
 
 
 def _gate(material: Material) -> str:
-    """Return the gate's checks: those of the codebooks as one table, a line each, then the others."""
+    checks = [row for labels in material.labels for row in labels.gate]
+    failed = sum(not row["passed"] for row in checks)
+    note = f"{len(checks)} checks on the targets before training, {failed} failed. In brackets: what is allowed."
+    parts = [f"<p class='caption'>{note}</p>"]
+    for labels in material.labels:
+        parts.append(f"<h3>{text(labels.teacher)}</h3>{''.join(_checks(labels))}")
+    return section("Label gate", *parts)
+
+
+def _checks(labels: Labels) -> list[str]:
+    """Return one teacher's checks: those of the codebooks as one table, a line each, then the others."""
     columns: list[str] = []
     books: dict[str, dict[str, str]] = {}
     others = []
-    for row in material.gate:
+    for row in labels.gate:
         allowed = row["limit"].replace(">=", "≥").replace("<=", "≤")
         cell = number(row["value"]) + ("" if row["passed"] else ' <strong title="failed">✗</strong>')
         if not row["where"].startswith("codebook"):
@@ -114,13 +130,11 @@ def _gate(material: Material) -> str:
         if column not in columns:
             columns.append(column)
         books.setdefault(row["where"], {})[column] = cell
-    failed = sum(not row["passed"] for row in material.gate)
-    note = f"{len(material.gate)} checks on the targets before training, {failed} failed. In brackets: what is allowed."
     rows = [[text(where), *(cells.get(column, "–") for column in columns)] for where, cells in books.items()]
-    content = [table(["", *columns], rows, note, numeric=range(1, len(columns) + 1))]
+    content = [table(["", *columns], rows, numeric=range(1, len(columns) + 1))] if rows else []
     if others:
         content.append(table(["check", "of", "allowed", "value"], others, numeric=[3]))
-    return section("Label gate", *content)
+    return content
 
 
 def _corpus(material: Material) -> str:
@@ -160,11 +174,9 @@ def _quarantine(material: Material) -> str:
 
 
 def _lineage(material: Material) -> str:
-    targets = material.targets
     rows = [["corpus", "", material.corpus.id]]
-    if teacher := targets.inputs.get("teacher"):
-        rows.append(["teacher", "", teacher])
-    rows.append(["targets", "", targets.id])
+    rows += [["teacher", labels.teacher, labels.record.inputs["teacher"]] for labels in material.labels]
+    rows += [["targets", labels.teacher, labels.record.id] for labels in material.labels]
     rows += [["checkpoint", training.run, training.record.id] for training in material.trainings]
     probe_sets = {item.record.inputs["probe_set"] for item in material.scores if "probe_set" in item.record.inputs}
     rows += [["probe set", "", identity] for identity in sorted(probe_sets)]

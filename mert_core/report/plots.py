@@ -11,7 +11,7 @@ from mert_core.files import atomic_path
 from mert_core.report.collect import Material, Training
 from mert_core.report.figures_targets import entropy_bits, used_share
 
-TERMS = ("loss", "acoustic", "musical", "mel", "chroma", "feature_penalty", "accuracy")
+OWN_TERMS = ("feature_penalty", "accuracy")  # beside the loss and a term for each teacher
 SCORE_COLUMNS = ("metric", "value", "low", "high")
 
 
@@ -35,12 +35,13 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def _curve(training: Training, split: str) -> list[dict[str, Any]]:
     columns: dict[str, dict[int, float]] = {}
-    for term in TERMS:
+    for term in ("loss", *training.teachers, *OWN_TERMS):
         if (split, term) in training.curve:
             steps, values = training.curve[split, term]
             columns[term] = dict(zip(steps.tolist(), values.tolist(), strict=True))
-    if split == "valid" and "acoustic" in columns:
-        columns["unigram"] = dict.fromkeys(columns["acoustic"], training.record.facts["unigram_cross_entropy"])
+    if split == "valid":
+        for name, nats in training.unigram.items():
+            columns[f"{name}_unigram"] = dict.fromkeys(columns[name], sum(nats))
     steps_seen = sorted(set().union(*columns.values())) if columns else []
     return [{"step": step} | {term: points.get(step, "") for term, points in columns.items()} for step in steps_seen]
 
@@ -64,8 +65,16 @@ def _layers(material: Material) -> list[dict[str, Any]]:
 
 def _usage(material: Material) -> list[dict[str, Any]]:
     return [
-        {"codebook": index, "entropy_bits": float(bits), "used": float(share), "top_share": float(top)}
+        {
+            "teacher": labels.teacher,
+            "codebook": index,
+            "entropy_bits": float(bits),
+            "used": float(share),
+            "top_share": float(top),
+        }
+        for labels in material.labels
+        if labels.usage is not None
         for index, (bits, share, top) in enumerate(
-            zip(entropy_bits(material.usage), used_share(material.usage), material.usage.max(axis=1), strict=True)
+            zip(entropy_bits(labels.usage), used_share(labels.usage), labels.usage.max(axis=1), strict=True)
         )
     ]

@@ -50,9 +50,13 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Record:
 
 
 def _inputs(material: Material) -> dict[str, str]:
-    inputs = {"corpus": material.corpus.id, "targets": material.targets.id}
+    inputs = {"corpus": material.corpus.id, **_targets(material)}
     inputs |= {f"checkpoint/{training.run}": training.record.id for training in material.trainings}
     return inputs | {f"scores/{item.run}": item.record.id for item in material.scores}
+
+
+def _targets(material: Material) -> dict[str, str]:
+    return {f"targets/{labels.teacher}": labels.record.id for labels in material.labels}
 
 
 def _track(material: Material, layout: Layout, tracker: Tracker) -> None:

@@ -1,4 +1,4 @@
-"""The search: Ray Tune with ASHA over the acoustic and the musical loss weight."""
+"""The search: Ray Tune with ASHA over the weights of the teachers' losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mert_core.sweep.trial import SCORE, STEP, Task, run_trial
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mert_core.config import Config
+    from mert_core.config import Config, Term
     from mert_core.paths import Layout
     from mert_core.tracking.protocol import Tracker
 
@@ -28,11 +28,10 @@ RESULT_NAME = "sweep.json"
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one pair of weights: its last step and score, or its error."""
+    """What became of one set of weights, by teacher: its last step and score, or its error."""
 
     id: str
-    acoustic: float
-    musical: float
+    weights: dict[str, float]
     step: int
     score: float | None
     error: str | None = None
@@ -77,7 +76,8 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Sweep:
     Raises:
         MertError: an input is missing, or no trial gave a score.
     """
-    for folder in (layout.corpus, layout.targets, layout.probe_set):
+    stored = [term.teacher for term in swept(config) if term.targets == "stored"]
+    for folder in (layout.corpus, *map(layout.targets, stored), layout.probe_set):
         read_record(folder)  # says which stage has not run
     sweep_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     from mert_core.sweep.children import TrialRuns, key_params
@@ -94,6 +94,11 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Sweep:
     return _conclude(config, layout, tracker, sweep_id, trials)
 
 
+def swept(config: Config) -> list[Term]:
+    """Return the terms whose weights are searched: those of the run that have weight."""
+    return [term for term in config.run(config.sweep.run).teachers if term.weight]
+
+
 def _tuner(config: Config, layout: Layout, sweep_id: str, children: Any) -> Any:
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -101,17 +106,17 @@ def _tuner(config: Config, layout: Layout, sweep_id: str, children: Any) -> Any:
 
     sweep = config.sweep
     low, high = sweep.weight_range
-    present = config.run(sweep.run).weights
+    present = {term.teacher: term.weight for term in swept(config)}
     task = Task(config.model_dump(mode="json"), str(layout.root), str(layout.state))
     trainable = tune.with_resources(tune.with_parameters(run_trial, task=task), _resources(config))
     return tune.Tuner(
         trainable,
-        param_space={"acoustic": tune.loguniform(low, high), "musical": tune.loguniform(low, high)},
+        param_space={name: tune.loguniform(low, high) for name in present},
         tune_config=tune.TuneConfig(
             num_samples=sweep.trials,
             max_concurrent_trials=sweep.concurrent,
             search_alg=BasicVariantGenerator(
-                points_to_evaluate=[{"acoustic": present.acoustic, "musical": present.musical}],
+                points_to_evaluate=[present],
                 random_state=config.seed,
                 max_concurrent=sweep.concurrent,
             ),
@@ -169,8 +174,7 @@ def _trial(result: Any) -> Trial:
     lines = str(result.error).strip().splitlines() if result.error else []
     return Trial(
         id=Path(result.path).name,
-        acoustic=float(weights.get("acoustic", math.nan)),
-        musical=float(weights.get("musical", math.nan)),
+        weights={name: float(weight) for name, weight in weights.items()},
         step=int(metrics.get(STEP, 0)),
         score=float(score) if score is not None and usable else None,
         error=lines[-1] if lines else None,
@@ -186,18 +190,23 @@ def _conclude(config: Config, layout: Layout, tracker: Tracker, sweep_id: str, t
     sweep = Sweep(sweep_id, config.sweep.run, config.sweep.task, config.sweep.max_steps, winner, trials)
     write_json(sweeps_folder(layout) / sweep_id / RESULT_NAME, asdict(sweep))
     tracker.metrics({"best/score": winner.score or 0.0, "trials/failed": len(trials) - len(usable)}, winner.step)
-    tracker.params({"best.acoustic": winner.acoustic, "best.musical": winner.musical, "best.trial": winner.id})
-    tracker.table("trials", [asdict(trial) for trial in trials])
+    tracker.params({f"best.{name}": weight for name, weight in winner.weights.items()} | {"best.trial": winner.id})
+    rows = [asdict(trial) for trial in trials]
+    tracker.table("trials", [{"id": row["id"], **row.pop("weights"), **row} for row in rows])
     return sweep
 
 
 def describe(sweep: Sweep) -> str:
     """Return the outcome as a table, best first, and how to take the winner over."""
-    lines = [f"sweep {sweep.id}: {sweep.task} on validation, run {sweep.run}", "  acoustic   musical   step   score"]
+    names = list(sweep.winner.weights)
+    widths = {name: max(len(name), 8) for name in names}
+    header = "  ".join(f"{name:>{widths[name]}}" for name in names)
+    lines = [f"sweep {sweep.id}: {sweep.task} on validation, run {sweep.run}", f"  {header}   step   score"]
     for trial in sorted(sweep.trials, key=_standing, reverse=True):
         score = f"{trial.score:.4f}" if trial.score is not None else "–"
         mark = "  ← winner" if trial == sweep.winner else f"  failed: {trial.error}" if trial.error else ""
-        lines.append(f"  {trial.acoustic:8.4g}  {trial.musical:8.4g}  {trial.step:5d}  {score:>6}{mark}")
+        weights = "  ".join(f"{trial.weights.get(name, math.nan):{widths[name]}.4g}" for name in names)
+        lines.append(f"  {weights}  {trial.step:5d}  {score:>6}{mark}")
     return "\n".join([*lines, f"Take the winner over: mert sweep --apply {sweep.id}"])
 
 

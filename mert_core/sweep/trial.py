@@ -32,14 +32,14 @@ class Task:
     state: str
 
 
-def trial_params(config: Config, acoustic: float, musical: float) -> Pretrain:
+def trial_params(config: Config, weights: dict[str, float]) -> Pretrain:
     """Return the swept run's parameters with other weights, in process, validated where ASHA decides.
 
     Learning rate and its schedule stay the run's own: a trial is the beginning of that run.
     """
     base = config.run(config.sweep.run)
     changes = {
-        "weights": base.weights.model_dump() | {"acoustic": acoustic, "musical": musical},
+        "teachers": [term.model_dump() | {"weight": weights.get(term.teacher, term.weight)} for term in base.teachers],
         "workers": 0,
         "max_steps": config.sweep.max_steps,
         "validate_every": min(config.sweep.grace_steps, config.sweep.max_steps),
@@ -65,4 +65,4 @@ def run_trial(weights: dict[str, float], task: Task) -> None:
         score = quick_score(model, config, layout, config.sweep.task)
         tune.report({STEP: step, SCORE: score, **{f"valid/{name}": value for name, value in terms.items()}})
 
-    train(config, layout, trial_params(config, weights["acoustic"], weights["musical"]), report)
+    train(config, layout, trial_params(config, weights), report)

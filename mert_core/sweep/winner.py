@@ -14,6 +14,7 @@ from mert_core.files import atomic_path
 from mert_core.sweep.search import RESULT_NAME, Sweep, Trial, sweeps_folder
 
 if TYPE_CHECKING:
+    from mert_core.config import Term
     from mert_core.paths import Layout
 
 DIGITS = 4  # of a weight; more would claim a precision that a search of some trials has not
@@ -38,7 +39,7 @@ def read_sweep(layout: Layout, sweep_id: str) -> Sweep:
 
 
 def apply_winner(layout: Layout, params: Path, sweep_id: str) -> str:
-    """Write a sweep's winning weights into ``runs.<run>.weights`` of a parameter file, and nothing else.
+    """Write a sweep's winning weights into ``runs.<run>.teachers`` of a parameter file, and nothing else.
 
     Every other byte stays, comments included. The file is replaced at once, or, were the result not valid, not at all.
 
@@ -49,21 +50,28 @@ def apply_winner(layout: Layout, params: Path, sweep_id: str) -> str:
         MertError: no such sweep, or the file has no such run.
     """
     sweep = read_sweep(layout, sweep_id)
-    weights = load_config(params).run(sweep.run).weights.model_dump()
-    weights |= {"acoustic": _rounded(sweep.winner.acoustic), "musical": _rounded(sweep.winner.musical)}
-    text = with_weights(params.read_text(encoding="utf-8"), sweep.run, weights)
+    terms = load_config(params).run(sweep.run).teachers
+    weights = {name: _rounded(weight) for name, weight in sweep.winner.weights.items()}
+    if missing := sorted(weights.keys() - {term.teacher for term in terms}):
+        raise MertError(
+            f"run {sweep.run} no longer predicts {', '.join(missing)}, whose weight sweep {sweep.id} searched; "
+            "search anew with `mert sweep`"
+        )
+    terms = [term.model_copy(update={"weight": weights.get(term.teacher, term.weight)}) for term in terms]
+    text = with_weights(params.read_text(encoding="utf-8"), sweep.run, terms)
     with atomic_path(params) as temporary:
         temporary.write_text(text, encoding="utf-8")
         load_config(temporary)
+    said = ", ".join(f"{name} {value:g}" for name, value in weights.items())
     return (
-        f"{params.name}: runs.{sweep.run}.weights = acoustic {weights['acoustic']:g}, musical {weights['musical']:g} "
+        f"{params.name}: runs.{sweep.run}.teachers: {said} "
         f"(sweep {sweep.id}, {sweep.task} {sweep.winner.score:.4f} after {sweep.winner.step} steps). "
         f"`dvc repro pretrain@{sweep.run}` trains with them."
     )
 
 
-def with_weights(text: str, run: str, weights: dict[str, float]) -> str:
-    """Return a parameter file's text with the weights of a named run.
+def with_weights(text: str, run: str, terms: list[Term]) -> str:
+    """Return a parameter file's text with the teachers' weights of a named run.
 
     Spliced in at the places the parser reports: a YAML writer would also rewrite numbers and nulls elsewhere.
     """
@@ -71,15 +79,17 @@ def with_weights(text: str, run: str, weights: dict[str, float]) -> str:
     run_node = _child(_child(tree, "runs"), run)
     if not isinstance(run_node, yaml.MappingNode):
         raise MertError(f"the parameters have no mapping runs.{run} to write weights into")
-    present = _child(run_node, "weights")
+    present = _child(run_node, "teachers")
     splices: list[tuple[int, int, str]] = []
-    if isinstance(present, yaml.MappingNode):
-        for name, value in weights.items():
-            node = _child(present, name)
-            if node is not None:
-                splices.append((node.start_mark.index, node.end_mark.index, repr(value)))
+    if isinstance(present, yaml.SequenceNode):
+        weights = {term.teacher: term.weight for term in terms}
+        for item in present.value:
+            name, node = _child(item, "teacher"), _child(item, "weight")
+            if name is not None and node is not None:
+                splices.append((node.start_mark.index, node.end_mark.index, repr(weights[name.value])))
     else:
-        line = "weights: {" + ", ".join(f"{name}: {value!r}" for name, value in weights.items()) + "}"
+        entries = (f"{{teacher: {term.teacher}, targets: {term.targets}, weight: {term.weight!r}}}" for term in terms)
+        line = f"teachers: [{', '.join(entries)}]"
         if run_node.flow_style:
             place = run_node.end_mark.index - 1
             splices.append((place, place, f", {line}" if run_node.value else line))

@@ -50,7 +50,7 @@ def make_shards(
     def plan_units(batch_samples: int) -> Iterator[Unit]:
         return units(plans, teacher.causal, batch_samples)
 
-    with tqdm(desc=f"targets {teacher.name}", unit="s", unit_scale=True, total=round(seconds)) as bar:
+    with tqdm(desc=f"targets {teacher.name}", unit="s", unit_scale=True, total=seconds) as bar:
         for done in crew(teacher, corpus.folder / SHARDS_NAME, plan_units):
             number = done.unit.shard
             if number not in open_shards:

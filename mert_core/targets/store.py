@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mert_core.audio.remote import UPLOAD, RemoteFolder
 from mert_core.errors import MertError
 from mert_core.records import Record, read_record
 from mert_core.targets.form import CHECKSUMS_NAME, INDEX_NAME, SHARDS_NAME, ShardEntry, entries_of, kind_of, number_type
@@ -30,8 +31,9 @@ class TargetStore:
         kind: what the targets are, codes or spectra, and how many per frame.
     """
 
-    def __init__(self, folder: Path, index: pa.Table, card: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, index: pa.Table, card: dict[str, Any], remote: RemoteFolder | None = None) -> None:
         self.folder = folder
+        self._remote = remote
         self.teacher: str = card["teacher"]
         self.teacher_id: str = card["teacher_id"]
         self.kind = kind_of(card)
@@ -40,8 +42,13 @@ class TargetStore:
         self._open: dict[int, NDArray[Any]] = {}
 
     @classmethod
-    def open(cls, folder: Path) -> TargetStore:
+    def open(cls, folder: Path, shards: str | None = None) -> TargetStore:
         """Open what ``mert targets`` wrote. Checksums are verified when a shard is first read.
+
+        Args:
+            folder: where it lies.
+            shards: address of the folder's copy on an object store, to read the shards from there; of those only the
+                sizes are checked here, `mert upload` has compared the rest. None: they lie in the folder.
 
         Raises:
             MertError: it is missing or unreadable.
@@ -49,9 +56,12 @@ class TargetStore:
         read_record(folder)
         try:
             card = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
-            return cls(folder, pq.read_table(folder / INDEX_NAME, columns=list(_NUMBERS)), card)
+            remote = None if shards is None else RemoteFolder(f"{shards}/{SHARDS_NAME}")
+            store = cls(folder, pq.read_table(folder / INDEX_NAME, columns=list(_NUMBERS)), card, remote)
         except (OSError, pa.ArrowInvalid, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise MertError(f"the targets in {folder} are damaged ({error}). {_again(folder)}") from error
+        store._check_remote_sizes()
+        return store
 
     @property
     def record(self) -> Record:
@@ -113,6 +123,11 @@ class TargetStore:
                 f"{frames} frames from {starts[first]} on of row {rows[first]}, which has {self._frames[rows[first]]}"
             )
         out = np.empty((len(rows), frames, self.kind.width), np.int64 if isinstance(self.kind, Codes) else np.float32)
+        if self._remote is not None:
+            blocks = self._from_remote(self._remote, self._shard[rows], self._offset[rows] + starts, frames)
+            for place, block in enumerate(blocks):
+                out[place] = block
+            return out
         for place, (row, start) in enumerate(zip(rows, starts, strict=True)):
             begin = self._offset[row] + start
             out[place] = self._shard_of(int(self._shard[row]))[begin : begin + frames]
@@ -128,9 +143,33 @@ class TargetStore:
         return self.read(rows, offset_frames, frames)
 
     def track(self, row: int) -> NDArray[Any]:
-        """Return a whole track's targets as a view, uint16 (frames, codebooks) or float16 (frames, bins)."""
+        """Return a whole track's targets, read-only, uint16 (frames, codebooks) or float16 (frames, bins)."""
         begin = self._offset[row]
+        if self._remote is not None:
+            where = self._shard[[row]], self._offset[[row]]
+            return self._from_remote(self._remote, *where, int(self._frames[row]))[0]
         return self._shard_of(int(self._shard[row]))[begin : begin + self._frames[row]]
+
+    @property
+    def _frame_bytes(self) -> int:
+        return self.kind.width * number_type(self.kind).itemsize
+
+    def _from_remote(
+        self, remote: RemoteFolder, shards: NDArray[np.int32], begins: NDArray[np.int64], frames: int
+    ) -> list[NDArray[Any]]:
+        names = [self._entries[shard].name for shard in shards.tolist()]
+        blocks = remote.read(names, (begins * self._frame_bytes).tolist(), frames * self._frame_bytes)
+        return [np.frombuffer(block, number_type(self.kind)).reshape(frames, self.kind.width) for block in blocks]
+
+    def _check_remote_sizes(self) -> None:
+        if self._remote is None:
+            return
+        sizes = self._remote.sizes()
+        for entry in self._entries.values():
+            expected, found = entry.frames * self._frame_bytes, sizes.get(entry.name)
+            if found != expected:
+                state = "is missing" if found is None else f"has {found} bytes"
+                raise MertError(f"{self._remote.url}/{entry.name} {state}; expected {expected} bytes. {UPLOAD}")
 
     def _shard_of(self, shard: int) -> NDArray[Any]:
         if shard not in self._open:

@@ -28,8 +28,8 @@ def tally(kind: Kind, targets: NDArray[Any], plan: ShardPlan, splits: NDArray[np
     Returns:
         ``splits`` as given and ``invalid`` (tracks,), the numbers of each track that no teacher may give: codes out
         of range, values that are not finite. For codes ``counts`` (splits, codebooks, entries + 1), the last column
-        what is out of range; for spectra ``frames`` (splits,), ``sums``, ``squares``, ``least`` and ``most`` (splits, bins),
-        of the finite values.
+        what is out of range; for spectra ``frames`` (splits,), ``sums``, ``squares``, ``least`` and ``most`` (splits,
+        bins), of the finite values.
     """
     figures = nothing(kind)
     invalid = np.zeros(len(splits), dtype=np.int64)

@@ -95,6 +95,7 @@ class Teacher(nn.Module):
         frame_rate: targets per second of audio; the store and the student's grid have 75.
         Settings: class of its settings (a section of ``teachers`` in ``params.yaml``), or None if it has none.
         context_frames: how many frames of audio before and after a frame decide its target; None: the whole track.
+        derived_from: a teacher whose targets `derive` turns into its own, frame by frame; None: none.
         causal: whether what follows a frame, silence too, leaves its target as it is; then tracks of different lengths
             are labelled together, padded with silence.
         speed: seconds of audio that it labels per second on one core, roughly; says whether starting Ray pays.
@@ -108,6 +109,7 @@ class Teacher(nn.Module):
     frame_rate: ClassVar[int] = FRAME_RATE
     Settings: ClassVar[type[Any] | None] = None
     context_frames: int | None = None
+    derived_from: ClassVar[str | None] = None
     causal: ClassVar[bool] = False
     speed: ClassVar[float] = 100.0
     tolerance: ClassVar[float] = 1e-5
@@ -120,6 +122,10 @@ class Teacher(nn.Module):
     def kind(self) -> Kind:
         """What its targets are."""
         raise NotImplementedError
+
+    def kept_settings(self) -> dict[str, Any]:
+        """Return the settings that are kept with the teacher, as plain data: those that decide its targets."""
+        return {} if self.settings is None else dict(self.settings.model_dump(mode="json"))
 
     def fit(self, sources: Sources) -> dict[str, float | str]:
         """Learn what is to be learned; deterministic from ``sources.seed`` on a CPU. Most need nothing.
@@ -153,6 +159,10 @@ class Teacher(nn.Module):
             return 0, track_frames
         return max(0, first - self.context_frames), min(track_frames, first + frames + self.context_frames)
 
+    def derive(self, targets: Tensor) -> Tensor:
+        """Return its targets from those of the teacher it is derived from, so that these are computed once for both."""
+        raise NotImplementedError
+
     def freeze(self) -> Self:
         """Return itself without gradients and in evaluation mode; call it when everything is loaded or fitted."""
         return self.eval().requires_grad_(False)
@@ -175,9 +185,7 @@ def online(teacher: Teacher, stretches: list[Tensor], skip: list[int], frames: i
     for length in sorted(set(lengths)):
         places = [place for place, own in enumerate(lengths) if own == length]
         targets = teacher(torch.stack([stretches[place] for place in places]))
-        found |= {
-            place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)
-        }
+        found |= {place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)}
     return torch.stack([found[place] for place in range(len(stretches))])
 
 

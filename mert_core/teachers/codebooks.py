@@ -12,28 +12,7 @@ import torch
 from encodec.quantization.core_vq import EuclideanCodebook
 from torch import Tensor
 
-
-def nearest(vectors: Tensor, entries: Tensor) -> Tensor:
-    """Return the index of the nearest entry (Euclidean) for each row: (vectors, dim), (entries, dim) → (vectors,)."""
-    return torch.addmm(entries.pow(2).sum(1), vectors, entries.t(), alpha=-2.0).argmin(dim=1)
-
-
-def k_means(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
-    """Return centroids (clusters, dim) and their sizes (clusters,), starting from vectors drawn by torch's global RNG.
-
-    A cluster that runs empty is put on a vector drawn anew.
-    """
-    count = vectors.shape[0]
-    picked = torch.randperm(count)[:clusters] if count >= clusters else torch.randint(count, (clusters,))
-    centroids = vectors[picked.to(vectors.device)].clone()
-    sizes = vectors.new_zeros(clusters)
-    for _ in range(iterations):
-        members = nearest(vectors, centroids)
-        sizes = torch.bincount(members, minlength=clusters).to(vectors.dtype)
-        sums = torch.zeros_like(centroids).index_add_(0, members, vectors)
-        fresh = vectors[torch.randint(count, (clusters,)).to(vectors.device)]
-        centroids = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], fresh)
-    return centroids, sizes
+from mert_core.teachers.clustering import k_means
 
 
 class SteadyCodebook(EuclideanCodebook):

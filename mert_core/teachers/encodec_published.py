@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from mert_core.teachers.rvqvae import Architecture, RvqVae
 PUBLISHED = Architecture(codebooks=32, entries=1024, filters=32, dimension=128)
 CODEBOOKS_AT_6_KBPS = 8
 _SHOWN = 5
-_FILE = "encodec_24khz-d7cc33bc.th"
+FILE_NAME = "encodec_24khz-d7cc33bc.th"
 
 
 class EncodecSettings(Section):
@@ -38,12 +39,16 @@ class EncodecTeacher(CodecTeacher):
     def __init__(self, settings: EncodecSettings) -> None:
         super().__init__(settings, PUBLISHED, CODEBOOKS_AT_6_KBPS)
 
+    def kept_settings(self) -> dict[str, Any]:
+        """Return none: a path of this machine decides nothing, the file's checksum is a fact of the fit."""
+        return {}
+
     def fit(self, sources: Sources) -> dict[str, float | str]:
         """Read the weights; their checksum is a fact of the record."""
         if self.settings.checkpoint is None:
             raise MertError(
-                f"teachers.encodec.checkpoint is null; give the path of {_FILE}, a file that the encodec package "
-                "downloads, or teach with rvqvae, which is trained here"
+                f"teachers.encodec.checkpoint is null; give the path of {FILE_NAME}, or let `mert teachers fit encodec "
+                "--download` fetch it, or teach with rvqvae, which is trained here"
             )
         path = sources.root / Path(self.settings.checkpoint).expanduser()
         self.adopt(load_published(path))
@@ -65,11 +70,12 @@ def load_published(path: Path) -> RvqVae:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise MertError(
-            f"teachers.encodec.checkpoint: {path} is not a torch state dict ({reason}); expected {_FILE}"
+            f"teachers.encodec.checkpoint: {path} is not a torch state dict ({reason}); expected {FILE_NAME}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MertError(f"teachers.encodec.checkpoint: {path} holds no state dict; expected {_FILE}")
-    model = RvqVae(PUBLISHED)
+        raise MertError(f"teachers.encodec.checkpoint: {path} holds no state dict; expected {FILE_NAME}")
+    with torch.random.fork_rng(devices=[]):
+        model = RvqVae(PUBLISHED)
     own = model.state_dict()
     problems = [
         *_listed("missing keys", sorted(own.keys() - state.keys())),
@@ -86,7 +92,7 @@ def load_published(path: Path) -> RvqVae:
     if problems:
         raise MertError(
             f"teachers.encodec.checkpoint: {path} is not EnCodec's 24 kHz model: {'; '.join(problems)}. "
-            f"Expected the state dict {_FILE}."
+            f"Expected the state dict {FILE_NAME}."
         )
     model.load_state_dict(state)
     return model.eval()

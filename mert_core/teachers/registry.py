@@ -10,16 +10,28 @@ from pydantic import ValidationError
 from mert_core.config import Config, explain
 from mert_core.errors import MertError
 from mert_core.teachers.base import Teacher
+from mert_core.teachers.beat_chroma import BeatChromaTeacher
 from mert_core.teachers.encodec_published import EncodecTeacher
+from mert_core.teachers.kmeans import ChromaKMeansTeacher, LogMelKMeansTeacher, MfccKMeansTeacher
+from mert_core.teachers.mel_rvq import MelRvqTeacher
+from mert_core.teachers.random_projection import RandomProjectionTeacher
 from mert_core.teachers.rvqvae_trained import RvqVaeTeacher
 from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
+from mert_core.teachers.student_kmeans import StudentKMeansTeacher
 
 TEACHERS: dict[str, type[Teacher]] = {
     "encodec": EncodecTeacher,
     "rvqvae": RvqVaeTeacher,
+    "logmel-kmeans": LogMelKMeansTeacher,
+    "chroma-kmeans": ChromaKMeansTeacher,
+    "mfcc-kmeans": MfccKMeansTeacher,
+    "student-kmeans": StudentKMeansTeacher,
+    "best-rq": RandomProjectionTeacher,
+    "mel-rvq": MelRvqTeacher,
     "cqt": ConstantQTeacher,
     "logmel": LogMelTeacher,
     "chroma": ChromaTeacher,
+    "beat-chroma": BeatChromaTeacher,
 }
 
 

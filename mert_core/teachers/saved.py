@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,17 +17,12 @@ CARD_NAME = "teacher.json"
 WEIGHTS_NAME = "teacher.safetensors"
 
 
-def settings_of(teacher: Teacher) -> dict[str, Any]:
-    """Return a teacher's settings as plain data; empty if it has none."""
-    return {} if teacher.settings is None else dict(teacher.settings.model_dump(mode="json"))
-
-
 def save_teacher(folder: Path, teacher: Teacher) -> None:
     """Write ``teacher.json`` and ``teacher.safetensors``, byte-stable."""
     state = {name: value.detach().cpu().contiguous().clone() for name, value in teacher.state_dict().items()}
     with atomic_path(folder / WEIGHTS_NAME) as path:
         save_file(state, path)
-    write_json(folder / CARD_NAME, {"name": teacher.name, "settings": settings_of(teacher)})
+    write_json(folder / CARD_NAME, {"name": teacher.name, "settings": teacher.kept_settings()})
 
 
 def load_teacher(folder: Path) -> Teacher:

@@ -12,7 +12,7 @@ from mert_core.teachers.base import Spectrum, Teacher, whole_frames
 # Half of the longest constant-Q filter is 25,230 samples, 79 frames; band-limiting makes the filters ring past that.
 _CQT_CONTEXT = 112
 # Half of a window of 2,048 samples is 3.2 frames.
-_MEL_CONTEXT = 4
+MEL_CONTEXT = 4
 
 
 class ConstantQTeacher(Teacher):
@@ -20,7 +20,7 @@ class ConstantQTeacher(Teacher):
 
     name = "cqt"
     title = "constant-Q spectrum (MERT; nnAudio CQT1992v2)"
-    context_frames = _CQT_CONTEXT
+    context_frames: int | None = _CQT_CONTEXT
     speed = 1000.0
     tolerance = 1e-4
 
@@ -44,6 +44,7 @@ class ChromaTeacher(ConstantQTeacher):
 
     name = "chroma"
     title = "chroma, 48 pitch classes"
+    derived_from = "cqt"
 
     @property
     def kind(self) -> Spectrum:
@@ -53,7 +54,11 @@ class ChromaTeacher(ConstantQTeacher):
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
         """Map (batch, samples) to (batch, frames, 48)."""
-        return chroma(super().forward(waveform))
+        return self.derive(super().forward(waveform))
+
+    def derive(self, targets: Tensor) -> Tensor:
+        """Fold (…, 336) constant-Q magnitudes."""
+        return chroma(targets)
 
 
 class LogMelTeacher(Teacher):
@@ -61,7 +66,7 @@ class LogMelTeacher(Teacher):
 
     name = "logmel"
     title = "log-mel spectrum, 128 bands (MERT's mel loss)"
-    context_frames = _MEL_CONTEXT
+    context_frames = MEL_CONTEXT
     speed = 1000.0
 
     def __init__(self, settings: None = None) -> None:

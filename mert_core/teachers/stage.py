@@ -16,7 +16,7 @@ from mert_core.records import Record, read_record, write_record
 from mert_core.teachers.base import Sources, Teacher
 from mert_core.teachers.music import StoredMusic
 from mert_core.teachers.registry import new_teacher, teacher_class
-from mert_core.teachers.saved import load_teacher, save_teacher, settings_of
+from mert_core.teachers.saved import load_teacher, save_teacher
 
 
 class Metrics(Protocol):
@@ -37,7 +37,7 @@ def run(config: Config, layout: Layout, tracker: Metrics, name: str) -> Record:
     torch.set_num_threads(config.threads)
     teacher = new_teacher(name, config.teachers.get(name))
     inputs = _inputs(layout, teacher)
-    params: dict[str, Any] = {"settings": settings_of(teacher)}
+    params: dict[str, Any] = {"settings": teacher.kept_settings()}
     if inputs:
         params |= {"seed": config.seed, "threads": config.threads}
     states = layout.resume / f"teacher-{name}-{sha256_json({'params': params, 'inputs': inputs})[:16]}"
@@ -80,4 +80,4 @@ def open_teacher(config: Config, layout: Layout, name: str) -> tuple[Teacher, st
             f"the teacher {name} has not been fitted here ({folder} is missing); run `mert teachers fit {name}`"
         )
     teacher = new_teacher(name, config.teachers.get(name)).freeze()
-    return teacher, sha256_json({"name": name, "settings": settings_of(teacher)})
+    return teacher, sha256_json({"name": name, "settings": teacher.kept_settings()})

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -16,6 +15,7 @@ from mert_core.audio.frames import SAMPLE_RATE, seconds_to_samples, whole_hops
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
 from mert_core.teachers.conditioning import condition
+from mert_core.teachers.crops import CropSampler, Music
 from mert_core.teachers.losses import LogMelDistance, MelReadout
 from mert_core.teachers.rvqvae import Architecture, RvqVae
 
@@ -31,47 +31,8 @@ _CLIP_NORM = 1.0
 # after 60 steps).
 _PLAIN_SHARE = 0.25
 _START_BATCHES = 8
-_FULL_SCALE = 32768.0
 
 Report = Callable[[Mapping[str, float], int | None], None]
-
-
-class Music(Protocol):
-    """What training needs of a corpus; `mert_core.teachers.music.StoredMusic` is one."""
-
-    samples: NDArray[np.int64]
-
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """Return the rows of a split."""
-
-    def crops(self, rows: NDArray[np.int64], offset_samples: NDArray[np.int64], length: int) -> NDArray[np.int16]:
-        """Return equally long crops, int16 (batch, length)."""
-
-
-class CropSampler:
-    """Draws crops uniformly over the music of one split; a batch is a pure function of (seed, step)."""
-
-    def __init__(self, music: Music, split: str, crop_seconds: float, seed: int) -> None:
-        self._music, self._seed = music, seed
-        self.length = whole_hops(seconds_to_samples(crop_seconds))
-        rows = music.rows(split)
-        self._rows = rows[music.samples[rows] >= self.length]
-        if not len(self._rows) or not self.length:
-            raise MertError(
-                f"no track of the {split} split ({len(rows)} tracks) holds a crop of teachers.rvqvae.crop_seconds = "
-                f"{crop_seconds:g} s; lower it (at least 0.1 s), or add longer music to the corpus"
-            )
-        self._ends = np.cumsum(music.samples[self._rows] - self.length + 1)
-
-    def batch(self, step: int, clips: int) -> Tensor:
-        """Return float32 crops (clips, samples)."""
-        generator = np.random.default_rng([self._seed, step])
-        places = generator.integers(self._ends[-1], size=clips)
-        index = np.searchsorted(self._ends, places, side="right")
-        rows = self._rows[index]
-        offsets = self._ends[index] - 1 - places
-        crops = self._music.crops(rows, offsets, self.length)
-        return torch.from_numpy(crops.astype(np.float32) / _FULL_SCALE)
 
 
 def train(
@@ -98,7 +59,7 @@ def train(
     Raises:
         MertError: no track is as long as a crop; or the loss is not finite.
     """
-    crops = CropSampler(music, "train", params.crop_seconds, seed)
+    crops = _crops(music, "train", params, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = RvqVae(Architecture(params.codebooks, params.entries, params.filters, params.dimension))
@@ -135,6 +96,11 @@ def train(
         figures = validate(model, distance, music, params, seed)
     report({f"valid/{name}": value for name, value in figures.items()}, params.steps)
     return model, figures
+
+
+def _crops(music: Music, split: str, params: RvqVaeSettings, seed: int) -> CropSampler:
+    length = whole_hops(seconds_to_samples(params.crop_seconds))
+    return CropSampler(music, split, length, seed, "teachers.rvqvae.crop_seconds")
 
 
 def _decay(progress: float) -> float:
@@ -175,16 +141,18 @@ def _step(
 
 
 @torch.no_grad()
-def validate(model: RvqVae, distance: LogMelDistance, music: Music, params: RvqVaeSettings, seed: int) -> dict[str, float]:
+def validate(
+    model: RvqVae, distance: LogMelDistance, music: Music, params: RvqVaeSettings, seed: int
+) -> dict[str, float]:
     """Return reconstruction figures on a fixed draw of clips (validation split; training split if that is empty).
 
     ``mel_nepers``: log-mel distance; ``waveform``: mean absolute error; ``usage_least``, ``usage_mean``: share of
     entries in use, least and mean over the codebooks.
     """
     try:
-        crops = CropSampler(music, "valid", params.crop_seconds, seed)
+        crops = _crops(music, "valid", params, seed)
     except MertError:
-        crops = CropSampler(music, "train", params.crop_seconds, seed)
+        crops = _crops(music, "train", params, seed)
     waveform = crops.batch(params.steps, _VALIDATION_CLIPS)
     made = model(waveform)
     usage = [len(book.unique()) / params.entries for book in made.codes.unbind(dim=2)]

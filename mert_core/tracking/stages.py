@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, tuple[str, ...]] = {
     "corpus": ("corpus", "pieces"),
     "probe-set": ("probe_set", "pieces"),
-    "teachers": ("teachers",),
     "targets": ("targets",),
     "probe": ("probe",),
     "report": ("report",),
@@ -40,6 +39,8 @@ def stage_facts(config: Config, layout: Layout, stage: str, run: str | None) -> 
     tree = config.model_dump(mode="json")
     params: dict[str, Any] = {"seed": config.seed, "threads": config.threads}
     params |= {name: tree[name] for name in SECTIONS.get(stage, ())}
+    if stage == "teachers" and run is not None:
+        params["teachers"] = {run: tree["teachers"].get(run) or {}}
     if stage == "pretrain" and run in config.runs:
         params["pretrain"] = config.run(run).model_dump(mode="json")
     return StageFacts(flatten(params), _inputs(config, layout, stage, run), _output(layout, stage, run))
@@ -69,27 +70,36 @@ def record_ids(folders: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _inputs(config: Config, layout: Layout, stage: str, run: str | None) -> dict[str, Path]:
-    corpus, teacher, targets = {"corpus": layout.corpus}, {"teacher": layout.teachers}, {"targets": layout.targets}
+    corpus = {"corpus": layout.corpus}
     if stage == "teachers":
         return corpus
-    if stage == "targets":
-        return corpus | teacher
+    if stage == "targets" and run is not None:
+        return corpus | {"teacher": layout.teacher(run)}
     if stage in {"pretrain", "sweep"}:
-        return corpus | teacher | targets
+        name = config.sweep.run if stage == "sweep" else run
+        return corpus | (_of_lessons(config, layout, name) if name in config.runs else {})
     if stage == "probe":
         checkpoint = {"checkpoint": layout.model(run)} if run in config.runs else {}
         return {"probe_set": layout.probe_set} | checkpoint
     if stage == "report":
+        targets = {f"targets/{name}": layout.targets(name) for name in config.report.teachers}
         return corpus | targets | {f"scores/{name}": layout.scores(name) for name in config.report.runs}
     return {}
 
 
+def _of_lessons(config: Config, layout: Layout, run: str) -> dict[str, Path]:
+    terms = [term for term in config.run(run).teachers if term.weight]
+    stored = {f"targets/{term.teacher}": layout.targets(term.teacher) for term in terms if term.targets == "stored"}
+    return stored | {f"teacher/{term.teacher}": layout.teacher(term.teacher) for term in terms}
+
+
 def _output(layout: Layout, stage: str, run: str | None) -> Path | None:
     plain = {
-        "corpus": layout.corpus, "probe-set": layout.probe_set, "teachers": layout.teachers,
-        "targets": layout.targets, "report": layout.report,
+        "corpus": layout.corpus, "probe-set": layout.probe_set, "report": layout.report,
     }  # fmt: skip
     if stage in plain:
         return plain[stage]
-    of_run = {"pretrain": layout.model, "probe": layout.scores}
+    of_run = {
+        "teachers": layout.teacher, "targets": layout.targets, "pretrain": layout.model, "probe": layout.scores,
+    }  # fmt: skip
     return of_run[stage](run) if run is not None and stage in of_run else None

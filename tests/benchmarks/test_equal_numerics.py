@@ -48,8 +48,9 @@ def test_the_steps_have_the_same_loss_and_gradients() -> None:
         assert parameter.grad is not None and gradient is not None
         assert (parameter.grad - gradient).norm() <= 2e-4 * gradient.norm() + 1e-7, name
     assert not renamed
-    assert mine.heads.cqt_proj.weight.grad is not None and other.cqt_head.weight.grad is not None
-    torch.testing.assert_close(mine.heads.cqt_proj.weight.grad, other.cqt_head.weight.grad, rtol=1e-3, atol=1e-4)
+    gradient = mine.heads.spectra["cqt"].weight.grad
+    assert gradient is not None and other.cqt_head.weight.grad is not None
+    torch.testing.assert_close(gradient, other.cqt_head.weight.grad, rtol=1e-3, atol=1e-4)
 
 
 def test_the_heads_have_the_same_loss_and_gradients() -> None:

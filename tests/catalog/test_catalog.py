@@ -51,8 +51,8 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 def line(layout: Layout) -> dict[str, Record]:
     corpus = put(layout.corpus, "corpus", {})
     probe_set = put(layout.probe_set, "probe_set", {})
-    teacher = put(layout.teachers, "teacher", {"corpus": corpus})
-    targets = put(layout.targets, "targets", {"corpus": corpus, "teacher": teacher})
+    teacher = put(layout.teacher("rvqvae"), "teacher", {"corpus": corpus})
+    targets = put(layout.targets("rvqvae"), "targets", {"corpus": corpus, "teacher": teacher})
     checkpoint = put(
         layout.model("tiny"), "checkpoint", {"corpus": corpus, "teacher": teacher, "targets": targets}, "tiny"
     )

@@ -41,9 +41,17 @@ def config_for(folder: str, *changes: str) -> Config:
     return load_config(PARAMS, ["corpus.source=folder", f"corpus.folder={folder}", "corpus.licence=CC0", *changes])
 
 
-def write(path: Path, seed: int, seconds: float = 3.2, rate: int = 24000, channels: int = 1, **options: str) -> Path:
+def write(
+    path: Path,
+    seed: int,
+    seconds: float = 3.2,
+    rate: int = 24000,
+    channels: int = 1,
+    level: float = 0.1,
+    **options: str,
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = 0.1 * np.random.default_rng(seed).standard_normal((round(rate * seconds), channels))
+    noise = level * np.random.default_rng(seed).standard_normal((round(rate * seconds), channels))
     soundfile.write(path, noise.astype(np.float32), rate, **options)
     return path
 

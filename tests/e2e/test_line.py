@@ -58,7 +58,9 @@ def test_a_second_run_does_nothing_and_everything_is_clean(line: Path) -> None:
     assert run(line, "git", "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("stage", ["corpus", "teachers", "targets", "pretrain@tiny", "probe@tiny", "report"])
+@pytest.mark.parametrize(
+    "stage", ["corpus", "teachers@rvqvae", "targets@rvqvae", "pretrain@tiny", "probe@tiny", "report"]
+)
 def test_forcing_a_stage_leaves_the_lock_as_it_was(line: Path, stage: str) -> None:
     before = (line / "dvc.lock").read_text()
     run(line, "dvc", "repro", "--force", "--single-item", stage)
@@ -68,7 +70,7 @@ def test_forcing_a_stage_leaves_the_lock_as_it_was(line: Path, stage: str) -> No
 
 def test_lineage_leads_from_a_score_to_the_corpus(line: Path) -> None:
     text = run(line, "mert", "lineage", "tiny/key")
-    for folder in ("data/pretrain/tiny", "data/targets", "data/teachers", "data/corpus"):
+    for folder in ("data/pretrain/tiny", "data/targets/rvqvae", "data/teachers/rvqvae", "data/corpus"):
         identity = json.loads((line / folder / "record.json").read_text())["id"]
         assert identity[:12] in text, folder
     assert "zzzz" in run(line, "mert", "lineage", "zzzz", status=2)
@@ -82,7 +84,8 @@ def test_mlflow_has_one_run_per_stage_and_probe(line: Path) -> None:
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     names = [found.info.run_name for found in runs]
-    for expected in ("corpus", "teachers", "targets", "pretrain/tiny", "probe/tiny", "probe/random-weights", "report"):
+    stages = "corpus", "teachers/rvqvae", "targets/mfcc-kmeans", "pretrain/tiny", "probe/tiny", "report"
+    for expected in (*stages, "probe/random-weights"):
         assert expected in names
     assert {found.info.status for found in runs} == {"FINISHED"}
     training = next(found for found in runs if found.info.run_name == "pretrain/tiny")

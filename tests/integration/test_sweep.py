@@ -9,19 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.config import load_config
-from mert_core.corpus import Corpus
 from mert_core.corpus.manifest import write_manifest
 from mert_core.corpus.track import SourceTrack
 from mert_core.corpus.writer import CorpusWriter
-from mert_core.files import sha256_file, write_json
 from mert_core.paths import Layout
 from mert_core.records import write_record
 from mert_core.sweep.search import run
 from mert_core.sweep.winner import apply_winner, read_sweep
-from mert_core.targets.store import CHECKSUMS_NAME, CODE_TYPE, INDEX_NAME, INDEX_SCHEMA, SHARDS_NAME, shard_name
 from mert_core.tracking import open_run
+from tests.stored import write_codes
 
 pytestmark = pytest.mark.integration
 
@@ -59,25 +57,6 @@ def write_music(folder: Path, seconds: float, splits: dict[str, int], labelled: 
     write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
 
 
-def write_targets(layout: Layout, codebooks: int = 2, entries: int = 16) -> None:
-    """Write random codes for the corpus."""
-    corpus = Corpus.open(layout.corpus)
-    frames = corpus.samples // HOP_SAMPLES
-    offsets = corpus.column("offset_samples") // HOP_SAMPLES
-    codes = np.random.default_rng(4).integers(0, entries, (int((offsets + frames).max()), codebooks)).astype(CODE_TYPE)
-    path = layout.targets / SHARDS_NAME / shard_name(0)
-    path.parent.mkdir(parents=True)
-    codes.tofile(path)
-    shard = {"name": path.name, "sha256": sha256_file(path), "frames": len(codes)}
-    write_json(layout.targets / CHECKSUMS_NAME, {"codebooks": codebooks, "entries": entries, "shards": [shard]})
-    columns = {
-        "track_id": corpus.tracks["track_id"].combine_chunks(), "shard": corpus.column("shard"),
-        "offset_frames": offsets, "frames": frames,
-    }  # fmt: skip
-    pq.write_table(pa.table(columns, schema=INDEX_SCHEMA), layout.targets / INDEX_NAME)
-    write_record(layout.targets, stage="targets", kind="targets", inputs={}, params={}, facts={})
-
-
 def test_two_trials_end_nested_and_the_winner_can_be_taken_over(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +71,7 @@ def test_two_trials_end_nested_and_the_winner_can_be_taken_over(
     params.write_text(yaml.safe_dump(tree))
     config, layout = load_config(params), Layout.at(tmp_path)
     write_music(layout.corpus, 2.0, {"train": 8, "valid": 2}, labelled=False)
-    write_targets(layout)
+    write_codes(layout)
     write_music(layout.probe_set, 1.0, {"train": 24, "valid": 12, "test": 2}, labelled=True)
 
     with open_run(config, layout, stage="sweep") as tracker:
@@ -102,8 +81,8 @@ def test_two_trials_end_nested_and_the_winner_can_be_taken_over(
     assert len(sweep.trials) == 2
     assert not [trial.error for trial in sweep.trials if trial.error]
     assert max(trial.step for trial in sweep.trials) == 2
-    present = config.run("tiny").weights  # tried first
-    assert (sweep.trials[0].acoustic, sweep.trials[0].musical) == (present.acoustic, present.musical)
+    present = {term.teacher: term.weight for term in config.run("tiny").teachers}
+    assert sweep.trials[0].weights == present  # tried first
     assert read_sweep(layout, "latest") == sweep
 
     from mlflow.tracking import MlflowClient
@@ -120,7 +99,8 @@ def test_two_trials_end_nested_and_the_winner_can_be_taken_over(
         assert item.data.params["preset"] == "mert-tiny"
     by_trial = {item.data.tags["ray.trial_id"]: item for item in children}
     for trial in sweep.trials:
-        assert float(by_trial[trial.id].data.params["weights.acoustic"]) == trial.acoustic
+        params_of = by_trial[trial.id].data.params
+        assert {name: float(params_of[f"weights.{name}"]) for name in present} == trial.weights
         assert by_trial[trial.id].data.metrics["score"] == pytest.approx(trial.score)
 
     strays = [path for path in tmp_path.rglob("mlflow.db") if path != layout.state / "mlflow" / "mlflow.db"]
@@ -129,4 +109,5 @@ def test_two_trials_end_nested_and_the_winner_can_be_taken_over(
     assert json.loads((layout.last_runs / "sweep.json").read_text())["mlflow_run_id"] == parent
 
     apply_winner(layout, params, sweep.id)
-    assert load_config(params).run("tiny").weights.acoustic == pytest.approx(sweep.winner.acoustic, rel=1e-3)
+    applied = {term.teacher: term.weight for term in load_config(params).run("tiny").teachers}
+    assert applied == pytest.approx(sweep.winner.weights, rel=1e-3)

@@ -58,17 +58,21 @@ def settings(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def own_heads(seed: int = 0) -> Heads:
+    return Heads(48, {"encodec": (CODEBOOKS, ENTRIES)}, {"cqt": 336}, FINAL_DIM, 0.1, seed)
+
+
 def model_tensors(seed: int = 5) -> dict[str, Tensor]:
     """Return an encoder and heads under fairseq's names."""
     shape = replace(SMALL, do_stable_layer_norm=True)
     tensors = {fairseq(name): value.detach() for name, value in MertModel(shape, seed).named_parameters()}
-    heads = Heads(48, CODEBOOKS, ENTRIES, FINAL_DIM, 0.1, seed)
+    heads = own_heads(seed)
     return tensors | {
-        "final_proj.weight": heads.final_proj.weight.detach(),
-        "final_proj.bias": heads.final_proj.bias.detach() + 1,
+        "final_proj.weight": heads.codes["encodec"].final_proj.weight.detach(),
+        "final_proj.bias": heads.codes["encodec"].final_proj.bias.detach() + 1,
         "label_embs_concat": torch.cat([SPECIALS, LABELS], dim=1).flatten(0, 1),
-        "encoder_cqt_model.fc.weight": heads.cqt_proj.weight.detach(),
-        "encoder_cqt_model.fc.bias": heads.cqt_proj.bias.detach(),
+        "encoder_cqt_model.fc.weight": heads.spectra["cqt"].weight.detach(),
+        "encoder_cqt_model.fc.bias": heads.spectra["cqt"].bias.detach(),
         "encoder_cqt_model.spec_layer.cqt_kernels_real": torch.zeros(336, 1, 64),
     }
 
@@ -90,11 +94,11 @@ def checkpoint(tensors: dict[str, Tensor], configuration: Any, dictionaries: lis
 def assert_taken_over(to: Path, tensors: dict[str, Tensor], labels: Tensor = LABELS) -> None:
     loaded = dict(MertModel.from_pretrained(to).named_parameters())
     assert all(torch.equal(value, tensors[fairseq(name)]) for name, value in loaded.items())
-    heads = Heads(48, CODEBOOKS, ENTRIES, FINAL_DIM, 0.1)
+    heads = own_heads()
     heads.load(to)
-    assert torch.equal(heads.codebook_embeddings, labels)
-    assert torch.equal(heads.final_proj.bias, tensors["final_proj.bias"])
-    assert torch.equal(heads.cqt_proj.weight, tensors["encoder_cqt_model.fc.weight"])
+    assert torch.equal(heads.codes["encodec"].codebook_embeddings, labels)
+    assert torch.equal(heads.codes["encodec"].final_proj.bias, tensors["final_proj.bias"])
+    assert torch.equal(heads.spectra["cqt"].weight, tensors["encoder_cqt_model.fc.weight"])
 
 
 def test_a_fairseq_checkpoint_in_its_true_form(tmp_path: Path, dictionary_class: type) -> None:
@@ -108,7 +112,11 @@ def test_a_fairseq_checkpoint_in_its_true_form(tmp_path: Path, dictionary_class:
     for name in ("fairseq", "fairseq.data", "fairseq.data.dictionary"):
         del sys.modules[name]
     done = import_checkpoint(tmp_path / "mert.pt", tmp_path / "out")
-    assert (done.codebooks, done.entries) == (CODEBOOKS, ENTRIES) and done.sha256 == fingerprint(tmp_path / "out")
+    assert (
+        done.codes == {"encodec": (CODEBOOKS, ENTRIES)}
+        and done.spectra == {"cqt": 336}
+        and done.sha256 == fingerprint(tmp_path / "out")
+    )
     assert_taken_over(tmp_path / "out", tensors, shuffled[:, inverse])
     config = MertModel.from_pretrained(tmp_path / "out").config
     assert config.do_stable_layer_norm and config.num_attention_heads == 4 and config.layerdrop == 0.05
@@ -148,8 +156,8 @@ def test_tables_without_special_rows_and_heads_trained_one_by_one(tmp_path: Path
     torch.save(checkpoint(tensors, {"model": settings()}, []), tmp_path / "a.pt")
     import_checkpoint(tmp_path / "a.pt", tmp_path / "out")
     stored = load_file(tmp_path / "out" / "heads.safetensors")
-    assert torch.equal(stored["final_proj.weight"], expected["final_proj.weight"])
-    assert torch.equal(stored["log_scales"], tensors["logit_temp_list"])
+    assert torch.equal(stored["codes.encodec.final_proj.weight"], expected["final_proj.weight"])
+    assert torch.equal(stored["codes.encodec.log_scales"], tensors["logit_temp_list"])
 
 
 def test_everything_that_does_not_fit_is_listed_and_nothing_is_written(tmp_path: Path) -> None:
@@ -238,21 +246,31 @@ def test_hugging_face_folders(tmp_path: Path, model_type: str, binary: bool, new
 
         save_file(tensors, folder / "model.safetensors")
     done = import_checkpoint(folder, tmp_path / "out")
-    assert done.codebooks is None and not (tmp_path / "out" / "heads.safetensors").exists()
+    assert done.codes == {} and not (tmp_path / "out" / "heads.safetensors").exists()
     for name, value in MertModel.from_pretrained(tmp_path / "out").named_parameters():
         assert torch.equal(value, dict(model.named_parameters())[name])
 
 
-@pytest.mark.parametrize("extra", [(), ("mel", "chroma")])
-def test_our_own_heads_travel_along_and_encoder_only_leaves_them(tmp_path: Path, extra: tuple[str, ...]) -> None:
+TEACHERS: list[tuple[dict[str, tuple[int, int]], dict[str, int]]] = [
+    ({"rvqvae": (CODEBOOKS, ENTRIES)}, {"cqt": 336}),
+    ({"rvqvae": (CODEBOOKS, ENTRIES), "logmel-kmeans": (1, 7)}, {"logmel": 128, "chroma": 48}),
+    ({}, {"cqt": 336}),
+]
+
+
+@pytest.mark.parametrize(("codes", "spectra"), TEACHERS)
+def test_our_own_heads_travel_along_and_encoder_only_leaves_them(
+    tmp_path: Path, codes: dict[str, tuple[int, int]], spectra: dict[str, int]
+) -> None:
     MertModel(SMALL, seed=4).save_pretrained(tmp_path / "run")
-    heads = Heads(48, CODEBOOKS, ENTRIES, FINAL_DIM, 0.1, learn_temperature=True, extra=extra)
+    heads = Heads(48, codes, spectra, FINAL_DIM, 0.1, learn_temperature=True)
     heads.save(tmp_path / "run")
-    assert import_checkpoint(tmp_path / "run", tmp_path / "out").codebooks == CODEBOOKS
+    done = import_checkpoint(tmp_path / "run", tmp_path / "out")
+    assert (done.codes, done.spectra) == (codes, spectra)
     stored = load_file(tmp_path / "out" / "heads.safetensors")
     assert set(stored) == set(dict(heads.named_parameters()))
     assert all(torch.equal(stored[name], value) for name, value in heads.named_parameters())
-    assert import_checkpoint(tmp_path / "run", tmp_path / "out", encoder_only=True).codebooks is None
+    assert import_checkpoint(tmp_path / "run", tmp_path / "out", encoder_only=True).codes == {}
     assert not (tmp_path / "out" / "heads.safetensors").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mert_core.config import Health, LossWeights, Pretrain
+from mert_core.pretrain.data import CropSource
+from mert_core.pretrain.job import Material, teaching_of
+from mert_core.pretrain.objective import Objective, build_objective
+from mert_core.teachers.base import Codes
+from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
+
+SPECTRA = {"cqt": ConstantQTeacher, "logmel": LogMelTeacher, "chroma": ChromaTeacher}
 
 
 def health(**changes: Any) -> Health:
@@ -21,6 +29,14 @@ def health(**changes: Any) -> Health:
     return Health(**{**base, **changes})
 
 
+def predicted(**weights: float) -> list[dict[str, Any]]:
+    """Return the terms of ``pretrain.teachers``: codes ``tones`` are stored, spectra are computed from the crop."""
+    return [
+        {"teacher": name, "targets": "crop" if name in SPECTRA else "stored", "weight": weight}
+        for name, weight in weights.items()
+    ]
+
+
 def params(**changes: Any) -> Pretrain:
     """Return a run of a few seconds; keyword arguments change it."""
     base: dict[str, Any] = {
@@ -31,7 +47,8 @@ def params(**changes: Any) -> Pretrain:
         "weight_decay": 0.01, "clip_norm": 10.0, "temperature": 0.1, "mask_probability": 0.8, "mask_frames": 5,
         "mask_trim_clips": 8,
         "mixture_probability": 0.5, "mixture_snippets": 3, "mixture_seconds": (0.1, 0.3),
-        "weights": LossWeights(acoustic=1.0, musical=1.0, feature_penalty=10.0), "precision": "fp32", "device": "cpu",
+        "teachers": predicted(tones=1.0, cqt=1.0), "weights": LossWeights(feature_penalty=10.0),
+        "precision": "fp32", "device": "cpu",
         "activation_checkpointing": False, "compile": False, "sharding": "none",
         "checkpoint_every": 2, "checkpoint_keep": 2, "log_every": 3, "validate_every": 4, "validate_batches": 1,
         "health": health(),
@@ -45,10 +62,27 @@ class Tones:
 
     seconds: float = 2.0
 
-    def open(self) -> tuple[TonesMusic, TonesCodes]:
-        """Return music and codes."""
+    def open(self) -> Material:
+        """Return music, codes and teachers."""
         music = TonesMusic(self.seconds)
-        return music, TonesCodes(music)
+        return Material(
+            music,
+            {"tones": TonesCodes(music), "pitches": TonesCodes(music, codebooks=1)},
+            {name: kind().freeze() for name, kind in SPECTRA.items()},
+        )
+
+
+def crop_source(
+    run: Pretrain, split: str = "train", seed: int = 0, *, corrupt: bool = True, data: Tones | None = None
+) -> CropSource:
+    """Return crops of the tones."""
+    material = (data or Tones()).open()
+    return CropSource(material.music, material.stored, teaching_of(run, material), run, split, seed, corrupt=corrupt)
+
+
+def objective_of(run: Pretrain, seed: int = 0, start: Path | None = None) -> Objective:
+    """Return the student of a run on the tones."""
+    return build_objective(run, teaching_of(run, Tones().open()), seed, start)
 
 
 class TonesMusic:
@@ -60,7 +94,7 @@ class TonesMusic:
         self.pitches = generator.integers(0, 8, (12, samples // 6000 + 1)).repeat(6000, axis=1)[:, :samples]
         phase = np.cumsum(220 * 2 ** (self.pitches / 8) / 24000, axis=1)
         self.pcm = (8000 * np.sin(2 * np.pi * phase)).astype(np.int16)
-        self.tracks = {"samples": np.full(12, samples)}
+        self.samples = np.full(12, samples)
 
     def rows(self, split: str) -> np.ndarray:
         """Return row numbers."""
@@ -74,15 +108,14 @@ class TonesMusic:
 
 
 class TonesCodes:
-    """Implements ``data.Codes``: two codebooks of 16 entries that follow the pitch."""
+    """Implements ``data.Stored``: one or two codebooks of 16 entries that follow the pitch."""
 
-    codebooks, entries = 2, 16
-
-    def __init__(self, music: TonesMusic) -> None:
+    def __init__(self, music: TonesMusic, codebooks: int = 2) -> None:
         frames = music.pitches[:, ::320]
-        self.table = np.stack([frames, 15 - frames], axis=-1)
+        self.kind = Codes(codebooks, 16)
+        self.table = np.stack([frames, 15 - frames], axis=-1)[..., :codebooks]
 
-    def codes(self, rows: np.ndarray, offset_frames: np.ndarray, frames: int) -> np.ndarray:
+    def read(self, rows: np.ndarray, offset_frames: np.ndarray, frames: int) -> np.ndarray:
         """Return int64 (batch, frames, codebooks)."""
         return np.stack(
             [self.table[row, start : start + frames] for row, start in zip(rows, offset_frames, strict=True)]

@@ -11,12 +11,11 @@ from mert_core.errors import MertError
 from mert_core.pretrain.data import CropSource, crop_samples
 from mert_core.pretrain.masking import span_masks
 from mert_core.pretrain.mixture import draw_snippets
-from tests.pretrain.music import Tones, params
+from tests.pretrain.music import Tones, crop_source, params
 
 
 def source(split: str = "train", seed: int = 1, corrupt: bool = True, **changes: object) -> CropSource:
-    music, codes = Tones().open()
-    return CropSource(music, codes, params(**changes), split, seed, corrupt=corrupt)
+    return crop_source(params(**changes), split, seed, corrupt=corrupt)
 
 
 def generators(count: int, seed: int = 0) -> list[np.random.Generator]:
@@ -61,21 +60,22 @@ def test_batches_do_not_depend_on_workers_or_history() -> None:
     fresh.batch(100, 4, range(4))
     halves = [fresh.batch(8, 4, range(2)), fresh.batch(8, 4, range(2, 4))]
     assert torch.equal(whole.noisy, torch.cat([half.noisy for half in halves]))
-    assert torch.equal(whole.codes, torch.cat([half.codes for half in halves]))
+    assert torch.equal(whole.stored["tones"], torch.cat([half.stored["tones"] for half in halves]))
     assert not torch.equal(whole.noisy, source(seed=2).batch(8, 4, range(4)).noisy)
 
 
 def test_targets_are_clean_and_aligned() -> None:
     batch = source(mixture_probability=1.0).batch(0, 4, range(4))
     assert (batch.noisy != batch.clean).any(dim=1).all()
-    music, codes = Tones().open()
+    material = Tones().open()
+    music, codes = material.music, material.stored["tones"]
     rows, offsets = source().locate(np.arange(4))
     assert (offsets % 320 == 0).all()
     for clip, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
         expected = music.pcm[row, offset : offset + crop_samples(0.5)] / 32768
         np.testing.assert_allclose(batch.clean[clip].numpy(), expected, atol=1e-7)
         np.testing.assert_array_equal(
-            batch.codes[clip].numpy(), codes.table[row, offset // 320 : offset // 320 + batch.mask.shape[1]]
+            batch.stored["tones"][clip].numpy(), codes.table[row, offset // 320 : offset // 320 + batch.mask.shape[1]]
         )
     assert batch.masked_frames == int(batch.mask.sum())
 
@@ -146,6 +146,5 @@ def test_validation_hears_no_mixture() -> None:
 
 
 def test_too_short_tracks_are_an_error() -> None:
-    music, codes = Tones(seconds=0.4).open()
     with pytest.raises(MertError, match="as long as a crop"):
-        CropSource(music, codes, params(), "train", 1)
+        crop_source(params(), data=Tones(seconds=0.4))

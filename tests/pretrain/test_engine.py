@@ -18,17 +18,16 @@ from mert_core.model.encoder import EncoderLayer
 from mert_core.model.frontend import ConvLayer
 from mert_core.pretrain.data import CropSource
 from mert_core.pretrain.engine import Engine
-from mert_core.pretrain.objective import Objective, build_objective
+from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.place import Place
-from tests.pretrain.music import Tones, params
+from tests.pretrain.music import crop_source, objective_of, params
 from tests.pretrain.workers import curve, facts, finish, launch, start
 
 
 def prepared(**changes: Any) -> tuple[Engine, Objective, CropSource]:
-    music, codes = Tones().open()
     run = params(**changes)
-    objective = build_objective(run, codes.codebooks, codes.entries, seed=7).train()
-    return Engine(run, objective, Place()), objective, CropSource(music, codes, run, "train", 7)
+    objective = objective_of(run, seed=7).train()
+    return Engine(run, objective, Place()), objective, crop_source(run, seed=7)
 
 
 @pytest.mark.parametrize("layer_norm", ["pre", "post"])
@@ -103,28 +102,25 @@ import numpy as np
 import torch
 from torch import distributed
 from mert_core.pretrain.engine import Engine
-from mert_core.pretrain.data import CropSource
-from mert_core.pretrain.objective import build_objective
 from mert_core.pretrain.optimiser import build_optimiser
 from mert_core.pretrain.place import Place
-from mert_core.pretrain.validate import cqt_example, validate
-from tests.pretrain.music import Tones, params
+from mert_core.pretrain.validate import spectra_example, validate
+from tests.pretrain.music import crop_source, objective_of, params
 rank = int(sys.argv[1])
 place = Place(rank, 2)
 distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-music, codes = Tones().open()
 run = params(sharding="full", validate_batches=3)
-objective = build_objective(run, 2, 16, 7).train()
+objective = objective_of(run, 7).train()
 total = sum(parameter.numel() for parameter in objective.parameters())
 engine = Engine(run, objective, place)
-valid, whole = CropSource(music, codes, run, "valid", 7, corrupt=False), build_objective(run, 2, 16, 7)
+valid, whole = crop_source(run, "valid", 7, corrupt=False), objective_of(run, 7)
 found, expected = validate(run, objective, valid, place), validate(run, whole, valid, Place())
 assert found.keys() == expected.keys()
 assert all(abs(found[name] - value) < 1e-4 for name, value in expected.items()), (found, expected)
-example, expected = cqt_example(objective, valid, place), cqt_example(whole, valid, Place())
+example, expected = spectra_example(objective, valid, place), spectra_example(whole, valid, Place())
 assert all(np.allclose(example[name], value, atol=1e-5) for name, value in expected.items())
 optimiser = build_optimiser(run, objective)
-engine.losses(CropSource(music, codes, run, "train", 7).batch(0, 4, range(4))).weighted.backward()
+engine.losses(crop_source(run, "train", 7).batch(0, 4, range(4))).weighted.backward()
 optimiser.step()
 moments = [value for of in optimiser.state.values() for name, value in of.items() if name != "step"]
 for held, times in ((objective.parameters(), 1), ((p.grad for p in objective.parameters()), 1), (moments, 2)):

@@ -19,11 +19,11 @@ from mert_core.pretrain import health as health_module
 from mert_core.pretrain.data import CropSource
 from mert_core.pretrain.job import Job, work
 from mert_core.pretrain.loop import train
-from mert_core.pretrain.objective import Objective, build_objective
+from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.observe import SilentObserver
 from mert_core.pretrain.place import Place
 from mert_core.pretrain.state import Progress, StateStore
-from tests.pretrain.music import Tones, TonesMusic, health, params
+from tests.pretrain.music import Tones, TonesMusic, health, objective_of, params
 
 Hurt = Callable[[Objective], None]
 
@@ -55,15 +55,13 @@ def run(
 ) -> tuple[Progress, Witness]:  # fmt: skip
     """Train; ``gradient`` changes one gradient of each backward pass, ``model`` the weights after step ``at``."""
     torch.set_num_threads(1)
-    tones, codes = Tones().open()
-    sources = [
-        CropSource(music or tones, codes, run_params, split, 7, corrupt=split == "train")
-        for split in ("train", "valid")
-    ]
-    objective = build_objective(run_params, codes.codebooks, codes.entries, 7)
+    material = Tones().open()
+    objective = objective_of(run_params, 7)
+    cut = music or material.music, material.stored, objective.teaching, run_params
+    sources = [CropSource(*cut, split, 7, corrupt=split == "train") for split in ("train", "valid")]
     if gradient is not None:
         passes = iter(range(1, 1000))
-        objective.heads.cqt_proj.weight.register_hook(lambda found: gradient(next(passes), found))
+        objective.heads.spectra["cqt"].weight.register_hook(lambda found: gradient(next(passes), found))
     witness = Witness(at, (lambda: model(objective)) if model is not None else None)
     store = StateStore(states, 2) if states is not None else None
     progress, _ = train(
@@ -125,11 +123,11 @@ def test_a_gradient_spike_is_told_or_skipped(tmp_path: Path, monkeypatch: pytest
 
 def _explode(objective: Objective) -> None:
     with torch.no_grad():
-        objective.heads.cqt_proj.bias.add_(1e4)
+        objective.heads.spectra["cqt"].bias.add_(1e4)
 
 
 def _say_one_code(objective: Objective) -> None:
-    heads = objective.heads
+    heads = objective.heads.codes["tones"]
     with torch.no_grad():
         heads.final_proj.weight.zero_()
         heads.final_proj.bias.copy_(100 * F.normalize(heads.codebook_embeddings[:, 0], dim=-1).flatten())
@@ -177,7 +175,7 @@ def test_a_standing_fault_is_told_once_and_its_states_are_not_rolled_back_to(tmp
 
 
 def test_silence_is_told_and_training_goes_on() -> None:
-    music = Tones().open()[0]
+    music = Tones().open().music
     music.pcm = np.zeros_like(music.pcm)
     progress, witness = run(None, params(), music=music)
     assert progress.step == 6

@@ -37,16 +37,16 @@ def test_the_formula_counts_what_torch_counts() -> None:
     config = replace(PRESETS["mert-tiny"], feature_extractor_cqt=False)
     fields = {name: value for name, value in hubert_fields(config).items() if name != "architectures"}
     model = HubertModel(HubertConfig(**fields, attn_implementation="eager")).eval()
-    heads = Heads(config.hidden_size, 2, 16, config.final_dim, 0.1)
+    heads = Heads(config.hidden_size, {"a": (2, 16), "b": (1, 7)}, {"c": 336, "d": 48}, config.final_dim, 0.1)
     frames = config.frames(24000)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 24000))
         states = torch.zeros(frames, config.hidden_size)
-        heads.code_logits(states)
-        heads.cqt(states)
+        for head in (*heads.codes.values(), *heads.spectra.values()):
+            head(states)
     dropped = 2 * config.num_conv_pos_embeddings * config.hidden_size**2 // 16  # the position convolution's last frame
     expected = sum(convolution_flops(config, 24000)) + encoder_flops(config, frames) + dropped
-    assert counter.get_total_flops() == expected + heads_flops(config, frames, 2, 16)
+    assert counter.get_total_flops() == expected + heads_flops(config, frames, [(2, 16), (1, 7)], 384)
 
 
 def test_peaks_are_found_by_name() -> None:

@@ -40,11 +40,11 @@ def test_the_loss_falls_and_artefacts_are_whole(tmp_path: Path) -> None:
         job(out, max_steps=30, warmup_steps=10, schedule_steps=1000, validate_every=15), Place(), SilentObserver()
     )
     curve = pq.read_table(out / "curve.parquet").to_pandas()
-    valid = curve[(curve.split == "valid") & (curve.term == "acoustic")].value.to_numpy()
+    valid = curve[(curve.split == "valid") & (curve.term == "tones")].value.to_numpy()
     assert valid[-1] < valid[0]
-    assert facts["steps"] == 30 and facts["valid"]["acoustic"] == valid[-1]
-    assert 0 < facts["unigram_cross_entropy"] <= 2 * np.log(16)
-    assert {"loss", "acoustic", "musical", "feature_penalty", "accuracy", "accuracy_1"} <= set(facts["valid"])
+    assert facts["steps"] == 30 and facts["valid"]["tones"] == valid[-1]
+    assert 0 < facts["unigram_cross_entropy"]["tones"] <= 2 * np.log(16)
+    assert {"loss", "tones", "cqt", "feature_penalty", "accuracy", "accuracy_tones_1"} <= set(facts["valid"])
     assert MertModel.from_pretrained(out).config.feature_extractor_cqt
     example = np.load(out / "example.npz")
     assert example["true_cqt"].shape == example["predicted_cqt"].shape == (len(example["mask"]), 336)
@@ -84,7 +84,7 @@ def test_a_report_can_stop_the_run(tmp_path: Path) -> None:
 
     def report(step: int, metrics: dict[str, float], encoder: MertModel) -> None:
         assert encoder.config.hidden_size == 128
-        seen.append((step, metrics["acoustic"]))
+        seen.append((step, metrics["tones"]))
         raise StopTraining
 
     facts = work(job(None, max_steps=50), Place(), SilentObserver(), report)

@@ -4,69 +4,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from mert_core.config import Config, load_config
-from mert_core.corpus import Corpus
 from mert_core.corpus.manifest import write_manifest
 from mert_core.corpus.track import SourceTrack
 from mert_core.corpus.writer import CorpusWriter
 from mert_core.errors import MertError
-from mert_core.files import sha256_file, write_json
 from mert_core.model import MertModel
 from mert_core.paths import Layout
 from mert_core.pretrain import stage
 from mert_core.records import read_record, write_record
-from mert_core.targets.store import CHECKSUMS_NAME, INDEX_NAME, INDEX_SCHEMA, SHARDS_NAME
 from mert_core.tracking.protocol import NullTracker
-from tests.pretrain.music import TonesMusic, params
-
-CODEBOOKS, ENTRIES = 2, 16
+from tests.pretrain.music import TonesMusic, params, predicted
+from tests.stored import write_codes
 
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     monkeypatch.delenv("MERT_HOME", raising=False)
     layout = Layout.at(tmp_path)
-    for folder in (layout.corpus, layout.teachers, layout.targets / SHARDS_NAME):
-        folder.mkdir(parents=True)
+    layout.corpus.mkdir(parents=True)
     with CorpusWriter(layout.corpus, shard_megabytes=1.0) as writer:
         for number, pcm in enumerate(TonesMusic(3.2).pcm):
             split = "train" if number < 10 else "valid"
             writer.add(SourceTrack(f"t{number}", pcm / 32768, 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
         assert writer.tracks == 12, writer.quarantine
         write_manifest(layout.corpus, writer.manifest())
-    corpus_record = write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
-    teacher_record = write_record(layout.teachers, stage="teachers", kind="teacher", inputs={}, params={}, facts={})
-
-    corpus = Corpus.open(layout.corpus)
-    generator, shards = np.random.default_rng(0), []
-    for shard in sorted(set(corpus.column("shard"))):
-        frames = int((corpus.column("offset_samples") + corpus.samples)[corpus.column("shard") == shard].max()) // 320
-        path = layout.targets / SHARDS_NAME / f"{shard:05d}.codes"
-        generator.integers(0, ENTRIES, (frames, CODEBOOKS)).astype("<u2").tofile(path)
-        shards.append({"name": path.name, "sha256": sha256_file(path), "frames": frames})
-    write_json(layout.targets / CHECKSUMS_NAME, {"codebooks": CODEBOOKS, "entries": ENTRIES, "shards": shards})
-    columns = [
-        corpus.column("track_id"),
-        corpus.column("shard"),
-        corpus.column("offset_samples") // 320,
-        corpus.samples // 320,
-    ]
-    pq.write_table(pa.table([pa.array(column) for column in columns], schema=INDEX_SCHEMA), layout.targets / INDEX_NAME)
-    inputs = {"corpus": corpus_record.id, "teacher": teacher_record.id}
-    write_record(layout.targets, stage="targets", kind="targets", inputs=inputs, params={}, facts={})
+    write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+    write_codes(layout)
     return layout
 
 
 @pytest.fixture
 def small(repository: Path, tmp_path: Path) -> Config:
     tree = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
-    base = params(max_steps=3, checkpoint_every=1, validate_every=3).model_dump(mode="json")
+    base = params(
+        teachers=predicted(rvqvae=1.0, cqt=1.0), max_steps=3, checkpoint_every=1, validate_every=3
+    ).model_dump(mode="json")
     tree |= {"threads": 1, "pretrain": base, "runs": {"tiny": {"preset": "mert-tiny"}}}
     tree["sweep"]["run"] = "tiny"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
@@ -90,7 +66,8 @@ def test_stage_writes_a_loadable_model_and_forced_repeats_give_the_same_record(s
     assert record.inputs["corpus"] == read_record(layout.corpus).id
     names = {"model.safetensors", "config.json", "heads.safetensors", "curve.parquet", "example.npz"}
     assert set(record.files) == names
-    assert record.facts["codebooks"] == CODEBOOKS and record.facts["valid"]["acoustic"] > 0
+    assert record.facts["teachers"]["rvqvae"] == {"kind": "2 × 16 codes", "targets": "stored"}
+    assert record.facts["valid"]["rvqvae"] > 0
     assert MertModel.from_pretrained(out).config.num_hidden_layers == 3
     assert not list(layout.resume.iterdir())  # else a forced run would not train
     assert stage.run(small, layout, NullTracker(), "tiny") == record
@@ -123,7 +100,7 @@ def test_an_interrupted_stage_goes_on_with_other_engine_options(small: Config, l
 def test_a_damaged_shard_stops_the_run_with_its_state_intact(small: Config, layout: Layout) -> None:
     with pytest.raises(KeyboardInterrupt):
         stage.run(small, layout, Failing(), "tiny")
-    for shard in (layout.targets / SHARDS_NAME).iterdir():
+    for shard in (layout.targets("rvqvae") / "shards").iterdir():
         shard.write_bytes(b"\x07" + shard.read_bytes()[1:])
     with pytest.raises(MertError, match=r"after step 2: target shard .* has changed.*state of step 2 is intact"):
         stage.run(small, layout, NullTracker(), "tiny")

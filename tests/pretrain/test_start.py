@@ -17,15 +17,21 @@ from mert_core.paths import Layout
 from mert_core.pretrain import stage
 from mert_core.pretrain.objective import build_objective
 from mert_core.pretrain.start import start_folder, start_input
+from mert_core.pretrain.teaching import Lesson, Teaching
+from mert_core.teachers.base import Codes
 from mert_core.tracking.protocol import NullTracker
-from tests.pretrain.music import params
+from tests.pretrain.music import objective_of, params
 from tests.pretrain.test_stage import layout, small  # noqa: F401  (fixtures)
+
+
+def heads(seed: int) -> Heads:
+    return Heads(128, {"tones": (2, 16)}, {"cqt": 336}, 64, 0.1, seed=seed)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     MertModel.from_preset("mert-tiny", seed=77).save_pretrained(tmp_path / "from")
-    Heads(128, 2, 16, 64, 0.1, seed=78).save(tmp_path / "from")
+    heads(78).save(tmp_path / "from")
     return tmp_path / "from"
 
 
@@ -34,35 +40,36 @@ def starting(folder: Path, heads: str = "stored", **changes: Any) -> Pretrain:
 
 
 def test_encoder_and_heads_are_those_of_the_checkpoint(folder: Path) -> None:
-    objective = build_objective(starting(folder), 2, 16, 0, folder)
+    objective = objective_of(starting(folder), 0, folder)
     assert torch.equal(objective.encoder.masked_spec_embed, MertModel.from_pretrained(folder).masked_spec_embed)
-    stored = Heads(128, 2, 16, 64, 0.1, seed=78)
-    assert torch.equal(objective.heads.codebook_embeddings, stored.codebook_embeddings)
-    fresh = build_objective(starting(folder, "fresh"), 2, 16, 0, folder)
+    stored = heads(78)
+    assert torch.equal(objective.heads.codes["tones"].codebook_embeddings, stored.codes["tones"].codebook_embeddings)
+    fresh = objective_of(starting(folder, "fresh"), 0, folder)
     assert torch.equal(fresh.encoder.masked_spec_embed, objective.encoder.masked_spec_embed)
-    assert torch.equal(fresh.heads.cqt_proj.weight, build_objective(params(), 2, 16, 0).heads.cqt_proj.weight)
+    assert torch.equal(fresh.heads.spectra["cqt"].weight, objective_of(params()).heads.spectra["cqt"].weight)
 
 
 def test_heads_of_another_teacher_or_none_are_errors_that_say_the_way_out(folder: Path) -> None:
-    with pytest.raises(MertError, match=r"misshapen: codebook_embeddings(.|\n)*heads: fresh"):
-        build_objective(starting(folder), 2, 32, 0, folder)
-    with pytest.raises(MertError, match="missing: log_scales"):
-        build_objective(starting(folder, learn_temperature=True), 2, 16, 0, folder)
+    with pytest.raises(MertError, match=r"misshapen: codes.tones.codebook_embeddings(.|\n)*heads: fresh"):
+        other = Teaching([Lesson("tones", Codes(2, 32), "stored", 1.0)], {})
+        build_objective(starting(folder), other, 0, folder)
+    with pytest.raises(MertError, match=r"missing: codes\.tones\.log_scales"):
+        objective_of(starting(folder, learn_temperature=True), 0, folder)
     (folder / "heads.safetensors").unlink()
     with pytest.raises(MertError, match="heads: fresh"):
-        build_objective(starting(folder), 2, 16, 0, folder)
+        objective_of(starting(folder), 0, folder)
 
 
 def test_another_network_is_an_error_that_names_the_difference(folder: Path) -> None:
     with pytest.raises(MertError, match="do_stable_layer_norm is True, the run's False"):
-        build_objective(starting(folder, layer_norm="post"), 2, 16, 0, folder)
+        objective_of(starting(folder, layer_norm="post"), 0, folder)
 
 
 def test_the_hash_decides(folder: Path) -> None:
     run = starting(folder)
     assert start_input(run, Path("/")) == {"start": fingerprint(folder)}
     assert start_input(params(), folder) == {} and start_folder(params(), folder) is None
-    Heads(128, 2, 16, 64, 0.1, seed=79).save(folder)
+    heads(79).save(folder)
     with pytest.raises(MertError, match=r"pretrain\.start\.sha256"):
         start_input(run, Path("/"))
     missing = params(start={"folder": "nowhere", "sha256": "0" * 64, "heads": "fresh"})

@@ -17,7 +17,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 @pytest.fixture(scope="session")
 def config() -> Config:
-    return load_config(PARAMS, ["report.runs=[tiny]"])
+    return load_config(PARAMS, ["report.runs=[tiny]", "report.teachers=[rvqvae]"])
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,8 @@ def write_corpus(layout: Layout, source: str = "scores", left_out: int = 3) -> R
 
 
 def write_targets(layout: Layout, corpus: Record) -> Record:
-    layout.targets.mkdir(parents=True)
+    folder = layout.targets("rvqvae")
+    folder.mkdir(parents=True)
     random = np.random.default_rng(1)
     rows = []
     found = {split: np.zeros((CODEBOOKS, ENTRIES + 1), dtype=np.int64) for split in ("train", "valid", "test")}
@@ -61,13 +62,14 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
             for codebook in range(CODEBOOKS)
             for entry in range(ENTRIES)
         ]
-    parquet.write_table(pa.Table.from_pylist(rows), layout.targets / "usage.parquet")
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "usage.parquet")
     limits = load_config(PARAMS).targets.gate
     checks = check_codebooks(found["train"], found["valid"], limits)
     checks += check_lengths(["a", "b"], np.array([1500, 750]), np.array([20.0, 10.0]), limits)
-    write_json(layout.targets / "gate.json", {"passed": True, "checks": as_table(checks)})
+    write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
     inputs = {"corpus": corpus.id, "teacher": "7e" * 32}
-    return write_record(layout.targets, stage="targets", kind="targets", inputs=inputs, params={}, facts={"frames": 3})
+    facts = {"kind": f"{CODEBOOKS} × {ENTRIES} codes"}
+    return write_record(folder, stage="targets", kind="targets", run="rvqvae", inputs=inputs, params={}, facts=facts)
 
 
 def write_training(layout: Layout, run: str, targets: Record, better: float = 0.0) -> Record:
@@ -81,15 +83,15 @@ def write_training(layout: Layout, run: str, targets: Record, better: float = 0.
         learned = (1 - np.exp(-step / 260)) * (1 + better)
         acoustic = sum(unigram) + 3.5 * np.exp(-step / 40) - sum(gains) * learned
         terms = {
-            "acoustic": acoustic, "musical": 2.6 * np.exp(-step / 180) + 0.9,
+            "rvqvae": acoustic, "cqt": 2.6 * np.exp(-step / 180) + 0.9,
             "feature_penalty": 0.02 + 0.3 * np.exp(-step / 90), "accuracy": 0.01 + 0.09 * learned,
         }  # fmt: skip
-        terms["loss"] = terms["acoustic"] + terms["musical"] + 10 * terms["feature_penalty"]
+        terms["loss"] = terms["rvqvae"] + terms["cqt"] + 10 * terms["feature_penalty"]
         rows += [(step, "train", name, float(value * (1 + 0.01 * random.normal()))) for name, value in terms.items()]
         if step % 100 == 0:
             rows += [(step, "valid", name, float(value * 1.01)) for name, value in terms.items()]
             rows += [
-                (step, "valid", f"acoustic_{index}", float(base - gain * learned))
+                (step, "valid", f"rvqvae_{index}", float(base - gain * learned))
                 for index, (base, gain) in enumerate(zip(unigram, gains, strict=True))
             ]
     columns = list(zip(*rows, strict=True))
@@ -97,10 +99,15 @@ def write_training(layout: Layout, run: str, targets: Record, better: float = 0.
     parquet.write_table(table, folder / "curve.parquet")
     np.savez_compressed(folder / "example.npz", **_example(random))
     facts = {
-        "steps": 1000, "parameters": 2412032, "codebooks": CODEBOOKS, "entries": ENTRIES, "audio_hours_seen": 8.9,
-        "epochs": 8.4, "unigram_cross_entropy": sum(unigram), "unigram_cross_entropy_per_codebook": unigram,
+        "steps": 1000, "parameters": 2412032, "audio_hours_seen": 8.9, "epochs": 8.4,
+        "teachers": {
+            "rvqvae": {"kind": f"{CODEBOOKS} × {ENTRIES} codes", "targets": "stored"},
+            "cqt": {"kind": "336 bins", "targets": "crop"},
+        },
+        "unigram_cross_entropy": {"rvqvae": sum(unigram)},
+        "unigram_cross_entropy_per_codebook": {"rvqvae": unigram},
     }  # fmt: skip
-    inputs = {"corpus": targets.inputs["corpus"], "teacher": targets.inputs["teacher"], "targets": targets.id}
+    inputs = {"corpus": targets.inputs["corpus"], "targets/rvqvae": targets.id}
     return write_record(folder, stage="pretrain", kind="checkpoint", run=run, inputs=inputs, params={}, facts=facts)
 
 

@@ -54,7 +54,7 @@ def test_no_text_overlaps_or_leaves_the_figure(material: Material) -> None:
         assert overlapping_texts(layer_by_task(material.scores, material.tasks)) == []
         assert overlapping_texts(loss_by_term(material.trainings)) == []
         assert overlapping_texts(cqt_example(material.trainings[0], 4.0)) == []
-        assert overlapping_texts(usage(material.usage)) == []
+        assert overlapping_texts(usage(material.labels[0].usage)) == []
 
 
 def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: Material) -> None:
@@ -68,7 +68,7 @@ def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: Material) -> 
 
 
 def test_gain_and_usage_are_computed_from_the_data(material: Material) -> None:
-    gain = codebook_gain(material.trainings[0])
+    gain = codebook_gain(material.trainings[0], "rvqvae")
     assert gain[0] == pytest.approx(1.5 * (1 - np.exp(-1000 / 260)))
     assert np.all(np.diff(gain) < 0)
     shares = np.array([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
@@ -93,10 +93,10 @@ def test_png_bytes_do_not_depend_on_the_machine(
     import matplotlib
 
     with look():
-        save_png(usage(material.usage), tmp_path / "a.png")
+        save_png(usage(material.labels[0].usage), tmp_path / "a.png")
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 20.0)
     monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
     with look():
-        save_png(usage(material.usage), tmp_path / "b.png")
+        save_png(usage(material.labels[0].usage), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert b"Software" not in (tmp_path / "a.png").read_bytes()

@@ -18,7 +18,9 @@ from mert_core.records import read_record
 from mert_core.report import stage
 from mert_core.tracking import NullTracker
 
-FIGURES = {"scores.png", "layers.png", "loss.png", "usage.png", "cqt-tiny.png"}
+FIGURES = {
+    "scores.png", "layers.png", "loss.png", "usage-rvqvae.png", "cqt-tiny.png", "teacher-rvqvae.png",
+}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -70,7 +72,7 @@ def test_the_page_is_one_whole_file_with_all_of_it(reported: Layout) -> None:
     assert "broken/track 0.wav" in page.text
     assert f"codebook {CODEBOOKS - 1}" in page.text
     scores = read_record(reported.scores("tiny"))
-    for identity in (scores.id, read_record(reported.targets).id, score_id(scores.id, "key"), "7e" * 32):
+    for identity in (scores.id, read_record(reported.targets("rvqvae")).id, score_id(scores.id, "key"), "7e" * 32):
         assert identity in page.text
 
 
@@ -80,7 +82,7 @@ def test_metrics_have_the_agreed_shape(reported: Layout) -> None:
     key = metrics["probe"]["tiny"]["key"]["weighted_score"]
     assert key == {"value": 0.52, "low": pytest.approx(0.49), "high": pytest.approx(0.55)}
     assert {task: next(iter(found)) for task, found in metrics["probe"]["tiny"].items()} == TASKS
-    assert metrics["pretrain"]["tiny"]["acoustic"] < metrics["pretrain"]["tiny"]["unigram_cross_entropy"]
+    assert metrics["pretrain"]["tiny"]["rvqvae"] < metrics["pretrain"]["tiny"]["rvqvae_unigram"]
     assert metrics["beats"] == {"tiny": {"random-weights": 3, "mel-statistics": 1}}
 
 
@@ -88,7 +90,7 @@ def test_plots_are_numbers_by_step(reported: Layout) -> None:
     with (reported.report / "plots" / "tiny" / "valid.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["step"]) for row in rows] == list(range(100, 1001, 100))
-    assert float(rows[-1]["acoustic"]) < float(rows[0]["acoustic"]) < float(rows[0]["unigram"])
+    assert float(rows[-1]["rvqvae"]) < float(rows[0]["rvqvae"]) < float(rows[0]["rvqvae_unigram"])
     with (reported.report / "plots" / "scores.csv").open() as stream:
         found = {(row["task"], row["encoder"]): float(row["value"]) for row in csv.DictReader(stream)}
     runs = ("tiny", "random-weights", "mel-statistics")
@@ -98,7 +100,7 @@ def test_plots_are_numbers_by_step(reported: Layout) -> None:
 def test_the_record_names_every_input_and_the_bytes_are_stable(config: Config, reported: Layout) -> None:
     first = read_record(reported.report)
     assert set(first.inputs) == {
-        "corpus", "targets", "checkpoint/tiny", "scores/tiny", "scores/random-weights", "scores/mel-statistics",
+        "corpus", "targets/rvqvae", "checkpoint/tiny", "scores/tiny", "scores/random-weights", "scores/mel-statistics",
     }  # fmt: skip
     pictures = {path.name: sha256_file(path) for path in (reported.report / "figures").iterdir()}
     assert set(pictures) == FIGURES
@@ -108,7 +110,7 @@ def test_the_record_names_every_input_and_the_bytes_are_stable(config: Config, r
 
 def test_two_runs_and_a_folder_without_losses_of_files(tmp_path: Path) -> None:
     layout = write_line(tmp_path, runs=("tiny", "95m"), source="folder", left_out=0)
-    config = load_config(PARAMS, ["report.runs=[tiny, 95m]"])
+    config = load_config(PARAMS, ["report.runs=[tiny, 95m]", "report.teachers=[rvqvae]"])
     stage.run(config, layout, NullTracker())
     page = Page(layout.report / "report.html")
     assert "95m beats mel statistics on 2 of 4" in page.text

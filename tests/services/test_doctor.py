@@ -47,6 +47,8 @@ def test_a_damaged_result_is_a_problem_and_a_missing_one_is_not(tmp_path: Path, 
 
 
 def test_missing_music_and_weights_are_problems(tmp_path: Path, repository: Path) -> None:
-    changes = ["corpus.source=folder", "corpus.folder=none", "teachers.acoustic.checkpoint=none.th"]
+    changes = ["corpus.source=folder", "corpus.folder=none", "teachers.encodec.checkpoint=none.th"]
     config = load_config(repository / "params.yaml", changes)
-    assert levels(list(doctor.source(config, Layout.at(tmp_path)))) == {"music": "problem", "teacher": "problem"}
+    assert levels(list(doctor.source(config, Layout.at(tmp_path)))) == {
+        "music": "problem", "teacher": "problem", "teachers": "ok",
+    }  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mert_core.config import Config, load_config
+from mert_core.config import Config, Term, load_config
 from mert_core.errors import MertError
 from mert_core.files import write_json
 from mert_core.paths import Layout
@@ -23,11 +23,18 @@ def layout(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) ->
     return Layout.at(tmp_path)
 
 
-def keep(layout: Layout, sweep_id: str, acoustic: float, musical: float) -> Sweep:
-    winner = Trial("t1", acoustic, musical, 300, 0.5)
+def keep(layout: Layout, sweep_id: str, rvqvae: float, cqt: float) -> Sweep:
+    winner = Trial("t1", {"rvqvae": rvqvae, "cqt": cqt}, 300, 0.5)
     sweep = Sweep(sweep_id, "tiny", "key", 300, winner, [winner])
     write_json(sweeps_folder(layout) / sweep_id / RESULT_NAME, asdict(sweep))
     return sweep
+
+
+ENTRY = "{teacher: rvqvae, weight: 1.0, targets: stored}"
+
+
+def weights_of(config: Config) -> dict[str, float]:
+    return {term.teacher: term.weight for term in config.run("tiny").teachers}
 
 
 def test_apply_changes_two_weights_and_nothing_else(layout: Layout, config: Config) -> None:
@@ -44,13 +51,13 @@ def test_apply_changes_two_weights_and_nothing_else(layout: Layout, config: Conf
     assert changed[0][1].strip().startswith("tiny:")
 
     applied = load_config(path)
-    assert applied.run("tiny").weights.acoustic == 0.5123
-    assert applied.run("tiny").weights.musical == 3.0
-    assert applied.run("tiny").weights.feature_penalty == config.run("tiny").weights.feature_penalty
+    assert weights_of(applied) == weights_of(config) | {"rvqvae": 0.5123, "cqt": 3.0}
+    assert [term.targets for term in applied.run("tiny").teachers] == ["stored", "crop", "crop", "crop"]
+    assert applied.run("tiny").weights == config.run("tiny").weights
     assert applied.run("95m") == config.run("95m")
 
     apply_winner(layout, path, "20260101-000000-aaaaaa")  # again: replaced, not added
-    assert load_config(path).run("tiny").weights.acoustic == 9.0
+    assert weights_of(load_config(path))["rvqvae"] == 9.0
 
 
 @pytest.mark.parametrize(
@@ -58,17 +65,19 @@ def test_apply_changes_two_weights_and_nothing_else(layout: Layout, config: Conf
     [
         "tiny: {}",
         "tiny: {preset: mert-tiny}  # why",
-        "tiny: {weights: {acoustic: 1, musical: 2.0, feature_penalty: 10.0}, max_steps: 5}",
+        f"tiny: {{teachers: [{ENTRY}, {{weight: 2.0, teacher: cqt, targets: crop}}], max_steps: 5}}",
         "tiny:\n    max_steps: 5  # why\n    preset: mert-tiny",
-        "tiny:\n    weights:\n      acoustic: 1.0  # a\n      musical: 2.0\n      feature_penalty: 3.0",
+        f"tiny:\n    teachers:\n    - {ENTRY}  # a\n    - teacher: cqt\n      weight: 2  # b\n      targets: crop",
     ],
 )
 def test_every_way_to_write_a_run_is_understood(run: str) -> None:
     text = f"seed: null\nruns:\n  {run}\n  other: {{preset: mert-95m}}  # end\n"
-    weights = {"acoustic": 0.5, "musical": 4.0, "feature_penalty": 10.0}
-    changed = with_weights(text, "tiny", weights)
+    terms = [
+        Term(teacher="rvqvae", targets="stored", weight=0.5), Term(teacher="cqt", targets="crop", weight=4.0)
+    ]  # fmt: skip
+    changed = with_weights(text, "tiny", terms)
     before, after = yaml.safe_load(text), yaml.safe_load(changed)
-    assert after["runs"]["tiny"] == before["runs"]["tiny"] | {"weights": weights}
+    assert after["runs"]["tiny"] == before["runs"]["tiny"] | {"teachers": [term.model_dump() for term in terms]}
     assert after["runs"]["other"] == before["runs"]["other"]
     assert changed.count("#") == text.count("#")
 
@@ -77,7 +86,7 @@ def test_apply_leaves_the_file_alone_when_the_result_would_be_wrong(layout: Layo
     path = layout.root / "params.yaml"
     keep(layout, "20260101-000000-aaaaaa", -1.0, 1.0)
     before = path.read_bytes()
-    with pytest.raises(MertError, match="acoustic"):
+    with pytest.raises(MertError, match=r"teachers\.0\.weight"):
         apply_winner(layout, path, "latest")
     assert path.read_bytes() == before
     assert sorted(item.name for item in layout.root.iterdir()) == [".mert", "params.yaml"]
@@ -92,8 +101,9 @@ def test_an_unknown_sweep_is_named(layout: Layout) -> None:
 
 
 def test_winner_went_furthest(layout: Layout, config: Config) -> None:
-    trials = [Trial("a", 1, 1, 100, 0.9), Trial("b", 2, 1, 300, 0.4), Trial("c", 3, 1, 300, 0.6)]
-    trials += [Trial("d", 4, 1, 300, 0.99, "it broke"), Trial("e", 5, 1, 0, None, "it broke, too")]
+    steps = [("a", 100, 0.9, None), ("b", 300, 0.4, None), ("c", 300, 0.6, None), ("d", 300, 0.99, "it broke")]
+    trials = [Trial(name, {"rvqvae": 1.0, "cqt": 2.0}, step, score, error) for name, step, score, error in steps]
+    trials += [Trial("e", {"rvqvae": 5.0, "cqt": 2.0}, 0, None, "it broke, too")]
     sweep = _conclude(config, layout, NullTracker(), "20260101-000000-aaaaaa", trials)
     assert sweep.winner.id == "c"
     assert read_sweep(layout, "latest") == sweep
@@ -103,9 +113,10 @@ def test_winner_went_furthest(layout: Layout, config: Config) -> None:
 
 
 def test_trial_is_the_beginning_of_its_run(config: Config) -> None:
-    params, run = trial_params(config, 0.3, 4.0), config.run(config.sweep.run)
-    assert (params.weights.acoustic, params.weights.musical) == (0.3, 4.0)
-    assert params.weights.feature_penalty == run.weights.feature_penalty
+    params, run = trial_params(config, {"rvqvae": 0.3, "cqt": 4.0}), config.run(config.sweep.run)
+    expected = {term.teacher: term.weight for term in run.teachers} | {"rvqvae": 0.3, "cqt": 4.0}
+    assert {term.teacher: term.weight for term in params.teachers} == expected
+    assert params.weights == run.weights
     assert (params.workers, params.max_steps) == (0, config.sweep.max_steps)
     assert params.validate_every == config.sweep.grace_steps
     assert (params.learning_rate, params.schedule_steps) == (run.learning_rate, run.schedule_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 
 from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.errors import MertError
-from mert_core.teachers import load_acoustic
-from mert_core.teachers.acoustic import CARD_NAME, WEIGHTS_NAME, AcousticTeacher, save_acoustic
+from mert_core.teachers.acoustic import CodecTeacher
 from mert_core.teachers.conditioning import condition
 from mert_core.teachers.encodec_published import PUBLISHED, load_published
 from mert_core.teachers.rvqvae import Architecture, RvqVae
+from mert_core.teachers.rvqvae_trained import RvqVaeSettings, RvqVaeTeacher
+from mert_core.teachers.saved import CARD_NAME, WEIGHTS_NAME, load_teacher, save_teacher
 
 
 @pytest.fixture
@@ -31,6 +33,13 @@ def music(seconds: float, clips: int = 2) -> torch.Tensor:
     return 0.1 * noise + 0.3 * torch.sin(torch.arange(noise.shape[1]) * 0.05)
 
 
+def teacher_of(model: RvqVae, codebooks: int = 4) -> CodecTeacher:
+    settings = RvqVaeSettings(codebooks=codebooks, entries=16, filters=4, dimension=8)
+    kept = RvqVae(replace(model.architecture, codebooks=codebooks))
+    kept.load_state_dict({name: value for name, value in model.state_dict().items() if name in kept.state_dict()})
+    return RvqVaeTeacher(settings).adopt(kept)
+
+
 def one_pass(model: RvqVae, waveform: torch.Tensor) -> torch.Tensor:
     """What the encodec package does: the whole track at once."""
     with torch.no_grad():
@@ -41,39 +50,35 @@ def one_pass(model: RvqVae, waveform: torch.Tensor) -> torch.Tensor:
 def test_codes_in_pieces_are_those_of_one_pass(model: RvqVae, samples: int) -> None:
     waveform = music(samples / SAMPLE_RATE + 0.01)[:, :samples]
     expected = one_pass(model, waveform)
-    found = AcousticTeacher(model, codebooks=4).encode(waveform)
+    found = teacher_of(model)(waveform)
     assert found.dtype == torch.int64
     assert found.shape == (2, -(-samples // HOP_SAMPLES), 4)
     assert torch.equal(found, expected)
 
 
 def test_silence_after_the_end_changes_nothing_before_it(model: RvqVae) -> None:
-    teacher, waveform = AcousticTeacher(model, codebooks=4), music(2.0)
+    teacher, waveform = teacher_of(model), music(2.0)
     padded = torch.nn.functional.pad(waveform, (0, 40_000))
-    assert torch.equal(teacher.encode(padded)[:, : 2 * 75], teacher.encode(waveform))
+    assert torch.equal(teacher(padded)[:, : 2 * 75], teacher(waveform))
 
 
-def test_saved_and_loaded_gives_the_same_codes(model: RvqVae, tmp_path: Path) -> None:
-    save_acoustic(tmp_path, model, codebooks=3, origin="trained")
-    teacher = load_acoustic(tmp_path)
-    assert (teacher.codebooks, teacher.entries, teacher.frame_rate) == (3, 16, 75)
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    assert torch.equal(teacher.encode(music(1.5)), AcousticTeacher(model, codebooks=3).encode(music(1.5)))
+def test_fewer_codebooks_are_the_first_ones(model: RvqVae) -> None:
+    assert torch.equal(teacher_of(model, 3)(music(1.0)), teacher_of(model)(music(1.0))[..., :3])
 
 
 def test_damaged_teacher_is_refused(model: RvqVae, tmp_path: Path) -> None:
-    with pytest.raises(MertError, match="dvc repro teachers"):
-        load_acoustic(tmp_path)
-    save_acoustic(tmp_path, model, codebooks=4, origin="trained")
+    with pytest.raises(MertError, match="mert teachers fit"):
+        load_teacher(tmp_path)
+    save_teacher(tmp_path, teacher_of(model))
     content = (tmp_path / WEIGHTS_NAME).read_bytes()
     (tmp_path / WEIGHTS_NAME).write_bytes(content[:1000])
     with pytest.raises(MertError, match="does not hold"):
-        load_acoustic(tmp_path)
+        load_teacher(tmp_path)
     (tmp_path / WEIGHTS_NAME).write_bytes(content)
     card = (tmp_path / CARD_NAME).read_text()
     (tmp_path / CARD_NAME).write_text(card.replace('"filters": 4', '"filters": 5'))
     with pytest.raises(MertError, match="does not hold"):
-        load_acoustic(tmp_path)
+        load_teacher(tmp_path)
 
 
 def test_published_weights_load_unchanged_and_strictly(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mert_core.teachers.codebooks import SteadyCodebook, k_means, nearest
+from mert_core.teachers.clustering import k_means, nearest
+from mert_core.teachers.codebooks import SteadyCodebook
 
 
 @pytest.fixture(autouse=True)

@@ -93,7 +93,7 @@ def test_the_corpus_run_logs_its_manifest_and_record(config: Config, layout: Lay
 def test_an_error_ends_the_run_and_passes_through(
     config: Config, layout: Layout, raised: BaseException, status: str
 ) -> None:
-    with pytest.raises(type(raised)), open_run(config, layout, "targets") as tracker:
+    with pytest.raises(type(raised)), open_run(config, layout, "targets", "rvqvae") as tracker:
         tracker.metrics({"before": 1.0}, step=3)
         raise raised
     run = client_of(layout).get_run(str(tracker.run_id))
@@ -129,7 +129,7 @@ def test_without_mlflow_the_stage_goes_on_and_the_next_run_sends(
     (kept,) = (layout.state / "tracking-unsent").glob("*.jsonl")
     assert '"loss"' in kept.read_text()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with open_run(config, layout, "targets"):
+    with open_run(config, layout, "targets", "rvqvae"):
         pass
     assert not kept.exists()
     client = client_of(layout)

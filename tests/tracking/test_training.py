@@ -31,7 +31,7 @@ def test_a_training_without_mlflow_is_sent_later(
         facts = work(job, Place(), observer)
     assert facts["steps"] == 3
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with open_run(config, layout, "targets"):
+    with open_run(config, layout, "targets", "rvqvae"):
         pass
     client: MlflowClient = client_of(layout)
     (run,) = client.search_runs(["1"], "tags.`mert.stage` = 'pretrain'")

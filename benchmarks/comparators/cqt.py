@@ -1,0 +1,31 @@
+"""The constant-Q transforms that people have, with MERT's settings."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from mert_core.audio.cqt import BINS_PER_OCTAVE, CQT_BINS, MIN_HERTZ
+from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
+
+
+def nnaudio() -> nn.Module:
+    """Return nnAudio's ``CQT1992v2``: (batch, samples) → (batch, 336, frames)."""
+    from nnAudio.features.cqt import CQT1992v2
+
+    return CQT1992v2(
+        sr=SAMPLE_RATE, hop_length=HOP_SAMPLES, fmin=MIN_HERTZ, n_bins=CQT_BINS, bins_per_octave=BINS_PER_OCTAVE,
+        norm=1, window="hann", center=True, pad_mode="constant", trainable=False, verbose=False,
+    )  # fmt: skip
+
+
+def librosa_cqt(waveform: np.ndarray) -> np.ndarray:
+    """Return the magnitudes of librosa's ``cqt``: float32 (samples,) → (336, frames)."""
+    import librosa
+
+    return np.abs(
+        librosa.cqt(
+            waveform, sr=SAMPLE_RATE, hop_length=HOP_SAMPLES, fmin=MIN_HERTZ, n_bins=CQT_BINS,
+            bins_per_octave=BINS_PER_OCTAVE, norm=1, window="hann", scale=True, pad_mode="constant",
+        )
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""SHA-256 of source files, remembered as long as their size and times say that they have not been touched."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sqlite3
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_SETTLED_NS = 2_000_000_000  # a file touched since may be written again within one tick of its file system's clock
+
+_SAVE_EVERY = 256  # files: what a killed run has to hash again
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a file looked like. The change time cannot be set back, so a file rewritten under its old date differs."""
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Look at a file.
+
+        Raises:
+            OSError: it cannot be looked at.
+        """
+        status = os.stat(path)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def hash_file(path: Path) -> tuple[Stamp, bytes]:
+    """Return a regular file's stamp, taken before it was read, and the SHA-256 (32 bytes) of its content.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    stamp = Stamp.of(path)
+    if not path.is_file():  # a named pipe would be waited for
+        raise OSError(errno.EINVAL, "no regular file")
+    with path.open("rb") as stream:
+        return stamp, hashlib.file_digest(stream, "sha256").digest()
+
+
+class FileHashes:
+    """A local notebook beside the music; lost or damaged it costs time, never correctness.
+
+    Args:
+        folder: where the notebook lies.
+        root: the folder of music that it is about.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._path = folder / f"hashes-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.sqlite"
+        self._unsaved = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._database = self._open(str(self._path))
+        except (OSError, sqlite3.Error):
+            self._path.unlink(missing_ok=True)
+            self._database = self._anew()
+
+    def _open(self, path: str) -> sqlite3.Connection:
+        database = sqlite3.connect(path, isolation_level="DEFERRED", check_same_thread=True)
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS files "
+            "(path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, sha256 BLOB) WITHOUT ROWID"
+        )
+        database.execute("SELECT count(sha256) FROM (SELECT sha256 FROM files LIMIT 1)")
+        return database
+
+    def _anew(self) -> sqlite3.Connection:
+        try:
+            return self._open(str(self._path))
+        except (OSError, sqlite3.Error) as error:
+            print(f"{self._path} cannot be used ({error}): the music is hashed again next time", file=sys.stderr)
+            return self._open(":memory:")
+
+    def find(self, path: str, stamp: Stamp) -> bytes | None:
+        """Return a file's SHA-256 (32 bytes), if it looks as it did then."""
+        row = self._database.execute(
+            "SELECT size, modified, changed, sha256 FROM files WHERE path = ?", (os.fsencode(path),)
+        ).fetchone()
+        return row[3] if row and Stamp(*row[:3]) == stamp else None
+
+    def remember(self, path: str, stamp: Stamp, sha256: bytes) -> None:
+        """Note down a file's SHA-256, unless it was touched a moment ago."""
+        if time.time_ns() - max(stamp.modified_ns, stamp.changed_ns) > _SETTLED_NS:
+            values = (os.fsencode(path), stamp.size, stamp.modified_ns, stamp.changed_ns, sha256)
+            self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", values)
+            self._unsaved += 1
+            if self._unsaved >= _SAVE_EVERY:
+                self._database.commit()
+                self._unsaved = 0
+
+    def close(self) -> None:
+        """Save what was noted down."""
+        self._database.commit()
+        self._database.close()

@@ -1,0 +1,163 @@
+"""Label teachers by k-means on features of the sound: MERT-v0's two label sets and HuBERT's first one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from tqdm import tqdm
+
+from mert_core.audio.features import CEPSTRUM_FFT_SAMPLES, CHROMA_FFT_SAMPLES, Cepstrum, FineChroma, slopes
+from mert_core.audio.frames import HOP_SAMPLES
+from mert_core.audio.spectra import MEL_FFT_SAMPLES, LogMel
+from mert_core.config import Count, Section
+from mert_core.errors import MertError
+from mert_core.teachers.base import Codes, Sources, whole_frames
+from mert_core.teachers.clustering import lloyd, nearest, spread_start
+from mert_core.teachers.framewise import FramewiseTeacher, usage
+
+MEL_BANDS = 229
+PITCH_CLASSES = 264
+COEFFICIENTS = 13
+_SLOPE_CONTEXT = 2
+
+Clusters = Annotated[int, Field(ge=2, le=65536)]
+
+
+class KMeansSettings(Section):
+    """How many clusters, and on how many frames and for how many rounds at most they are fitted."""
+
+    clusters: Clusters
+    fit_frames: Count = 200_000
+    iterations: Count = 100
+
+    @model_validator(mode="after")
+    def _enough_frames(self) -> Self:
+        if self.fit_frames < self.clusters:
+            raise ValueError(f"fit_frames is {self.fit_frames}; it must be at least clusters = {self.clusters}")
+        return self
+
+
+class LogMelKMeansSettings(KMeansSettings):
+    """MERT-v0's number of clusters."""
+
+    clusters: Clusters = 300
+
+
+class ChromaKMeansSettings(KMeansSettings):
+    """MERT-v0's number of clusters."""
+
+    clusters: Clusters = 200
+
+
+class MfccKMeansSettings(KMeansSettings):
+    """HuBERT's number of clusters; MERT's ablation on music had 300."""
+
+    clusters: Clusters = 100
+
+
+class KMeansTeacher(FramewiseTeacher):
+    """Labels a frame with the nearest of k-means centroids of its features.
+
+    HuBERT (arXiv 2106.07447, section IV-B) and MERT-v0 fit scikit-learn's mini-batch k-means (batches of 10,000
+    frames, 20 starts by k-means++, the best kept) on features as they are. Here one draw of frames is clustered by
+    full rounds of Lloyd's algorithm from one k-means++ start, and every feature is first normalised to mean 0 and
+    deviation 1, so that slopes count as much as levels. Their grid is 50 Hz at 16 kHz; ours is the student's: 75 Hz at
+    24 kHz.
+    """
+
+    def __init__(self, settings: KMeansSettings, dimensions: int) -> None:
+        super().__init__(settings, Codes(1, settings.clusters), dimensions)
+        self.centroids: Tensor
+        self.register_buffer("centroids", torch.zeros(settings.clusters, dimensions))
+
+    def fit(self, sources: Sources) -> dict[str, float | str]:
+        """Draw frames and cluster them."""
+        settings = self.settings
+        vectors = self.drawn(sources, settings.fit_frames)
+        generator = torch.Generator().manual_seed(sources.seed)
+        try:
+            start = spread_start(vectors, settings.clusters, generator)
+        except MertError as error:
+            raise MertError(
+                f"teachers.{self.name}.clusters is {settings.clusters}, but there are only {error}; lower it, or raise "
+                "fit_frames"
+            ) from error
+        rounds = tqdm(range(settings.iterations), desc=f"{self.name}: k-means", unit="round")
+        centroids, _ = lloyd(vectors, start, rounds, generator)
+        self.centroids.copy_(centroids)
+        members = nearest(vectors, self.centroids)
+        left = (vectors - self.centroids[members]).square().mean() / vectors.square().mean()
+        figures = {"unexplained_variance": round(float(left), 4), **usage(members[:, None], settings.clusters)}
+        sources.report({f"fit/{name}": value for name, value in figures.items()}, None)
+        return {"frames": float(len(vectors)), **figures}
+
+    def label(self, vectors: Tensor) -> Tensor:
+        """Map normalised features (vectors, dimensions) to int64 (vectors, 1)."""
+        return nearest(vectors, self.centroids.to(vectors.dtype))[:, None]
+
+
+def _context(fft_samples: int, slope_orders: int) -> int:
+    """Return how many frames around a frame its features depend on: half a window, and two for each slope."""
+    return -(-(fft_samples // 2) // HOP_SAMPLES) + slope_orders * _SLOPE_CONTEXT
+
+
+class LogMelKMeansTeacher(KMeansTeacher):
+    """MERT-v0's first label set: log-mel of 229 bands and its slopes, 300 clusters."""
+
+    name = "logmel-kmeans"
+    title = "k-means on log-mel 229 + Δ (MERT-v0)"
+    Settings = LogMelKMeansSettings
+    context_frames = _context(MEL_FFT_SAMPLES, 1)
+
+    def __init__(self, settings: LogMelKMeansSettings) -> None:
+        super().__init__(settings, 2 * MEL_BANDS)
+        self.log_mel = LogMel(MEL_BANDS, torch.float64)
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """Map (batch, samples) to (batch, frames, 458)."""
+        mel = self.log_mel(waveform)[:, : whole_frames(waveform)]
+        return torch.cat([mel, slopes(mel)], dim=-1)
+
+
+class ChromaKMeansTeacher(KMeansTeacher):
+    """MERT-v0's second label set: chroma of 264 pitch classes and its slopes, 200 clusters.
+
+    The authors' chroma is ``librosa.feature.chroma_stft(n_chroma=264)``: 22 classes per semitone of a power spectrum,
+    so is this one; but over windows of 171 ms in place of 32 ms, which tell no semitones apart below 1 kHz.
+    """
+
+    name = "chroma-kmeans"
+    title = "k-means on chroma 264 + Δ (MERT-v0)"
+    Settings = ChromaKMeansSettings
+    context_frames = _context(CHROMA_FFT_SAMPLES, 1)
+
+    def __init__(self, settings: ChromaKMeansSettings) -> None:
+        super().__init__(settings, 2 * PITCH_CLASSES)
+        self.chroma = FineChroma(PITCH_CLASSES)
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """Map (batch, samples) to (batch, frames, 528)."""
+        chroma = self.chroma(waveform)[:, : whole_frames(waveform)]
+        return torch.cat([chroma, slopes(chroma)], dim=-1)
+
+
+class MfccKMeansTeacher(KMeansTeacher):
+    """HuBERT's first label set: 13 cepstral coefficients, their slopes and the slopes of those."""
+
+    name = "mfcc-kmeans"
+    title = "k-means on MFCC 13 + Δ + ΔΔ (HuBERT, first iteration)"
+    Settings = MfccKMeansSettings
+    context_frames = _context(CEPSTRUM_FFT_SAMPLES, 2)
+
+    def __init__(self, settings: MfccKMeansSettings) -> None:
+        super().__init__(settings, 3 * COEFFICIENTS)
+        self.cepstrum = Cepstrum(COEFFICIENTS)
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """Map (batch, samples) to (batch, frames, 39)."""
+        cepstrum = self.cepstrum(waveform)[:, : whole_frames(waveform)]
+        first = slopes(cepstrum)
+        return torch.cat([cepstrum, first, slopes(first)], dim=-1)

@@ -1,0 +1,52 @@
+"""Random codes for a corpus, as `mert targets` leaves them, without the time that a teacher takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mert_core.audio.frames import HOP_SAMPLES
+from mert_core.corpus import Corpus
+from mert_core.files import sha256_file
+from mert_core.paths import Layout
+from mert_core.records import Record, read_record, write_record
+from mert_core.targets.form import (
+    INDEX_NAME,
+    INDEX_SCHEMA,
+    SHARDS_NAME,
+    ShardEntry,
+    number_type,
+    shard_name,
+    write_card,
+)
+from mert_core.teachers.base import Codes
+
+
+def write_codes(layout: Layout, teacher: str = "rvqvae", kind: Codes | None = None) -> Record:
+    """Write a store of random codes, and the record of a teacher that would have given them."""
+    kind = kind or Codes(2, 16)
+    made = write_record(
+        layout.teacher(teacher), stage="teachers", kind="teacher", run=teacher, inputs={}, params={}, facts={}
+    )
+    corpus, folder = Corpus.open(layout.corpus), layout.targets(teacher)
+    ends = corpus.column("offset_samples") + corpus.samples
+    (folder / SHARDS_NAME).mkdir(parents=True)
+    generator, entries = np.random.default_rng(0), []
+    for shard in sorted(set(corpus.column("shard").tolist())):
+        frames = int(ends[corpus.column("shard") == shard].max()) // HOP_SAMPLES
+        path = folder / SHARDS_NAME / shard_name(shard, kind)
+        generator.integers(0, kind.entries, (frames, kind.codebooks)).astype(number_type(kind)).tofile(path)
+        entries.append(ShardEntry(shard, path.name, sha256_file(path), frames, "0" * 64, made.id, "0" * 64))
+    write_card(folder, teacher, made.id, kind, entries)
+    columns = [
+        corpus.column("track_id"),
+        corpus.column("shard"),
+        corpus.column("offset_samples") // HOP_SAMPLES,
+        corpus.samples // HOP_SAMPLES,
+    ]
+    pq.write_table(pa.table([pa.array(column) for column in columns], schema=INDEX_SCHEMA), folder / INDEX_NAME)
+    inputs = {"corpus": read_record(layout.corpus).id, "teacher": made.id}
+    return write_record(
+        folder, stage="targets", kind="targets", run=teacher, inputs=inputs, params={}, facts={"kind": str(kind)}
+    )
