@@ -10,18 +10,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import Tensor
 
 from mert_core.cluster import ray_running
 from mert_core.config import Config
+from mert_core.corpus import Corpus
+from mert_core.corpus.manifest import SHARDS_NAME
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
 from mert_core.targets import stage
 from mert_core.targets.actors import with_actors
-from mert_core.targets.plan import Unit
-from mert_core.teachers import load_teacher
+from mert_core.targets.label import Labeller
+from mert_core.targets.plan import Unit, plan_shards, units
+from mert_core.teachers.spectra import ConstantQTeacher
 from mert_core.tracking.protocol import NullTracker
+from tests.targets.conftest import LENIENT
 
 # Runs the stage with actors, and dies of SIGKILL when the first shard is finished.
 KILLED = """
@@ -56,48 +62,68 @@ def hashes(layout: Layout) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_bytes_do_not_depend_on_who_labels(
-    small: Config, layout: Layout, ray_address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+class Dying(ConstantQTeacher):
+    """Kills its process the first time."""
+
+    def __init__(self, mark: Path) -> None:
+        super().__init__()
+        self._mark = mark
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Label, if it has died before."""
+        if not self._mark.exists():
+            self._mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(waveform)
+
+
+def with_number_of(actors: int, config: Config) -> Config:
+    return config.model_copy(update={"targets": config.targets.model_copy(update={"actors": actors})})
+
+
+def test_the_bytes_do_not_depend_on_who_labels_nor_on_a_kill(
+    repository: Path,
+    small: Config,
+    layout: Layout,
+    ray_address: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(stage, "PAYS", 0)
     found = []
-    for actors in (0, 1, 2):
-        config = small.model_copy(update={"targets": small.targets.model_copy(update={"actors": actors})})
-        stage.run(config, layout, NullTracker(), "rvqvae")
-        assert f"by {actors} Ray actors" in capsys.readouterr().err or not actors
+    for actors in (0, 2):
+        stage.run(with_number_of(actors, small), layout, NullTracker(), "rvqvae")
+        assert ("by 2 Ray actors" if actors else "by 1 threads") in capsys.readouterr().err
         found.append(hashes(layout))
         shutil.rmtree(layout.targets("rvqvae"))
-    assert found[0] == found[1] == found[2]
 
-
-def test_a_killed_run_goes_on_from_its_finished_shards(
-    repository: Path, small: Config, layout: Layout, ray_address: str
-) -> None:
-    from tests.targets.conftest import LENIENT
-
+    # a run with one actor, killed when its first shard is finished
     command = [sys.executable, "-c", KILLED, str(repository / "params.yaml"), str(layout.root), "threads=1", *LENIENT]
     environment = os.environ | {"RAY_ADDRESS": ray_address, "PYTHONPATH": str(repository)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [*command, "targets.actors=1"], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not layout.targets("rvqvae").exists()
     (kept,) = layout.resume.rglob("*.targets")
     node = kept.stat().st_ino
-    stage.run(small, layout, NullTracker(), "rvqvae")
+    stage.run(with_number_of(0, small), layout, NullTracker(), "rvqvae")
+    assert "1 of 3 shards of rvqvae are there already" in capsys.readouterr().err
     assert node in [path.stat().st_ino for path in layout.targets("rvqvae").rglob("*.codes")]
-    resumed = hashes(layout)
-    shutil.rmtree(layout.targets("rvqvae"))
-    stage.run(small, layout, NullTracker(), "rvqvae")
-    assert hashes(layout) == resumed
+    found.append(hashes(layout))
+    assert found[0] == found[1] == found[2]
 
 
-def test_an_actor_that_dies_is_replaced_and_one_that_refuses_ends_the_run(layout: Layout, ray_address: str) -> None:
-    teacher = load_teacher(layout.teacher("rvqvae"))
-    (layout.root / "shards").mkdir()
+def test_an_actor_that_dies_is_replaced_and_one_that_refuses_ends_the_run(
+    layout: Layout, ray_address: str, tmp_path: Path
+) -> None:
+    shards = layout.corpus / SHARDS_NAME
+    (plan, *_) = plan_shards(Corpus.open(layout.corpus))
 
-    def missing(_: int) -> Iterator[Unit]:
-        import numpy as np
-
-        yield Unit(0, np.array([0]), np.array([0]), np.array([3200]))
-
-    with pytest.raises(MertError, match=r"cannot map the shard .*00000\.pcm"):
-        list(with_actors(1)(teacher, layout.root / "shards", missing))
+    (unit,) = units([plan], padded=True, batch_samples=10**6)
+    missing = Unit(99, unit.places, unit.offsets, unit.samples)
+    before = Labeller(ConstantQTeacher().freeze(), shards)(unit)
+    with pytest.raises(MertError, match=r"cannot map the shard .*00099\.pcm"):
+        for done in with_actors(1)(Dying(tmp_path / "mark"), shards, lambda _: iter([unit, missing])):
+            assert all(np.array_equal(one, other) for one, other in zip(done.targets, before.targets, strict=True))
+    assert (tmp_path / "mark").exists()
