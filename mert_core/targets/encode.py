@@ -57,7 +57,7 @@ def make_shards(
                 open_shards[number] = _Shard(by_number[number], teacher, kept)
             shard = open_shards[number]
             shard.put(done)
-            bar.update(min(float(done.unit.samples.sum()) / SAMPLE_RATE, bar.total - bar.n))  # sums may round up
+            bar.update(min(float(done.unit.samples.sum()) / SAMPLE_RATE, seconds - bar.n))  # sums may round up
             if not shard.missing:
                 yield open_shards.pop(number).finish(splits[shard.plan.rows])
 
