@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from mert_core.audio.frames import HOP_SAMPLES
+from mert_core.corpus import Corpus
+from mert_core.files import sha256_file
+from mert_core.paths import Layout
+from mert_core.records import Record, read_record, write_record
 from mert_core.targets.form import (
     INDEX_NAME,
     INDEX_SCHEMA,
@@ -14,12 +20,6 @@ from mert_core.targets.form import (
     shard_name,
     write_card,
 )
-
-from mert_core.audio.frames import HOP_SAMPLES
-from mert_core.corpus import Corpus
-from mert_core.files import sha256_file
-from mert_core.paths import Layout
-from mert_core.records import Record, read_record, write_record
 from mert_core.teachers.base import Codes
 
 

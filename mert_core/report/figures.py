@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from mert_core.report.collect import Material
 from mert_core.report.figures_probe import layer_by_task, scores_against_floors
-from mert_core.report.figures_targets import usage
-from mert_core.report.figures_teachers import teacher_example
+from mert_core.report.figures_targets import teacher_example, usage
 from mert_core.report.figures_training import cqt_example, loss_by_term
 from mert_core.report.style import look, save_png
 

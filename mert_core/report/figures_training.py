@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mert_core.audio.cqt import BINS_PER_OCTAVE, MIN_HERTZ
 from mert_core.audio.frames import FRAME_RATE
 from mert_core.report.collect import Training
-from mert_core.report.style import INK, SOFT, SPECTRUM, bare, colour_of, new_figure
+from mert_core.report.style import INK, SOFT, SPECTRUM, bare, colour_of, hertz_axis, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +144,7 @@ def cqt_example(training: Training, example_seconds: float) -> Figure:
             interpolation="nearest",
         )  # fmt: skip
         bare(axes)
-        _hertz(axes, len(values))
+        hertz_axis(axes, len(values))
         axes.set_title(f"{title} constant-Q spectrum")
     span = (0.0, seconds, 0.0, 1.0)
     strip.imshow(mask[None], aspect="auto", extent=span, cmap="Greys", vmin=0, vmax=1.6, interpolation="nearest")
@@ -163,15 +162,3 @@ def cqt_example(training: Training, example_seconds: float) -> Figure:
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
     return figure
-
-
-def _hertz(axes: Axes, bins: int) -> None:
-    """Label the logarithmic axis at the As, in hertz."""
-    pitches = [hertz for hertz in (55, 110, 220, 440, 880, 1760, 3520) if _bin(hertz) < bins]
-    axes.yaxis.set_major_locator(FixedLocator([_bin(hertz) for hertz in pitches]))
-    axes.set_yticklabels([f"{hertz:,}" for hertz in pitches])
-    axes.set_ylabel("frequency, Hz")
-
-
-def _bin(hertz: float) -> float:
-    return BINS_PER_OCTAVE * float(np.log2(hertz / MIN_HERTZ))

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator
+
+from mert_core.audio.cqt import BINS_PER_OCTAVE, MIN_HERTZ
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +28,7 @@ FLOOR_COLOURS = {"random-weights": "#d98a00", "mel-statistics": "#7b838c"}
 FLOOR_MARKERS = {"random-weights": "D", "mel-statistics": "s"}
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f6f8fb", "#cfdcef", "#8fb0dc", "#4a7cc0", "#23508f", "#0f2a55"])
 SPECTRUM = "magma"
+CODES = "viridis"
 DOTS_PER_INCH = 144
 WIDTH_INCHES = 10.0
 
@@ -101,3 +106,15 @@ def bare(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0)
+
+
+def hertz_axis(axes: Axes, bins: int) -> None:
+    """Label a constant-Q axis, which is logarithmic, at the As, in hertz."""
+    pitches = [hertz for hertz in (55, 110, 220, 440, 880, 1760, 3520) if _bin(hertz) < bins]
+    axes.yaxis.set_major_locator(FixedLocator([_bin(hertz) for hertz in pitches]))
+    axes.set_yticklabels([f"{hertz:,}" for hertz in pitches])
+    axes.set_ylabel("frequency, Hz")
+
+
+def _bin(hertz: float) -> float:
+    return BINS_PER_OCTAVE * float(np.log2(hertz / MIN_HERTZ))

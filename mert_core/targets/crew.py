@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 import torch
@@ -11,14 +10,12 @@ import torch
 from mert_core.targets.label import Labelled, Labeller
 from mert_core.targets.plan import BATCH_SAMPLES, Unit
 from mert_core.teachers.base import Teacher
-from mert_core.workers import single_threads
+from mert_core.workers import in_order, single_threads
 
 Plan = Callable[[int], Iterator[Unit]]
 """Gives the units, from the most samples that one may have."""
 Crew = Callable[[Teacher, Path, Plan], Iterator[Labelled]]
 """Labels units of the shards of a folder, in whatever order they are done; only a few wait to be taken."""
-
-_WAITING = 2  # units per thread that are under way or done
 
 
 def in_threads(teacher: Teacher, shards: Path, plan: Plan) -> Iterator[Labelled]:
@@ -26,16 +23,4 @@ def in_threads(teacher: Teacher, shards: Path, plan: Plan) -> Iterator[Labelled]
     label = Labeller(teacher, shards)
     threads = torch.get_num_threads()
     with single_threads(workers=threads) as pool:
-        under_way: set[Future[Labelled]] = set()
-        try:
-            for unit in plan(BATCH_SAMPLES["cpu"]):
-                under_way.add(pool.submit(label, unit))
-                if len(under_way) >= _WAITING * threads:
-                    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            while under_way:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        finally:
-            for future in under_way:
-                future.cancel()
+        yield from in_order(pool, label, plan(BATCH_SAMPLES["cpu"]), ahead=2 * threads)

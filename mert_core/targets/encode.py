@@ -50,14 +50,14 @@ def make_shards(
     def plan_units(batch_samples: int) -> Iterator[Unit]:
         return units(plans, teacher.causal, batch_samples)
 
-    with tqdm(desc=f"targets {teacher.name}", unit="s", unit_scale=True, total=round(seconds)) as bar:
+    with tqdm(desc=f"targets {teacher.name}", unit="s", unit_scale=True, total=seconds) as bar:
         for done in crew(teacher, corpus.folder / SHARDS_NAME, plan_units):
             number = done.unit.shard
             if number not in open_shards:
                 open_shards[number] = _Shard(by_number[number], teacher, kept)
             shard = open_shards[number]
             shard.put(done)
-            bar.update(float(done.unit.samples.sum()) / SAMPLE_RATE)
+            bar.update(min(float(done.unit.samples.sum()) / SAMPLE_RATE, seconds - bar.n))  # sums may round up
             if not shard.missing:
                 yield open_shards.pop(number).finish(splits[shard.plan.rows])
 

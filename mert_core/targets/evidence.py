@@ -15,7 +15,7 @@ from mert_core.corpus import Corpus
 from mert_core.corpus.manifest import SPLITS
 from mert_core.targets.form import number_type
 from mert_core.targets.kept import Arrays, Kept, Made
-from mert_core.targets.plan import ShardPlan, text_column
+from mert_core.targets.plan import ShardPlan
 from mert_core.targets.tally import merge, nothing, tally
 from mert_core.teachers.base import Kind
 
@@ -59,7 +59,7 @@ class Evidence:
 
 def split_numbers(corpus: Corpus) -> NDArray[np.int8]:
     """Return every track's split (tracks,) as a place in ``SPLITS``."""
-    return pc.index_in(text_column(corpus, "split"), pa.array(SPLITS)).to_numpy().astype(np.int8)
+    return pc.index_in(corpus.arrow("split"), pa.array(SPLITS)).to_numpy().astype(np.int8)
 
 
 def up_to_date(made: Made, plan: ShardPlan, kept: Kept, splits: NDArray[np.int8]) -> tuple[Made, Arrays]:
@@ -80,14 +80,14 @@ def gather(
     Returns:
         The evidence, and the shards: those whose figures had to be counted anew have other facts.
     """
-    tracks, hashes = len(corpus), text_column(corpus, "content_hash")
+    tracks, hashes = len(corpus), corpus.arrow("content_hash")
     found = Evidence(
-        ids=text_column(corpus, "track_id"), splits=split_numbers(corpus), seconds=corpus.column("seconds"),
+        ids=corpus.arrow("track_id"), splits=split_numbers(corpus), seconds=corpus.column("seconds"),
         samples=corpus.samples, source_rates=corpus.column("source_rate").astype(np.int64),
         frames=np.zeros(tracks, dtype=np.int64), silent_frames=np.zeros(tracks, dtype=np.int64),
         wall_hertz=np.zeros(tracks, dtype=np.float32), digests=np.zeros(tracks, dtype=np.uint64),
         same_audio=np.zeros(tracks, dtype=bool), invalid=np.zeros(tracks, dtype=np.int64),
-        figures=nothing(kind), teachers={}, artists=text_column(corpus, "artist"),
+        figures=nothing(kind), teachers={}, artists=corpus.arrow("artist"),
     )  # fmt: skip
     renewed = []
     for plan, made in zip(plans, shards, strict=True):

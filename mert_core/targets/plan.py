@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mert_core.audio import pcm
 from mert_core.audio.frames import HOP_SAMPLES
 from mert_core.corpus import Corpus
-from mert_core.corpus.manifest import MANIFEST_NAME, SHARDS_NAME
+from mert_core.corpus.manifest import SHARDS_NAME
 from mert_core.errors import MertError
 
 BATCH_SAMPLES = {"cpu": 4_000_000, "cuda": 32_000_000}
@@ -59,11 +57,6 @@ class Unit:
     places: NDArray[np.int64]
     offsets: NDArray[np.int64]
     samples: NDArray[np.int64]
-
-
-def text_column(corpus: Corpus, name: str) -> pa.ChunkedArray:
-    """Return a column of the manifest as Arrow's array (tracks,): a tenth of the memory of Python's strings."""
-    return pq.read_table(corpus.folder / MANIFEST_NAME, columns=[name])[name]
 
 
 def plan_shards(corpus: Corpus) -> list[ShardPlan]:

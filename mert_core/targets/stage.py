@@ -26,7 +26,7 @@ from mert_core.targets.form import MOST_ENTRIES
 from mert_core.targets.gate import Check, as_table, explain, judge, render
 from mert_core.targets.kept import Kept, Made
 from mert_core.targets.plan import ShardPlan, plan_shards
-from mert_core.targets.write import write_store
+from mert_core.targets.write import known, write_store
 from mert_core.teachers.base import Codes, Teacher
 from mert_core.teachers.stage import open_teacher
 from mert_core.tracking.protocol import Tracker
@@ -74,6 +74,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, name: str) -> Record:
                 "teacher": name, "kind": str(kind), "frames": int(found.frames.sum()), "example": str(found.ids[row]),
                 **_summary(kind, checks),
             },
+            known={file: digest for made in shards for file, digest in known(made).items()},
         )  # fmt: skip
     shutil.rmtree(states, ignore_errors=True)
     return record

@@ -69,6 +69,12 @@ def write_store(
     write_json(folder / GATE_NAME, {"passed": True, "checks": as_table(checks)})
 
 
+def known(made: Made) -> dict[str, str]:
+    """Return the checksums of a shard's two files by their paths in the store: they need not be read for the record."""
+    name, entry = made.entry.name, made.entry
+    return {f"{SHARDS_NAME}/{name}": entry.sha256, f"{SHARDS_NAME}/{facts_name(name)}": entry.facts_sha256}
+
+
 def _usage(figures: Arrays) -> pa.Table:
     """Return one row per split, codebook and entry with its count."""
     counts = figures["counts"][:, :, :-1]

@@ -68,6 +68,9 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
     checks = check_codebooks(found["train"], found["valid"], limits)
     checks += check_lengths(["a", "b"], np.array([1500, 750]), np.array([20.0, 10.0]), limits)
     write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
+    example = {"targets": random.integers(0, ENTRIES, (450, CODEBOOKS)).astype(np.uint16)}
+    example["log_mel"] = random.gamma(2.0, 1.0, (450, 128)).astype(np.float16)
+    np.savez(folder / "example.npz", **example)
     inputs = {"corpus": corpus.id, "teacher": "7e" * 32}
     targets = random.integers(0, ENTRIES, (300, CODEBOOKS)).astype(np.uint16)
     np.savez(folder / "example.npz", targets=targets, log_mel=random.random((300, 128)).astype(np.float16))

@@ -12,7 +12,7 @@ from mert_core.config import Config
 from mert_core.paths import Layout
 from mert_core.report.collect import Material, Scores, collect
 from mert_core.report.figures_probe import layer_by_task, scores_against_floors
-from mert_core.report.figures_targets import entropy_bits, usage, used_share
+from mert_core.report.figures_targets import brightness_rank, entropy_bits, teacher_example, usage, used_share
 from mert_core.report.figures_training import codebook_gain, cqt_example, loss_by_term
 from mert_core.report.style import look, save_png
 
@@ -55,6 +55,11 @@ def test_no_text_overlaps_or_leaves_the_figure(material: Material) -> None:
         assert overlapping_texts(loss_by_term(material.trainings)) == []
         assert overlapping_texts(cqt_example(material.trainings[0], 4.0)) == []
         assert overlapping_texts(usage(material.labels[0].usage)) == []
+        example = material.labels[0].example
+        assert overlapping_texts(teacher_example("rvqvae", example)) == []
+        for bins in (48, 128, 336):
+            spectrum = np.resize(example["log_mel"], (450, bins))
+            assert overlapping_texts(teacher_example("a-long-name", {**example, "targets": spectrum})) == []
 
 
 def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: Material) -> None:
@@ -65,6 +70,21 @@ def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: Material) -> 
     labels = dict(zip([text.get_text() for text in upper.get_yticklabels()], upper.get_yticks(), strict=True))
     assert labels["440"] == pytest.approx(48 * np.log2(440 / 32.7))
     assert labels["880"] - labels["440"] == pytest.approx(48)
+
+
+def test_a_codes_colour_is_the_brightness_of_its_frames() -> None:
+    low, high = np.eye(128)[[10, 90]]
+    codes, music = np.array([7, 3, 7, 5]), np.stack([high, low, high, (low + high) / 2])
+    assert brightness_rank(codes, music).tolist() == [1.0, 0.0, 1.0, 0.5]
+
+
+def test_an_example_shows_every_frame_under_its_sound(material: Material) -> None:
+    example = material.labels[0].example
+    with look():
+        upper, lower = teacher_example("rvqvae", example).axes
+    assert upper.get_images()[0].get_array().shape == (128, 450)
+    assert lower.get_images()[0].get_array().shape == (example["targets"].shape[1], 450)
+    assert upper.get_images()[0].get_extent()[:2] == lower.get_images()[0].get_extent()[:2] == [0.0, 6.0]
 
 
 def test_gain_and_usage_are_computed_from_the_data(material: Material) -> None:

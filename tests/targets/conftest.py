@@ -37,9 +37,9 @@ def music_of(number: int) -> np.ndarray:
 
 
 def write_corpus(folder: Path, tracks: int = len(SECONDS), splits: dict[int, str] | None = None) -> None:
-    """Write a corpus of so many tracks, in shards of about eleven seconds."""
+    """Write a corpus of so many tracks, in shards of at most 7.7 seconds."""
     folder.mkdir(parents=True)
-    with CorpusWriter(folder, shard_megabytes=0.55) as writer:
+    with CorpusWriter(folder, shard_megabytes=0.37) as writer:
         for number in range(tracks):
             split = (splits or {}).get(number, SPLIT_OF[number % 5])
             writer.add(SourceTrack(f"t{number}", music_of(number), 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]  # fmt: skip
@@ -50,7 +50,7 @@ def write_corpus(folder: Path, tracks: int = len(SECONDS), splits: dict[int, str
 
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with a corpus of five tracks in two shards, and a teacher that was never trained."""
+    """A working directory with a corpus of five tracks in three shards, and a teacher that was never trained."""
     layout = Layout.at(tmp_path_factory.mktemp("music"))
     write_corpus(layout.corpus)
     with torch.random.fork_rng(devices=[]):

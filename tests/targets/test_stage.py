@@ -91,7 +91,7 @@ def test_the_example_is_the_first_validation_track(small: Config, layout: Layout
     store = TargetStore.open(layout.targets("rvqvae"))
     with np.load(layout.targets("rvqvae") / "example.npz") as example:
         assert np.array_equal(example["targets"], store.track(2))
-        assert example["log_mel"].shape == (len(store.track(2)), 128) and example["log_mel"].std() > 0.1
+        assert example["log_mel"].shape == (len(store.track(2)), 128) and np.ptp(example["log_mel"]) > 1
     assert record.facts["example"] == "t2"
 
 
@@ -151,7 +151,7 @@ def test_the_gate_shows_its_table_and_leaves_nothing(
     assert "gate of rvqvae" in capsys.readouterr().err
     assert any(not row["passed"] for row in tracker.tables["gate"])
     assert not layout.targets("rvqvae").exists()
-    assert not list(layout.targets("rvqvae").parent.iterdir())
+    assert not list(layout.root.glob("data/targets/**/*"))
 
 
 def test_a_missing_teacher_says_what_to_run(small: Config, layout: Layout) -> None:
