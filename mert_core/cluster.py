@@ -39,8 +39,8 @@ def ray_running(processors: int, threads: int, object_store_bytes: int) -> Itera
         with _initialised(runtime_env={"env_vars": variables}):
             yield
         return
-    # The processes of our own cluster inherit these. Ray's idle workers are of no use to actors, which have processes of
-    # their own; and no machine is taken away from this cluster while it goes on.
+    # The processes of our own cluster inherit these. Ray's idle workers are of no use to actors, which have processes
+    # of their own; and no machine is taken away from this cluster while it goes on.
     own = variables | {"RAY_enable_worker_prestart": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
     ours = {
         "num_cpus": processors, "object_store_memory": object_store_bytes, "include_dashboard": False,
