@@ -72,8 +72,6 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
     example["log_mel"] = random.gamma(2.0, 1.0, (450, 128)).astype(np.float16)
     np.savez(folder / "example.npz", **example)
     inputs = {"corpus": corpus.id, "teacher": "7e" * 32}
-    targets = random.integers(0, ENTRIES, (300, CODEBOOKS)).astype(np.uint16)
-    np.savez(folder / "example.npz", targets=targets, log_mel=random.random((300, 128)).astype(np.float16))
     facts = {"kind": f"{CODEBOOKS} × {ENTRIES} codes"}
     return write_record(folder, stage="targets", kind="targets", run="rvqvae", inputs=inputs, params={}, facts=facts)
 
