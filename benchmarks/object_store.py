@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mert_core.audio.pcm import ShardReader
     from mert_core.audio.remote import RemoteFolder, RemoteShards
 
-PAGE = Path(__file__).parents[1] / "docs" / "scale-store.part.md"
 _SHARDS, _SHARD_SECONDS = 8, 20.0  # small: moto reads a whole object for each range
 _WARM_UP = 3
 _CODE = np.dtype("<u2")
@@ -187,7 +186,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="updates per row (40)")
     parser.add_argument("--latency-ms", type=float, nargs="+", default=[50.0, 200.0], help="added to each request")
     parser.add_argument("--ahead", type=int, nargs="+", default=[1, 4, 8])
-    parser.add_argument("--to", type=Path, default=PAGE)
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where to write the table")
     told = parser.parse_args()
 
     from mert_core.audio.pcm import ShardReader
