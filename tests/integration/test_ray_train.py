@@ -8,13 +8,14 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
-from mert_core.pretrain.job import Job, work
+from mert_core.pretrain.job import Job, Material, work
 from mert_core.pretrain.observe import SilentObserver
 from mert_core.pretrain.place import Place
 from mert_core.pretrain.ray_wiring import work_on_ray
@@ -62,7 +63,7 @@ class Listener(SilentObserver):
 class Nothing:
     """Data that cannot be opened."""
 
-    def open(self) -> tuple:
+    def open(self) -> Material:
         raise MertError("the corpus is gone")
 
 
@@ -93,8 +94,9 @@ class Mortal(Tones):
 
     flag: str = ""
 
-    def open(self) -> tuple:
-        music, codes = super().open()
+    def open(self) -> Material:
+        material = super().open()
+        music: Any = material.music
         calls, read = itertools.count(), music.crops
 
         def crops(*arguments: object) -> object:
@@ -107,8 +109,8 @@ class Mortal(Tones):
                     os.kill(os.getpid(), signal.SIGKILL)
             return read(*arguments)
 
-        music.crops = crops  # type: ignore[method-assign]
-        return music, codes
+        music.crops = crops
+        return material
 
 
 def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
