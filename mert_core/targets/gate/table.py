@@ -83,7 +83,9 @@ def render(checks: list[Check], title: str = "label gate") -> str:
     if books:
         lines.append("  " + " " * 14 + "".join(f"{title:>22}" for title in titles))
     for where, row in books.items():
-        cells = [f"{_short(row[title].value)} ({row[title].limit}){' ' if row[title].passed else '!'}" for title in titles]
+        cells = [
+            f"{_short(row[title].value)} ({row[title].limit}){' ' if row[title].passed else '!'}" for title in titles
+        ]
         lines.append(f"  {where:<14}" + "".join(f"{cell:>22}" for cell in cells))
     lines += [
         f"  {check.where}: {check.check} {_short(check.value)} ({check.limit}){'' if check.passed else ' !'}"
