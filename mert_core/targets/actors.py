@@ -26,12 +26,23 @@ _OBJECT_STORE_BYTES = 400 * 2**20  # a teacher, and a few units' targets of at m
 class Actor:
     """One worker process."""
 
-    def __init__(self, teacher: Teacher, shards: Path, device: str) -> None:
+    def __init__(self, shards: Path, device: str) -> None:
         torch.set_num_threads(1)
-        self._label = Labeller(teacher.freeze(), shards, device)
+        self._shards, self._device = shards, device
+        self._label: Labeller | None = None
 
-    def label(self, unit: Unit) -> Labelled:
-        """Label one unit."""
+    def label(self, unit: Unit, teacher: list[Any]) -> Labelled:
+        """Label one unit.
+
+        Args:
+            unit: the unit.
+            teacher: a reference to it, in a list so that Ray leaves it a reference: it is fetched with the first unit
+                alone, and anew by an actor that has been replaced.
+        """
+        if self._label is None:
+            import ray
+
+            self._label = Labeller(ray.get(teacher[0]).freeze(), self._shards, self._device)
         return self._label(unit)
 
 
@@ -44,27 +55,28 @@ def _label(actors: int, teacher: Teacher, shards: Path, plan: Plan) -> Iterator[
     with ray_running(actors, 1, _OBJECT_STORE_BYTES):
         import ray
 
-        cards = int(ray.cluster_resources().get("GPU", 0))
+        there = ray.cluster_resources()
+        cards, processors = (int(there.get(name, 0)) for name in ("GPU", "CPU"))
         device = "cuda" if cards else "cpu"
+        count = max(1, min(actors, processors, cards or actors))  # one that finds no room would wait for ever
         make: Any = ray.remote(
             num_cpus=1, num_gpus=int(cards > 0), max_restarts=_RESTARTS, max_task_retries=_RESTARTS
         )(Actor)  # fmt: skip
         shared = ray.put(teacher)
-        crew = [make.remote(shared, shards, device) for _ in range(min(actors, cards) if cards else actors)]
+        crew = [make.remote(shards, device) for _ in range(count)]
         try:
-            yield from _all(crew, plan(BATCH_SAMPLES[device]))
+            yield from _all(crew, shared, plan(BATCH_SAMPLES[device]))
         finally:
             for actor in crew:
                 ray.kill(actor)
 
 
-def _all(crew: list[Any], units: Iterator[Unit]) -> Iterator[Labelled]:
+def _all(crew: list[Any], teacher: Any, units: Iterator[Unit]) -> Iterator[Labelled]:
     """Keep every actor busy, and take what is done; no more than a few units are under way."""
     import ray
 
     under_way: dict[Any, int] = {}
-    free = [number for number in range(len(crew)) for _ in range(_WAITING)]
-    free.sort(key=lambda number: -number)
+    free = list(range(len(crew))) * _WAITING
     exhausted = False
     while not exhausted or under_way:
         while free and not exhausted:
@@ -73,7 +85,7 @@ def _all(crew: list[Any], units: Iterator[Unit]) -> Iterator[Labelled]:
                 exhausted = True
                 break
             number = free.pop()
-            under_way[crew[number].label.remote(unit)] = number
+            under_way[crew[number].label.remote(unit, [teacher])] = number
         if not under_way:
             break
         done, _ = ray.wait(list(under_way), num_returns=1)

@@ -14,6 +14,7 @@ from mert_core.files import write_json
 from mert_core.teachers.base import Codes, Kind, Spectrum
 
 SHARDS_NAME = "shards"
+FACTS_NAME = "facts"
 INDEX_NAME = "index.parquet"
 CHECKSUMS_NAME = "shards.json"
 USAGE_NAME = "usage.parquet"
@@ -42,7 +43,7 @@ class ShardEntry:
         frames: how many it has.
         pcm_sha256: of the PCM shard that was labelled.
         teacher: id of the teacher that labelled it.
-        facts_sha256: of the facts about its tracks, in the file beside it.
+        facts_sha256: of the facts about its tracks, a file of its own.
     """
 
     shard: int
@@ -71,7 +72,7 @@ def shard_name(shard: int, kind: Kind) -> str:
 
 def facts_name(name: str) -> str:
     """Return the file name of the facts about a shard's tracks."""
-    return f"{name.partition('.')[0]}.facts.npz"
+    return f"{name.partition('.')[0]}.npz"
 
 
 def write_card(folder: Path, teacher: str, teacher_id: str, kind: Kind, shards: Iterable[ShardEntry]) -> None:

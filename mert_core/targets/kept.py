@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from mert_core.files import atomic_path, sha256_file, write_json
 from mert_core.targets.facts import TRACK_FACTS
-from mert_core.targets.form import CHECKSUMS_NAME, SHARDS_NAME, ShardEntry, entries_of, facts_name, shard_name
+from mert_core.targets.form import (
+    CHECKSUMS_NAME,
+    FACTS_NAME,
+    SHARDS_NAME,
+    ShardEntry,
+    entries_of,
+    facts_name,
+    shard_name,
+)
 from mert_core.targets.plan import ShardPlan
 from mert_core.teachers.base import Kind
 
@@ -61,8 +69,8 @@ class Kept:
             return  # no store, or one that cannot be used
         for entry in entries:
             if entry.teacher == teacher_id:
-                path = previous / SHARDS_NAME / entry.name
-                self._previous[entry.pcm_sha256] = Made(entry, path, path.with_name(facts_name(entry.name)))
+                targets, facts = previous / SHARDS_NAME / entry.name, previous / FACTS_NAME / facts_name(entry.name)
+                self._previous[entry.pcm_sha256] = Made(entry, targets, facts)
 
     def find(self, plan: ShardPlan) -> Made | None:
         """Return a shard that need not be made again: same music, same teacher, same tracks, bytes as written."""

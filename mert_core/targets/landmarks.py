@@ -16,9 +16,9 @@ from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.audio.pcm import to_float32
 
 SKETCH_NUMBERS = 32
-# Measured on the demo hour: of 16,110 pairs of its tracks none shares more than 4 numbers. A track and its like shifted
-# by 512 samples, half a hop, share 13 in the median and never less than 7; through mp3 of 64 kbit/s and shifted by
-# 5,003 samples 17 in the median, 9 or more in 19 of 20 cases.
+# Measured on the demo hour: of 16,110 pairs of its tracks none shares more than 4 numbers. Of 60 tracks and their like,
+# 7 or more are shared by 83 % if shifted by 512 samples, half a hop, and by 97 % through mp3 of 64 kbit/s, shifted by
+# 5,003.
 ALIKE_NUMBERS = 7
 EMPTY = np.uint32(0xFFFFFFFF)
 _WINDOW, _HOP = 4096, 1024

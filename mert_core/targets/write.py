@@ -15,6 +15,7 @@ from mert_core.files import write_json
 from mert_core.targets.evidence import Evidence
 from mert_core.targets.form import (
     BINS_NAME,
+    FACTS_NAME,
     GATE_NAME,
     INDEX_NAME,
     INDEX_SCHEMA,
@@ -49,10 +50,11 @@ def write_store(
         found: what the gate judged.
         checks: its table.
     """
-    (folder / SHARDS_NAME).mkdir()
+    for name in (SHARDS_NAME, FACTS_NAME):
+        (folder / name).mkdir()
     for made in shards:
         link(made.targets, folder / SHARDS_NAME / made.entry.name)
-        link(made.facts, folder / SHARDS_NAME / facts_name(made.entry.name))
+        link(made.facts, folder / FACTS_NAME / facts_name(made.entry.name))
     write_card(folder, *teacher, kind, (made.entry for made in shards))
     index = pa.table(
         {
@@ -72,7 +74,7 @@ def write_store(
 def known(made: Made) -> dict[str, str]:
     """Return the checksums of a shard's two files by their paths in the store: they need not be read for the record."""
     name, entry = made.entry.name, made.entry
-    return {f"{SHARDS_NAME}/{name}": entry.sha256, f"{SHARDS_NAME}/{facts_name(name)}": entry.facts_sha256}
+    return {f"{SHARDS_NAME}/{name}": entry.sha256, f"{FACTS_NAME}/{facts_name(name)}": entry.facts_sha256}
 
 
 def _usage(figures: Arrays) -> pa.Table:

@@ -37,7 +37,8 @@ def labelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def shard_files(layout: Layout) -> dict[str, int]:
-    return {path.name: path.stat().st_ino for path in (layout.targets("rvqvae") / "shards").iterdir()}
+    folders = [layout.targets("rvqvae") / name for name in ("shards", "facts")]
+    return {path.name: path.stat().st_ino for folder in folders for path in folder.iterdir()}
 
 
 def own_corpus(layout: Layout, **changes: Any) -> None:
@@ -54,7 +55,7 @@ def test_new_music_makes_only_its_own_shards(small: Config, layout: Layout, labe
     labelled.clear()
     record = run(small, layout, NullTracker(), "rvqvae")
     after = shard_files(layout)
-    assert set(labelled) == {3} and {"00003.codes", "00003.facts.npz"} == after.keys() - before.keys()
+    assert set(labelled) == {3} and {"00003.codes", "00003.npz"} == after.keys() - before.keys()
     assert {name: after[name] for name in before} == before
     assert np.array_equal(TargetStore.open(layout.targets("rvqvae")).track(3), track)
     shutil.rmtree(layout.targets("rvqvae"))
@@ -70,7 +71,7 @@ def test_another_split_is_counted_anew_without_labelling(small: Config, layout: 
     record = run(small, layout, NullTracker(), "rvqvae")
     assert not labelled
     changed = {name for name, node in shard_files(layout).items() if node != before[name]}
-    assert changed == {"00001.facts.npz"}
+    assert changed == {"00001.npz"}
     usage = pq.read_table(layout.targets("rvqvae") / "usage.parquet").to_pandas()
     codes = np.concatenate([TargetStore.open(layout.targets("rvqvae")).track(row)[:, 0] for row in (2, 3)])
     mine = usage[(usage.split == "valid") & (usage.codebook == 0)].sort_values("entry")["count"]
@@ -91,10 +92,10 @@ def test_another_teacher_makes_all_anew(small: Config, layout: Layout, labelled:
     assert set(labelled) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("file", ["00000.codes", "00000.facts.npz"])
+@pytest.mark.parametrize("file", ["shards/00000.codes", "facts/00000.npz"])
 def test_a_damaged_shard_is_made_anew(small: Config, layout: Layout, labelled: list[int], file: str) -> None:
     record = run(small, layout, NullTracker(), "rvqvae")
-    path = layout.targets("rvqvae") / "shards" / file
+    path = layout.targets("rvqvae") / file
     path.write_bytes(path.read_bytes()[:-2] + b"xx")
     labelled.clear()
     assert run(small, layout, NullTracker(), "rvqvae") == record

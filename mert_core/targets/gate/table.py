@@ -83,10 +83,12 @@ def render(checks: list[Check], title: str = "label gate") -> str:
     if books:
         lines.append("  " + " " * 14 + "".join(f"{title:>22}" for title in titles))
     for where, row in books.items():
-        cells = [f"{row[title].value:.4g} ({row[title].limit}){' ' if row[title].passed else '!'}" for title in titles]
+        cells = [
+            f"{_short(row[title].value)} ({row[title].limit}){' ' if row[title].passed else '!'}" for title in titles
+        ]
         lines.append(f"  {where:<14}" + "".join(f"{cell:>22}" for cell in cells))
     lines += [
-        f"  {check.where}: {check.check} {check.value:.4g} ({check.limit}){'' if check.passed else ' !'}"
+        f"  {check.where}: {check.check} {_short(check.value)} ({check.limit}){'' if check.passed else ' !'}"
         for check in rest
     ]
     failed = sum(not check.passed for check in checks)
@@ -97,7 +99,11 @@ def render(checks: list[Check], title: str = "label gate") -> str:
 def explain(checks: list[Check]) -> str:
     """Return what failed and what to do, for the error; empty if nothing failed."""
     return "\n".join(
-        f"  {check.where}: {check.check} is {check.value:.4g}, allowed {check.limit}; {check.advice}"
+        f"  {check.where}: {check.check} is {_short(check.value)}, allowed {check.limit}; {check.advice}"
         for check in checks
         if not check.passed
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
