@@ -56,6 +56,16 @@ def test_frames(cqt: ConstantQ, samples: int, frames: int) -> None:
     assert cqt(torch.zeros(2, samples)).shape == (2, frames, 336)
 
 
+def test_pieces_of_long_music_join_without_a_seam(cqt: ConstantQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    waveforms = torch.randn(2, 20 * SAMPLE_RATE + 7, generator=torch.Generator().manual_seed(2))
+    found = cqt(waveforms)
+    monkeypatch.setattr("mert_core.audio.cqt._PIECE_HOPS", 10_000)
+    whole = cqt(waveforms)
+    assert found.shape == whole.shape == (2, 1501, 336)
+    error = (found - whole).norm(dim=(0, 2)) / whole.norm(dim=(0, 2))
+    assert 0 < error.max() < 1e-3  # in every frame; above 0, so that there were pieces
+
+
 def test_batch_rows_do_not_touch_each_other(cqt: ConstantQ) -> None:
     waveforms = torch.randn(3, 12_000, generator=torch.Generator().manual_seed(1))
     waveforms[1] *= 100
