@@ -17,6 +17,7 @@ from mert_core.targets.crew import Crew
 from mert_core.targets.facts import TRACK_FACTS
 from mert_core.targets.form import number_type
 from mert_core.targets.kept import Kept, Made
+from mert_core.targets.known import KnownFacts
 from mert_core.targets.label import Labelled
 from mert_core.targets.plan import ShardPlan, Unit, units
 from mert_core.targets.tally import tally
@@ -26,7 +27,13 @@ _PARTIAL = ".partial"
 
 
 def make_shards(
-    corpus: Corpus, plans: list[ShardPlan], teacher: Teacher, kept: Kept, crew: Crew, splits: NDArray[np.int8]
+    corpus: Corpus,
+    plans: list[ShardPlan],
+    teacher: Teacher,
+    kept: Kept,
+    known: KnownFacts,
+    crew: Crew,
+    splits: NDArray[np.int8],
 ) -> Iterator[Made]:
     """Label the given shards and yield each when it is finished, in no particular order.
 
@@ -37,9 +44,11 @@ def make_shards(
         plans: the shards to make.
         teacher: gives the targets.
         kept: takes in finished shards.
+        known: what other teachers' runs have found in the music.
         crew: who labels.
         splits: of every track of the corpus (tracks,), as places in ``SPLITS``.
     """
+    plans = [known.on(plan) for plan in plans]
     kept.folder.mkdir(parents=True, exist_ok=True)
     for left in kept.folder.glob(f"*{_PARTIAL}"):  # of a run that was killed
         left.unlink()
@@ -59,6 +68,7 @@ def make_shards(
             shard.put(done)
             bar.update(min(float(done.unit.samples.sum()) / SAMPLE_RATE, seconds - bar.n))  # sums may round up
             if not shard.missing:
+                known.keep(shard.plan, shard.facts)
                 yield open_shards.pop(number).finish(splits[shard.plan.rows])
 
 
@@ -71,14 +81,14 @@ class _Shard:
         self._path = Path(f"{kept.path(plan)}{_PARTIAL}")
         shape = plan.frames, self._kind.width
         self._targets: NDArray[Any] = np.memmap(self._path, number_type(self._kind), "w+", shape=shape)
-        self._facts = np.zeros(len(plan.rows), dtype=TRACK_FACTS)
+        self.facts = np.zeros(len(plan.rows), dtype=TRACK_FACTS)
 
     def put(self, done: Labelled) -> None:
         """Take in a unit."""
         for place, targets, facts in zip(done.unit.places.tolist(), done.targets, done.facts, strict=True):
             begin = int(self.plan.offsets[place]) // HOP_SAMPLES
             self._targets[begin : begin + len(targets)] = targets
-            self._facts[place] = facts
+            self.facts[place] = facts
         self.missing -= len(done.targets)
 
     def finish(self, splits: NDArray[np.int8]) -> Made:
@@ -87,4 +97,4 @@ class _Shard:
         assert isinstance(self._targets, np.memmap)
         self._targets.flush()
         self._path.replace(self._kept.path(self.plan))
-        return self._kept.keep(self.plan, {"tracks": self._facts, **figures})
+        return self._kept.keep(self.plan, {"tracks": self.facts, **figures})

@@ -54,7 +54,7 @@ class Labeller:
         for place, (offset, samples) in enumerate(zip(unit.offsets.tolist(), unit.samples.tolist(), strict=True)):
             pcm = self._reader.view(unit.shard, offset, samples)
             waveform[place, : len(pcm)] = torch.from_numpy(to_float32(pcm))
-            facts[place] = track_facts(offset, pcm)
+            facts[place] = track_facts(offset, pcm, None if unit.facts is None else unit.facts[place])
         with torch.inference_mode():
             found = self._teacher(waveform.to(self._device)).cpu().numpy()
         frames = unit.samples // HOP_SAMPLES

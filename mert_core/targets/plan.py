@@ -28,6 +28,7 @@ class ShardPlan:
         rows: (tracks,) of the manifest, in order of their offsets.
         offsets: (tracks,) in samples.
         samples: (tracks,).
+        facts: (tracks,) of `mert_core.targets.facts.TRACK_FACTS`, if they are known already.
     """
 
     shard: int
@@ -35,6 +36,7 @@ class ShardPlan:
     rows: NDArray[np.int64]
     offsets: NDArray[np.int64]
     samples: NDArray[np.int64]
+    facts: NDArray[np.void] | None = None
 
     @property
     def frames(self) -> int:
@@ -51,12 +53,14 @@ class Unit:
         places: (tracks,) within the shard's plan.
         offsets: (tracks,) in samples.
         samples: (tracks,).
+        facts: (tracks,) of `mert_core.targets.facts.TRACK_FACTS`, if they are known already.
     """
 
     shard: int
     places: NDArray[np.int64]
     offsets: NDArray[np.int64]
     samples: NDArray[np.int64]
+    facts: NDArray[np.void] | None = None
 
 
 def plan_shards(corpus: Corpus) -> list[ShardPlan]:
@@ -100,4 +104,5 @@ def units(plans: Iterable[ShardPlan], padded: bool, batch_samples: int) -> Itera
 
 def _unit(plan: ShardPlan, places: list[int]) -> Unit:
     chosen = np.array(places, dtype=np.int64)
-    return Unit(plan.shard, chosen, plan.offsets[chosen], plan.samples[chosen])
+    facts = None if plan.facts is None else plan.facts[chosen]
+    return Unit(plan.shard, chosen, plan.offsets[chosen], plan.samples[chosen], facts)

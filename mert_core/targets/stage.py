@@ -25,6 +25,7 @@ from mert_core.targets.example import write_example
 from mert_core.targets.form import MOST_ENTRIES
 from mert_core.targets.gate import Check, as_table, explain, judge, render
 from mert_core.targets.kept import Kept, Made
+from mert_core.targets.known import KnownFacts
 from mert_core.targets.plan import ShardPlan, plan_shards
 from mert_core.targets.write import known, write_store
 from mert_core.teachers.base import Codes, Teacher
@@ -55,7 +56,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, name: str) -> Record:
     states = layout.resume / f"targets-{name}-{teacher_id[:16]}"
     kept = Kept(states, layout.targets(name), teacher_id, kind)
     plans, splits = plan_shards(corpus), split_numbers(corpus)
-    shards = _shards(config, corpus, plans, teacher, kept, splits)
+    shards = _shards(config, corpus, plans, teacher, (kept, KnownFacts(layout.caches)), splits)
     found, shards = gather(corpus, kind, plans, shards, kept)
     training = splits == SPLITS.index("train")
     checks = judge(
@@ -81,9 +82,15 @@ def run(config: Config, layout: Layout, tracker: Tracker, name: str) -> Record:
 
 
 def _shards(
-    config: Config, corpus: Corpus, plans: list[ShardPlan], teacher: Teacher, kept: Kept, splits: NDArray[np.int8]
+    config: Config,
+    corpus: Corpus,
+    plans: list[ShardPlan],
+    teacher: Teacher,
+    before: tuple[Kept, KnownFacts],
+    splits: NDArray[np.int8],
 ) -> list[Made]:
     """Return all shards in order; those that are finished are not made again."""
+    kept, known = before
     made = {plan.shard: found for plan in plans if (found := kept.find(plan))}
     missing = [plan for plan in plans if plan.shard not in made]
     if made:
@@ -91,7 +98,7 @@ def _shards(
     if missing:
         seconds = sum(int(plan.samples.sum()) for plan in missing) / SAMPLE_RATE
         crew = _crew(config.targets.actors, teacher, seconds)
-        made |= {shard.entry.shard: shard for shard in make_shards(corpus, missing, teacher, kept, crew, splits)}
+        made |= {shard.entry.shard: shard for shard in make_shards(corpus, missing, teacher, kept, known, crew, splits)}
     return [made[plan.shard] for plan in plans]
 
 
