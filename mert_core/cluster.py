@@ -13,7 +13,7 @@ import mert_core
 
 
 @contextmanager
-def ray_running(processors: int, threads: int, object_store_bytes: int) -> Iterator[None]:
+def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_driver: bool = True) -> Iterator[None]:
     """Start Ray for the block, or use the cluster of ``RAY_ADDRESS``, and leave no process behind.
 
     A Ray that this process has started before is used as it is, and stays.
@@ -22,6 +22,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int) -> Itera
         processors: CPUs of a Ray that is started here; what actors may claim together.
         threads: OpenMP threads of each process of Ray.
         object_store_bytes: of a Ray that is started here; takes what passes between processes.
+        log_to_driver: whether what the processes print is printed here, too.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -36,7 +37,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int) -> Itera
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
     if os.environ.get("RAY_ADDRESS"):
-        with _initialised(runtime_env={"env_vars": variables}):
+        with _initialised(runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
             yield
         return
     # The processes of our own cluster inherit these. Ray's idle workers are of no use to actors, which have processes
@@ -44,7 +45,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int) -> Itera
     own = variables | {"RAY_enable_worker_prestart": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
     ours = {
         "num_cpus": processors, "object_store_memory": object_store_bytes, "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
+        "_node_ip_address": "127.0.0.1", "log_to_driver": log_to_driver,
     }  # fmt: skip
     with _environment(own), _initialised(**ours):
         yield

@@ -6,24 +6,23 @@ import math
 import os
 import secrets
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mert_core.cluster import ray_running
 from mert_core.errors import MertError
 from mert_core.files import write_json
 from mert_core.records import read_record
 from mert_core.sweep.trial import SCORE, STEP, Task, run_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mert_core.config import Config, Term
     from mert_core.paths import Layout
     from mert_core.tracking.protocol import Tracker
 
 RESULT_NAME = "sweep.json"
+_OBJECT_STORE_BYTES = 150 * 2**20
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,9 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Sweep:
     tracker.params(key_params(config))
     children = TrialRuns(config, layout, tracker, sweep_id)
     try:
-        with _ray(config):
+        os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+        processors = max(os.cpu_count() or 1, config.threads)
+        with ray_running(processors, config.threads, _OBJECT_STORE_BYTES, log_to_driver=False):
             results = _tuner(config, layout, sweep_id, children).fit()
             trials = [_trial(result) for result in results]
     finally:
@@ -145,26 +146,6 @@ def _resources(config: Config) -> dict[str, float]:
     if accelerators and config.run(config.sweep.run).device != "cpu":
         wanted["gpu"] = min(1.0, accelerators / config.sweep.concurrent)
     return wanted
-
-
-@contextmanager
-def _ray(config: Config) -> Iterator[None]:
-    """Use the cluster that ``RAY_ADDRESS`` names, or start one in this machine for as long as the block lasts."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    import ray
-
-    ours = not ray.is_initialized()
-    if ours and os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    elif ours:
-        processors = max(os.cpu_count() or 1, config.threads)
-        ray.init(num_cpus=processors, include_dashboard=False, object_store_memory=150 * 2**20, log_to_driver=False)
-    try:
-        yield
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 def _trial(result: Any) -> Trial:

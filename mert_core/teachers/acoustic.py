@@ -23,7 +23,6 @@ class CodecTeacher(Teacher):
 
     context_frames = None
     causal = True
-    speed = 25.0
     tolerance = 0.0
 
     def __init__(self, settings: Any, architecture: Architecture, codebooks: int) -> None:

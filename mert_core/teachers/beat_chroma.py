@@ -19,6 +19,7 @@ class BeatChromaTeacher(ChromaTeacher):
 
     name = "beat-chroma"
     title = "beat-synchronous chroma, 48 pitch classes (Ellis and Poliner)"
+    speed = 200.0
     context_frames = None
 
     def __init__(self, settings: None = None) -> None:

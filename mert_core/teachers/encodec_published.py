@@ -33,6 +33,7 @@ class EncodecTeacher(CodecTeacher):
 
     name = "encodec"
     title = "EnCodec 24 kHz, 6 kbps, published weights"
+    speed = 9.0
     needs = "weights"
     Settings = EncodecSettings
 

@@ -109,6 +109,7 @@ class LogMelKMeansTeacher(KMeansTeacher):
 
     name = "logmel-kmeans"
     title = "k-means on log-mel 229 + Δ (MERT-v0)"
+    speed = 300.0
     Settings = LogMelKMeansSettings
     context_frames = _context(MEL_FFT_SAMPLES, 1)
 
@@ -131,6 +132,7 @@ class ChromaKMeansTeacher(KMeansTeacher):
 
     name = "chroma-kmeans"
     title = "k-means on chroma 264 + Δ (MERT-v0)"
+    speed = 160.0
     Settings = ChromaKMeansSettings
     context_frames = _context(CHROMA_FFT_SAMPLES, 1)
 
@@ -149,6 +151,7 @@ class MfccKMeansTeacher(KMeansTeacher):
 
     name = "mfcc-kmeans"
     title = "k-means on MFCC 13 + Δ + ΔΔ (HuBERT, first iteration)"
+    speed = 700.0
     Settings = MfccKMeansSettings
     context_frames = _context(CEPSTRUM_FFT_SAMPLES, 2)
 

@@ -40,6 +40,7 @@ class MelRvqTeacher(FramewiseTeacher):
 
     name = "mel-rvq"
     title = "residual quantiser of log-mel, trained here (MuQ)"
+    speed = 300.0
     Settings = MelRvqSettings
     context_frames = MEL_CONTEXT
 

@@ -36,14 +36,16 @@ class StoredMusic:
         except (OSError, pa.ArrowInvalid) as error:
             raise MertError(f"cannot read the corpus's manifest {path}: {error}. Run `dvc repro corpus`.") from error
         self.samples: NDArray[np.int64] = table["samples"].to_numpy()
-        self._split = table["split"].to_numpy()
+        self._split = table["split"]
         self._shard = table["shard"].to_numpy().astype(np.int64)
         self._offset = table["offset_samples"].to_numpy()
         self._reader = ShardReader(folder / "shards")
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the rows of a split."""
-        return np.flatnonzero(self._split == split)
+        import pyarrow.compute as pc
+
+        return np.flatnonzero(pc.equal(self._split, split).to_numpy())
 
     def crops(self, rows: NDArray[np.int64], offset_samples: NDArray[np.int64], length: int) -> NDArray[np.int16]:
         """Return equally long crops, int16 (batch, length), that lie inside their tracks."""

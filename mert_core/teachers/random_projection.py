@@ -41,6 +41,7 @@ class RandomProjectionTeacher(FramewiseTeacher):
 
     name = "best-rq"
     title = "random projection of log-mel (BEST-RQ, MusicFM)"
+    speed = 400.0
     Settings = RandomProjectionSettings
 
     def __init__(self, settings: RandomProjectionSettings) -> None:

@@ -41,6 +41,7 @@ class RvqVaeTeacher(CodecTeacher):
 
     name = "rvqvae"
     title = "RVQ-VAE trained here (EnCodec's architecture)"
+    speed = 60.0
     needs = "music"
     Settings = RvqVaeSettings
 

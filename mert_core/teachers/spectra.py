@@ -21,7 +21,7 @@ class ConstantQTeacher(Teacher):
     name = "cqt"
     title = "constant-Q spectrum (MERT; nnAudio CQT1992v2)"
     context_frames: int | None = _CQT_CONTEXT
-    speed = 1000.0
+    speed = 600.0
     tolerance = 1e-4
 
     def __init__(self, settings: None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mert_core.tracking.buffer import RunTracker
 
 MUSIC = ("corpus", "probe_set")
+_EXAMPLES = 100  # tracks
 DIGEST_LENGTH = 36  # MLflow's column; the whole id is in the run's tags
 
 
@@ -36,18 +38,24 @@ def _log_manifest(tracker: RunTracker, role: str, folder: Path) -> None:
         return
     import pyarrow.parquet as parquet
     from mlflow.data.pandas_dataset import from_pandas
-    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
     from mert_core.tracking.store import tracking_errors
 
     manifest = folder / "manifest.parquet"
-    frame = parquet.read_table(manifest).to_pandas()
+    opened = parquet.ParquetFile(manifest)
+    tracks, columns = opened.metadata.num_rows, opened.metadata.num_columns
+    frame = next(opened.iter_batches(_EXAMPLES)).to_pandas()  # its schema is all that MLflow wants of a million tracks
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The specified dataset source can be interpreted in multiple ways")
         # A hint for models that are served; a manifest's counts are whole numbers and none is missing.
         warnings.filterwarnings("ignore", r"Hint: Inferred schema contains integer column\(s\)")
         dataset = from_pandas(frame, source=str(manifest), name=role, digest=record.id[:DIGEST_LENGTH])
         entity = dataset._to_mlflow_entity()  # infers the schema
+    entity = Dataset(
+        entity.name, entity.digest, entity.source_type, entity.source, entity.schema,
+        json.dumps({"num_rows": tracks, "num_elements": tracks * columns}),
+    )  # fmt: skip
     entry = DatasetInput(entity, [InputTag("mlflow.data.context", role)])
     try:
         tracker.store.client.log_inputs(tracker.run_id, [entry])

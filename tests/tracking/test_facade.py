@@ -75,7 +75,8 @@ def test_a_run_carries_metrics_params_tags_and_files(
     assert noted == {
         "mlflow_run_id": run.info.run_id, "mlflow_uri": tracker.uri, "experiment_id": run.info.experiment_id,
     }  # fmt: skip
-    assert run.inputs.dataset_inputs[0].dataset.digest == corpus.id[:36]
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert dataset.digest == corpus.id[:36] and json.loads(dataset.profile)["num_rows"] == 2
 
 
 def test_the_corpus_run_logs_its_manifest_and_record(config: Config, layout: Layout) -> None:
