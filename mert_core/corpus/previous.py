@@ -20,6 +20,7 @@ from mert_core.records import RECORD_NAME, read_record
 
 _OF_SPLITS = frozenset({"seed", "valid_fraction"})  # parameters that shards do not depend on
 _NO_HASH = bytes(32)
+_LEFT_BEHIND = 0.1
 
 
 class Previous:
@@ -35,7 +36,7 @@ class Previous:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.places = read_places(folder, ShardReader(folder / SHARDS_NAME))
-        self._files = read_record(folder).files
+        self._record = read_record(folder)
         tracks = len(self.places.samples)
         ids, hashes = np.empty(tracks, "<u8"), np.empty(tracks, "V32")
         self.source_rate, self.clipped_samples = np.empty(tracks, np.int32), np.empty(tracks, np.int64)
@@ -109,7 +110,21 @@ class Previous:
 
     def sha256(self, shard: int) -> str | None:
         """Return what the record says of a shard's bytes."""
-        return self._files.get(f"{SHARDS_NAME}/{shard_name(shard)}")
+        return self._record.files.get(f"{SHARDS_NAME}/{shard_name(shard)}")
+
+    def lineage(self, tracks: int, linked_shards: int) -> list[str]:
+        """Return the ids of the corpora that a new one has grown from, oldest first.
+
+        None if it leaves more than a tenth of this one's shards behind: then it is other music.
+
+        Args:
+            tracks: of the new corpus.
+            linked_shards: that it has taken over as they are.
+        """
+        shards, before = sum(1 for _ in self.shards()), self._record.facts.get("grown_from", [])
+        if linked_shards == shards and tracks == len(self):
+            return list(before)  # nothing has changed
+        return [*before, self._record.id] if linked_shards >= (1 - _LEFT_BEHIND) * shards else []
 
     def tables(self, kept: NDArray[np.bool_], offset_samples: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Yield the manifest's rows of the kept tracks, with their new offsets."""

@@ -40,6 +40,7 @@ class _Source:
 
     Attributes:
         take_over: begins the new corpus with what is kept of the one that lies there; returns how many tracks.
+        grown_from: once all is written, the ids of the corpora that this one continues, if there are any.
         tracks: then gives the other tracks, in a stable order, and what could not become one.
         total: how many there are in all, for the progress bar.
         where: what to name in an error.
@@ -50,6 +51,7 @@ class _Source:
     """
 
     take_over: Callable[[CorpusWriter], int]
+    grown_from: Callable[[CorpusWriter], dict[str, Any]]
     tracks: Callable[[], Iterable[SourceTrack | Rejected]]
     total: int
     where: str
@@ -81,9 +83,10 @@ def _folder(config: Config, layout: Layout) -> _Source:
     listing = list_folder(layout.root / Path(corpus.folder).expanduser())
     params = {"seed": config.seed, **corpus.model_dump(mode="json", exclude={"folder", "scores"})}
     files = listing.files
+    previous: Previous | None = None
 
     def take_over(writer: CorpusWriter) -> int:
-        nonlocal files
+        nonlocal files, previous
         previous = Previous.at(layout.corpus, params)
         if previous is None:
             return 0
@@ -103,8 +106,13 @@ def _folder(config: Config, layout: Layout) -> _Source:
         assigned, split_by = assign_splits(rows, config.seed, corpus.valid_fraction)
         return assigned, {"split_by": split_by}
 
+    def grown_from(writer: CorpusWriter) -> dict[str, Any]:
+        lineage = previous.lineage(writer.tracks, len(writer.known)) if previous else []
+        return {"grown_from": lineage} if lineage else {}
+
     return _Source(
         take_over=take_over,
+        grown_from=grown_from,
         tracks=tracks,
         total=len(listing.files) + len(listing.rejected),
         where=f"the folder {listing.root}",
@@ -126,6 +134,7 @@ def _scores(config: Config, layout: Layout, kind: str) -> _Source:
     sections = {name: section.model_dump(mode="json") for name, section in {**own, "pieces": config.pieces}.items()}
     return _Source(
         take_over=lambda writer: 0,
+        grown_from=lambda writer: {},
         tracks=lambda: perform(config, layout.caches),
         total=count(config),
         where="the score library",
@@ -156,7 +165,7 @@ def _build(source: _Source, kind: str, target: Path, shard_megabytes: float, tra
         facts = {
             **manifest_facts(folder / MANIFEST_NAME), **source.facts, **split_facts,
             "shards": writer.shards, "clipped_samples": writer.clipped_samples,
-            "quarantined": writer.quarantine.counts(),
+            "quarantined": writer.quarantine.counts(), **source.grown_from(writer),
         }  # fmt: skip
         write_text(folder / "DATACARD.md", source.card(facts))
         record = write_record(

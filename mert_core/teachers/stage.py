@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -27,9 +28,10 @@ class Metrics(Protocol):
 
 
 def run(config: Config, layout: Layout, tracker: Metrics, name: str) -> Record:
-    """Fit a teacher.
+    """Fit a teacher; one that was fitted on a corpus from which the present one has grown stays as it is.
 
-    An interrupted fit goes on from its last state when the same settings and music come again.
+    So new music does not make all targets anew. An interrupted fit goes on from its last state when the same settings
+    and music come again.
 
     Raises:
         MertError: no such teacher, or what it needs is missing.
@@ -40,6 +42,13 @@ def run(config: Config, layout: Layout, tracker: Metrics, name: str) -> Record:
     params: dict[str, Any] = {"settings": teacher.kept_settings()}
     if inputs:
         params |= {"seed": config.seed, "threads": config.threads}
+    if staying := _staying(layout, name, inputs, params):
+        print(
+            f"teachers: {name} was fitted before music was added, and stays: targets of the other music hold. "
+            f"To fit it on all, remove {layout.teacher(name)} and run again.",
+            file=sys.stderr,
+        )
+        return staying
     states = layout.resume / f"teacher-{name}-{sha256_json({'params': params, 'inputs': inputs})[:16]}"
     music = StoredMusic(layout.corpus) if "corpus" in inputs else None
     facts = teacher.fit(Sources(music, layout.root, states, config.seed, tracker.metrics))
@@ -52,6 +61,22 @@ def run(config: Config, layout: Layout, tracker: Metrics, name: str) -> Record:
         )  # fmt: skip
     shutil.rmtree(states, ignore_errors=True)
     return record
+
+
+def _staying(layout: Layout, name: str, inputs: dict[str, str], params: dict[str, Any]) -> Record | None:
+    """Return the record of the teacher that lies there, if all that has changed is that the corpus grew."""
+    if "corpus" not in inputs or not layout.teacher(name).exists():
+        return None
+    try:
+        record = read_record(layout.teacher(name))
+        load_teacher(layout.teacher(name))
+    except MertError:  # damaged: fitted anew
+        return None
+    grown = record.inputs.get("corpus") in read_record(layout.corpus).facts.get("grown_from", [])
+    before, now = (
+        [{**each, "corpus": ""}, chosen] for each, chosen in ((record.inputs, record.params), (inputs, params))
+    )
+    return record if grown and sha256_json(before) == sha256_json(now) else None
 
 
 def _inputs(layout: Layout, teacher: Teacher) -> dict[str, str]:

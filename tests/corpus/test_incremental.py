@@ -123,6 +123,18 @@ def test_new_files_go_to_new_shards(music: Path, watch: Watch) -> None:
     assert contents(build(music)) == contents(corpus)
 
 
+def test_a_corpus_says_what_it_has_grown_from(music: Path) -> None:
+    first = build(music).record
+    assert "grown_from" not in first.facts
+    write(music / "artist 9" / "song.wav", 109)
+    second = build(music).record
+    assert second.facts["grown_from"] == [first.id] and build(music).record == second
+    write(music / "artist 10" / "song.wav", 110)
+    assert build(music).record.facts["grown_from"] == [first.id, second.id]
+    (music / "artist 4" / "song.wav").unlink()  # of six shards one is written again: more than a tenth
+    assert "grown_from" not in build(music).record.facts
+
+
 def test_a_changed_file_moves_and_a_removed_one_goes(music: Path, watch: Watch) -> None:
     links = inodes(build(music))
     write(music / "artist 2" / "song.wav", 102, seconds=3.5)

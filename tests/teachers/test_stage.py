@@ -15,7 +15,7 @@ from mert_core.corpus import Corpus
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.records import read_record
+from mert_core.records import read_record, write_record
 from mert_core.teachers.base import Codes
 from mert_core.teachers.music import StoredMusic
 from mert_core.teachers.stage import open_teacher, run
@@ -45,6 +45,24 @@ def test_fits_to_the_same_bytes_twice_and_cleans_up(small: Config, layout: Layou
     teacher, identity = open_teacher(small, layout, "rvqvae")
     assert identity == first.id
     assert teacher(torch.zeros(1, SAMPLE_RATE)).shape == (1, 75, 8)
+
+
+def test_a_teacher_stays_where_all_that_changed_is_that_music_was_added(
+    small: Config, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(small, layout, NullTracker(), "rvqvae")
+    corpus = read_record(layout.corpus)
+
+    def become(facts: dict[str, list[str]]) -> None:
+        write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={"now": 2}, facts=facts)
+
+    become({"grown_from": ["0" * 64, corpus.id]})
+    assert run(small, layout, NullTracker(), "rvqvae") == first == read_record(layout.teacher("rvqvae"))
+    assert "fitted before music was added, and stays" in capsys.readouterr().err
+    other = small.model_copy(update={"seed": 3})
+    assert run(other, layout, NullTracker(), "rvqvae").id != first.id, "another seed asks for another teacher"
+    become({"grown_from": ["0" * 64]})
+    assert run(small, layout, NullTracker(), "rvqvae").inputs == {"corpus": read_record(layout.corpus).id}
 
 
 def test_the_students_record_is_an_input(small: Config, layout: Layout) -> None:
