@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     targets.set_defaults(action=_run_stage)
 
     doctor = commands.add_parser("doctor", help="check this machine, the packages and the checkout")
+    doctor.add_argument("--datasets", action="store_true", help="look at the labelled public data sets instead")
+    doctor.add_argument("--quick", action="store_true", help="with --datasets: count files, compare no checksums")
     _common(doctor)
     doctor.set_defaults(action=_doctor)
 
@@ -311,9 +313,15 @@ def _list_teachers(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    if options.quick and not options.datasets:
+        raise MertError("--quick goes with --datasets; `mert doctor` alone is quick")
+    config, layout = _context(options)
+    if options.datasets:
+        from mert_core.corpus.datasets.survey import survey_all
+
+        return survey_all(config, layout, options.quick)
     from mert_core.doctor import examine
 
-    config, layout = _context(options)
     return examine(config, layout)
 
 

@@ -20,6 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Split = Literal["train", "valid", "test"]
 Preset = Literal["mert-tiny", "mert-95m", "mert-330m"]
+DatasetName = Literal["mtt", "giantsteps", "gtzan", "emo", "nsynth", "vocalset", "mtg_jamendo", "musdb18"]
 
 
 class Section(BaseModel):
@@ -240,6 +241,13 @@ class Storage(Section):
     read_ahead: Annotated[int, Field(ge=1, le=64)]
 
 
+class Datasets(Section):
+    """Where the labelled public data sets lie: in sub-folders of one folder, or in places of their own."""
+
+    folder: Annotated[str, Field(min_length=1)]
+    places: dict[DatasetName, Annotated[str, Field(min_length=1)]]
+
+
 class Beats(Section):
     """Per-frame probes of beats."""
 
@@ -356,6 +364,7 @@ class Config(Section):
     targets: Targets
     pretrain: Pretrain
     runs: dict[str, RunChanges]  # type: ignore[valid-type]
+    datasets: Datasets
     probe: Probe
     report: Report
     sweep: Sweep
