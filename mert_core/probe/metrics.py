@@ -11,9 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
-"""The 24 key classes by index: 0–11 major from C to B, 12–23 minor; spelled as mir_eval reads them."""
+from mert_core.corpus.keys import KEYS
 
 Points = NDArray[np.float64]
 
