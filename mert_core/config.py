@@ -67,8 +67,14 @@ class ProbeSet(Section):
 
     mixes: PerSplit
     notes: PerSplit
+    rhythms: PerSplit
+    phrases: PerSplit
+    stems: PerSplit
     mix_seconds: Positive
     note_seconds: Positive
+    rhythm_seconds: Positive
+    phrase_seconds: Positive
+    stem_seconds: Positive
 
 
 class Pieces(Section):
