@@ -88,15 +88,13 @@ def _songs(path: Path) -> dict[int, tuple[str, str]]:
 
 
 def _ratings(path: Path) -> dict[int, tuple[float, float]]:
-    columns = tuple(f"mean_{name}" for name in CLASSES)
-    rows = read_table(path, ("song_id", *columns), f"Emomusic's {RATINGS}, with song_id, mean_arousal, mean_valence")
-    return {
-        _song(row["song_id"], path): (
-            number(row[columns[0]], path, columns[0]),
-            number(row[columns[1]], path, columns[1]),
-        )
-        for row in rows
-    }
+    names = tuple(f"mean_{name}" for name in CLASSES)
+    rows = read_table(path, ("song_id", *names), f"Emomusic's {RATINGS}, with song_id, {names[1]}, {names[0]}")
+    ratings = {}
+    for row in rows:
+        valence, arousal = (number(row[name], path, name) for name in names)
+        ratings[_song(row["song_id"], path)] = valence, arousal
+    return ratings
 
 
 def _song(text: str, path: Path) -> int:

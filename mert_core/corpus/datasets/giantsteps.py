@@ -18,14 +18,12 @@ from mert_core.errors import MertError
 
 TRAIN, TEST = "giantsteps-mtg-key-dataset", "giantsteps-key-dataset"
 TRACKS = {TRAIN: 1486, TEST: 604}
+_LABELS = {TRAIN: ("annotations/annotations.txt", "annotations/beatport_metadata.txt"), TEST: ("annotations/key",)}
 SEVERAL_KEYS, NO_KEY, DOUBTFUL = "several keys", "no key", "key in doubt"
 
 _SUFFIXES = (".mp3", ".wav")
 _SURE = "2"
-_HASH_RANGE, _TRAIN_RANGE = (
-    116,
-    100,
-)  # of an artist's hash: jukemir's and MARBLE's, which comes to about 80/20 of the tracks
+_HASH_RANGE, _TRAIN_RANGE = 116, 100  # of an artist's hash: jukemir's and MARBLE's, about 80/20 of the tracks
 
 
 class GiantSteps:
@@ -53,6 +51,9 @@ class GiantSteps:
             if place is None:
                 notes.append(f"{folder / part} is not there; clone https://github.com/GiantSteps/{part}.")
                 continue
+            if absent := [name for name in _LABELS[part] if not (place / name).exists()]:
+                notes.append(f"{place} lacks {', '.join(absent)}; check it out anew.")
+                continue
             sums = _by_number(place / "md5", ".md5")
             audio = {number: _audio(folder, place, number) for number in sums or _by_number(place / "annotations/key")}
             present, empty = count_sound(audio.values())
@@ -60,15 +61,11 @@ class GiantSteps:
             wrong = [] if quick else _differing(audio, sums, part)
             if wrong:
                 numbers = ", ".join(map(str, wrong[:5]))
-                notes.append(
-                    f"{len(wrong)} file(s) of {part} differ from their MD5 sum ({numbers} …); fetch them again."
-                )
+                notes.append(f"{len(wrong)} of {part} differ from their MD5 sum, such as {numbers}; fetch them again.")
             if not quick and not sums:
                 notes.append(f"{place / 'md5'} holds no sums to compare with.")
-            if present < found[part][1]:
-                notes.append(
-                    f"{found[part][1] - present} track(s) of {part} have no sound; its audio_dl.sh fetches it."
-                )
+            if short := found[part][1] - present:
+                notes.append(f"{short} of {part} have no sound; its audio_dl.sh fetches it.")
             damaged += len(wrong) + empty
         if len(found) < len(TRACKS):
             return Survey("missing", found, tuple(notes), damaged)
@@ -89,7 +86,7 @@ class GiantSteps:
 
 def _train_clips(folder: Path, left_out: Counter[str]) -> list[Clip]:
     place = _require_part(folder, TRAIN)
-    annotations, metadata = place / "annotations/annotations.txt", place / "annotations/beatport_metadata.txt"
+    annotations, metadata = (place / name for name in _LABELS[TRAIN])
     keys = read_table(annotations, ("ID", "MANUAL KEY", "C"), "a tab-separated table ID, MANUAL KEY, C", "\t")
     artists = {
         row["ID"]: [name.strip() for name in row["ARTIST"].split(",")]
@@ -118,9 +115,9 @@ def _train_clips(folder: Path, left_out: Counter[str]) -> list[Clip]:
 
 def _test_clips(folder: Path, left_out: Counter[str]) -> list[Clip]:
     place = _require_part(folder, TEST)
-    annotations = _by_number(place / "annotations/key", ".key")
+    annotations = _by_number(place / _LABELS[TEST][0])
     if not annotations:
-        raise MertError(f"{place / 'annotations/key'} holds no .key files; check out the repository {TEST} anew")
+        raise MertError(f"{place / _LABELS[TEST][0]} holds no .key files; check out the repository {TEST} anew")
     clips = []
     for number, path in annotations.items():
         text = read_text(path, "a key, such as 'D minor'").strip()
@@ -139,7 +136,7 @@ def _test_clips(folder: Path, left_out: Counter[str]) -> list[Clip]:
 
 
 def _doubt(text: str, confidence: str) -> str:
-    """Return why a track of that annotation does not count, or nothing: ``C minor / F# minor``, ``A-A# minor``, ``-``."""
+    """Return why a track does not count, or nothing; texts may be ``C minor / F# minor``, ``A-A# minor``, ``-``."""
     if text in ("", "-"):
         return NO_KEY
     if "/" in text or "-" in text:

@@ -45,7 +45,7 @@ def _block(dataset: Dataset, folder: Path, survey: Survey) -> Iterator[str]:
     counts = ", ".join(f"{have:,} of {want:,} {what}" for what, (have, want) in survey.found.items())
     damaged = f"; {survey.damaged:,} damaged" if survey.damaged else ""
     yield f"{dataset.name:12}{survey.state}{f': {counts}' if counts else ''}{damaged}"
-    lines = [("folder", str(folder)), *(("note", note) for note in survey.notes)]
+    lines = [("title", dataset.title), ("folder", str(folder)), *(("note", note) for note in survey.notes)]
     lines += [("questions", ", ".join(dataset.questions)), ("licence", dataset.licence), ("ask", dataset.source)]
     for topic, text in lines:
         yield f"  {topic:10}{text}"
