@@ -84,7 +84,7 @@ def mp3(waveform: Waveform, kbits: float, seed: int = 0) -> Waveform:
 
 
 def low_pass(waveform: Waveform, hertz: float, seed: int = 0) -> Waveform:
-    """Keep what lies below a frequency: a Kaiser-windowed sinc of 1,023 samples, no delay, 80 dB down 60 Hz above."""
+    """Keep what lies below a frequency: a Kaiser-windowed sinc of 1,023 samples: no delay, 80 dB down 60 Hz above."""
     taps = np.arange(_FIR_SAMPLES) - _FIR_SAMPLES // 2
     kernel = 2 * hertz / SAMPLE_RATE * np.sinc(2 * hertz / SAMPLE_RATE * taps) * np.kaiser(_FIR_SAMPLES, 7.86)
     length = 1 << (len(waveform) + _FIR_SAMPLES - 1).bit_length()

@@ -111,12 +111,10 @@ def load_function(spec: str, device: str) -> FunctionEncoder:
     if not callable(factory):
         found = f"is a {type(factory).__name__}" if hasattr(module, name) else "does not exist"
         raise MertError(f"{spec}: {name!r} {found}; expected a function without arguments that returns an encoder")
-    if any(
-        parameter.default is parameter.empty
-        and parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-        for parameter in inspect.signature(factory).parameters.values()
-    ):
-        raise MertError(f"{spec} needs arguments {inspect.signature(factory)}; expected a function without any")
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise MertError(f"{spec} takes {inspect.signature(factory)}; expected a function without arguments") from error
     function = factory()
     if not callable(function):
         raise MertError(f"{spec} returned a {type(function).__name__}; expected something to call with a waveform")
