@@ -25,7 +25,7 @@ class Case:
         encoder: frozen.
         settings: the section ``probe`` as it holds for this task.
         seed: of intervals and of draws that are no probe's.
-        caches: where embeddings are kept.
+        caches: where embeddings are kept; None: nowhere.
         before_test: called once with the chosen input and rate, before the test split's answers are looked at; it
             raises where the test set was read before under another choice.
     """
@@ -35,5 +35,5 @@ class Case:
     encoder: Encoder
     settings: Probe
     seed: int
-    caches: Path
+    caches: Path | None
     before_test: Callable[[int | str, float], None]

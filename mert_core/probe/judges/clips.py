@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mert_core.config import Split
-from mert_core.corpus.datasets.clips import SPLITS, Clip
+from mert_core.corpus.datasets.clips import Clip
 from mert_core.errors import MertError
 from mert_core.probe.bank import Recipe
 from mert_core.probe.bootstrap import interval_of
 from mert_core.probe.embeddings import Embeddings, embeddings
-from mert_core.probe.features import Features, Subset
+from mert_core.probe.features import Features
 from mert_core.probe.judges.case import Case
 from mert_core.probe.metrics import METRICS, Metric, figures
 from mert_core.probe.objectives import Objective
-from mert_core.probe.robustness import Predict, curves
+from mert_core.probe.robustness import curves, some_clips
+from mert_core.probe.rows import Rows
 from mert_core.probe.selection import Selection, input_name, select
 from mert_core.probe.tasks import Kind
 from mert_core.probe.trained import mean_over_tracks
@@ -59,23 +60,39 @@ def judge_clips(case: Case) -> Judged:
     Raises:
         MertError: a split has no usable clip, or the model has diverged.
     """
-    task, settings, clips = case.task, case.settings, case.clips.clips
-    found = embeddings(
-        case.encoder, [clip.sound for clip in clips], task.chunking, task.pooling, case.caches, task.name
-    )
-    left_out = Counter(found.missing.values())
-    train, valid, test = (_split(case, found, split) for split in SPLITS)
-    selection = select(
+    found = _embedded(case)
+    selection = _select(case, found)
+    case.before_test(input_name(selection.choice.input), selection.choice.rate)
+    test = _split(case, found, "test")
+    outputs = _outputs(selection, test.features, test.tracks, len(test.clips))
+    verdict = _verdict(case, selection, test, outputs)
+    asked_again = case.task.name in case.settings.robustness.tasks
+    return verdict, dict(Counter(found.missing.values())), _robustness(case, selection, test) if asked_again else {}
+
+
+def select_on_validation(case: Case) -> Selection:
+    """Train and choose; a case without test clips will do.
+
+    Raises:
+        MertError: as `judge_clips`.
+    """
+    return _select(case, _embedded(case))
+
+
+def _embedded(case: Case) -> Embeddings:
+    task, sounds = case.task, [clip.sound for clip in case.clips.clips]
+    return embeddings(case.encoder, sounds, task.chunking, task.pooling, case.caches, task.name)
+
+
+def _select(case: Case, found: Embeddings) -> Selection:
+    task, settings = case.task, case.settings
+    train, valid = _split(case, found, "train"), _split(case, found, "valid")
+    return select(
         train.examples, valid.examples,
         Objective(_OBJECTIVES[task.kind], len(case.clips.classes)),  # type: ignore[arg-type]
         recipe_of(case), _scorer(METRICS[task.metrics[0]], valid.truth),
         rates=settings.rates, seeds=settings.seeds, name=task.name, device=case.encoder.device,
     )  # fmt: skip
-    case.before_test(input_name(selection.choice.input), selection.choice.rate)
-    outputs = _outputs(selection, test.features, test.tracks, len(test.clips))
-    verdict = _verdict(case, selection, test, outputs)
-    robustness = _robustness(case, selection, test) if task.name in settings.robustness.tasks else {}
-    return verdict, dict(left_out), robustness
 
 
 def recipe_of(case: Case) -> Recipe:
@@ -111,7 +128,7 @@ def _split(case: Case, found: Embeddings, split: Split) -> _Split:
         raise MertError(f"{case.task.name}: no clip of the {split} split can be used ({reasons or 'none has a class'})")
     used = [clips[number] for number in chosen]
     truth = truth_of(case.task.kind, case.clips.classes, used)
-    return _Split(used, Subset(found, found.rows(chosen)), found.owners(chosen), truth)
+    return _Split(used, Rows(found, found.rows(chosen)), found.owners(chosen), truth)
 
 
 def _scorer(metric: Metric, truth: NDArray[Any]) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
@@ -151,3 +168,19 @@ def _verdict(case: Case, selection: Selection, test: _Split, outputs: NDArray[np
             "outputs": outputs.astype(np.float32),
         },
     )  # fmt: skip
+
+
+def _robustness(case: Case, selection: Selection, test: _Split) -> dict[str, list[dict[str, Any]]]:
+    """Ask the chosen probes of some test clips again, deformed."""
+    metric = METRICS[case.task.metrics[0]]
+
+    def score(found: Embeddings, clips: Sequence[Clip]) -> tuple[float, float, float]:
+        positions = range(len(clips))
+        features, tracks = Rows(found, found.rows(positions)), found.owners(positions)
+        outputs = _outputs(selection, features, tracks, len(clips))
+        truth = truth_of(case.task.kind, case.clips.classes, clips)
+        low, high = interval_of(metric, truth, outputs, case.settings.bootstrap, case.seed)
+        return float(metric(truth, outputs).mean()), low, high
+
+    clips = some_clips(test.clips, case.settings.robustness.clips)
+    return curves(case.encoder, case.task, clips, score, case.caches)
