@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,14 +13,13 @@ from tqdm import tqdm
 from mert_core.config import Split
 from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import Clip, ClipSet
-from mert_core.corpus.datasets.sounds import FileSound, sorted_clips
+from mert_core.corpus.datasets.reading import ABSENT, check_question, clip_set, read_text
+from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 
 TAGS = {"instrument": 40, "moodtheme": 56, "genre": 87, "top50tags": 50}
 """Question → number of its tags in the official division."""
-
-MISSING = "mp3 missing"
 
 _LABELS = ("data/splits/split-0", "mtg-jamendo-dataset/data/splits/split-0", "splits/split-0", "split-0", ".")
 _AUDIO = (
@@ -75,40 +75,36 @@ class MtgJamendo:
             used.update(paths)
             found[f"{question} tracks"] = (len(paths), len(tracks))
             found[f"{question} tags"] = (len({tag for track in tracks for tag in track.tags}), TAGS[question])
-        if not quick:
-            notes += _compare(root, sorted(used), [place.parents[1] for place in labels.values() if place])
+        data = [place.parents[1] for place in labels.values() if place]
+        if damaged := [] if quick else _damaged(root, sorted(used), data):
+            notes.append(
+                f"{len(damaged)} mp3s differ from their published SHA-256, such as {damaged[0]}; download them again."
+            )
         whole = not notes and all(count == total for count, total in found.values())
-        return Survey("complete" if whole else "incomplete", found, tuple(notes))
+        return Survey("complete" if whole else "incomplete", found, tuple(notes), len(damaged))
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the tracks of one kind of tags. Tags are as the files have them, such as ``instrument---piano``.
 
         Raises:
-            MertError: there is no such question, labels are missing or not as expected, or there is no mp3 at all.
+            MertError: there is no such question, labels are missing or not as expected, or a split has no mp3.
         """
-        if question not in self.questions:
-            raise MertError(f"mtg_jamendo has no question {question!r}; it has {', '.join(self.questions)}")
+        check_question(self.name, self.questions, question)
         place = _labels_folder(folder, question)
         if place is None:
             raise MertError(_no_labels(folder, question))
         root, there = _audio(folder)
         clips: list[Clip] = []
         tags: set[str] = set()
-        missing = 0
+        left_out = Counter[str]()
         for split, tracks in _read(place, question).items():
             for track in tracks:
                 tags.update(track.tags)
                 if path := _find(track.path, there):
                     clips.append(Clip(track.track_id, split, FileSound(root / path), track.tags, track.artist))
                 else:
-                    missing += 1
-        if not clips:
-            raise MertError(
-                f"{folder}: none of the {missing} tracks of {question} has its mp3; looked in {', '.join(_AUDIO)} for "
-                "files such as 48/948.mp3 or 48/948.low.mp3. Unpack the set's archives there."
-            )
-        left_out = {MISSING: missing} if missing else {}
-        return ClipSet(self.name, question, sorted_clips(clips), tuple(sorted(tags)), left_out)
+                    left_out[ABSENT] += 1
+        return clip_set(self.name, question, clips, tuple(sorted(tags)), left_out, folder)
 
 
 def _labels_folder(folder: Path, question: str) -> Path | None:
@@ -134,10 +130,7 @@ def _read(place: Path, question: str) -> dict[Split, list[_Track]]:
 def _rows(path: Path, question: str) -> Iterator[_Track]:
     """Yield the tracks of a label file; a row has one field more for each further tag."""
     kinds = (_KINDS[question],) if question in _KINDS else tuple(_KINDS.values())
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise MertError(f"{path} is no UTF-8 text ({error.reason}); take it from the set's repository again") from error
+    lines = read_text(path, f"MTG-Jamendo's tracks and tags: {' '.join(_HEADER)}, separated by tabs").splitlines()
     if not lines or tuple(lines[0].split("\t")) != _HEADER:
         found = lines[0][:80] if lines else "nothing"
         raise MertError(f"{path}: found the header {found!r}, expected {' '.join(_HEADER)}, separated by tabs")
@@ -179,8 +172,8 @@ def _find(path: str, there: frozenset[str]) -> str:
     return next((name for name in names if name in there), "")
 
 
-def _compare(root: Path, paths: Sequence[str], data: Sequence[Path]) -> list[str]:
-    """Compare files with the checksums that the set's repository publishes, and say what differs.
+def _damaged(root: Path, paths: Sequence[str], data: Sequence[Path]) -> list[str]:
+    """Return the files that differ from the checksums which the set's repository publishes, as far as it has them.
 
     Args:
         root: of the files.
@@ -188,19 +181,10 @@ def _compare(root: Path, paths: Sequence[str], data: Sequence[Path]) -> list[str
         data: where ``download/…_sha256_tracks.txt`` may lie.
     """
     published: dict[str, str] = {}
-    for folder in data:
-        for path in sorted(folder.glob("download/*_audio*_sha256_tracks.txt")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                content, _, name = line.partition(" ")
-                published[name.strip()] = content
+    for path in sorted({path for folder in data for path in folder.glob("download/*_audio*_sha256_tracks.txt")}):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            content, _, name = line.partition(" ")
+            published[name.strip()] = content
     known = [path for path in paths if path in published]
-    bad = [
-        path
-        for path in tqdm(known, desc="checksums", unit="file", disable=None)
-        if sha256_file(root / path) != published[path]
-    ]
-    if not bad:
-        return []
-    return [
-        f"{len(bad)} of {len(known)} mp3s differ from their published SHA-256, such as {bad[0]}; download them again."
-    ]
+    listed = tqdm(known, desc="checksums", unit="file", disable=None)
+    return [path for path in listed if sha256_file(root / path) != published[path]]

@@ -19,7 +19,8 @@ from mert_core.audio.unusable import UnusableAudio
 from mert_core.config import Split
 from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import SPLITS, Clip, ClipSet, Sound
-from mert_core.corpus.datasets.sounds import FileSound, sorted_clips
+from mert_core.corpus.datasets.reading import check_question, clip_set
+from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -34,6 +35,7 @@ ARCHIVES = {"musdb18.zip": "af06762477334799bfc5abf237648207"}
 """MD5 of archives, as Zenodo states them (record 1117372)."""
 
 _SUFFIX = ".stem.mp4"
+_SLACK_SAMPLES = 2048  # two frames of AAC: what an encoder adds in front may be counted or not
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,22 @@ class StemSound:
         import ffmpeg
         import stempeg
 
+        stream = STREAMS[self.stem]
         try:
-            samples, rate = stempeg.read_stems(
-                str(self.path), stem_id=STREAMS[self.stem], dtype=np.float32, always_3d=True
+            facts = stempeg.Info(str(self.path))
+            expected, rate = facts.samples(stream), facts.sample_rate(stream)
+            samples, _ = stempeg.read_stems(
+                str(self.path), stem_id=stream, info=facts, sample_rate=rate, dtype=np.float32, always_3d=True
             )
-        except (ffmpeg.Error, Warning, RuntimeError, KeyError) as error:  # what it raises for a damaged file
-            raise UnusableAudio("damaged", f"stem {self.stem}: {error}") from error
+        except ffmpeg.Error as error:
+            raise UnusableAudio("not audio", f"ffprobe refuses it: {_last_words(error.stderr)}") from error
+        except (Warning, RuntimeError, LookupError, ValueError) as error:  # what stempeg raises
+            raise UnusableAudio("damaged", f"no stem {self.stem}: {error}") from error
         channels: NDArray[np.float32] = np.ascontiguousarray(samples[0].T)
-        if not channels.size:
-            raise UnusableAudio("empty", f"stem {self.stem} has no samples")
-        return np.stack([resample(channel, int(rate)) for channel in channels])
+        if channels.shape[1] + _SLACK_SAMPLES < expected:  # ffmpeg leaves out what it cannot decode
+            found = f"{channels.shape[1] / rate:.2f} of {expected / rate:.2f} s"
+            raise UnusableAudio("truncated", f"cut off or damaged: {found} decode of stem {self.stem}")
+        return np.stack([resample(channel, rate) for channel in channels])
 
 
 class Musdb18:
@@ -120,20 +128,20 @@ class Musdb18:
             totals = {str(split): total for split, total in TRACKS.items()}
         if any(song.is_stems for song in songs) and (fault := _cannot_decode()):
             notes.append(fault)
-        notes += [] if quick else _damaged_archives(folder)
+        damaged = [] if quick else _damaged_archives(folder)
+        notes += damaged
         found = {f"{split} songs": (counts[split], total) for split, total in totals.items()}
         enough = all(count == total for count, total in found.values())
-        return Survey("complete" if enough and not notes else "incomplete", found, tuple(notes))
+        return Survey("complete" if enough and not notes else "incomplete", found, tuple(notes), len(damaged))
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the songs with their mixture and the sound of each stem, stereo by `Sound.channels`.
 
         Raises:
-            MertError: there is no such question, the folders are missing or empty, ``musdb`` is not installed, or
-                there are stems files and no ffmpeg to decode them.
+            MertError: there is no such question, the folders are missing, a split has no whole song, ``musdb`` is not
+                installed, or there are stems files and no ffmpeg to decode them.
         """
-        if question not in self.questions:
-            raise MertError(f"musdb18 has no question {question!r}; it has {', '.join(self.questions)}")
+        check_question(self.name, self.questions, question)
         if lacking := [name for name in ("train", "test") if not (folder / name).is_dir()]:
             raise MertError(_no_layout(folder, lacking))
         validation = _validation_names()
@@ -146,9 +154,7 @@ class Musdb18:
             for song in songs
             if not song.absent
         ]
-        if not clips:
-            raise MertError(_no_layout(folder, ["song with a mixture and four stems in train or test"]))
-        return ClipSet(self.name, question, sorted_clips(clips), STEMS, dict(left_out))
+        return clip_set(self.name, question, clips, STEMS, left_out, folder)
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,11 @@ def _cannot_decode() -> str:
     if importlib.util.find_spec("stempeg") is None:
         return "MUSDB18's .stem.mp4 files are read with the package stempeg, which is not installed: pip install musdb"
     return ""
+
+
+def _last_words(output: bytes | None) -> str:
+    """Return the end of the last line, which follows the file's path."""
+    return (output or b"").decode(errors="replace").strip().rpartition("\n")[2].rpartition(": ")[2]
 
 
 def _damaged_archives(folder: Path) -> list[str]:

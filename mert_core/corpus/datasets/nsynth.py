@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from mert_core.config import Split
 from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import SPLITS, Clip, ClipSet
-from mert_core.corpus.datasets.sounds import FileSound, sorted_clips
+from mert_core.corpus.datasets.reading import ABSENT, check_question, clip_set
+from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
 NOTES: dict[Split, int] = {"train": 289_205, "valid": 12_678, "test": 4_096}
@@ -24,8 +26,6 @@ FAMILIES = (
 
 PITCHES = tuple(str(number) for number in range(128))
 """MIDI numbers."""
-
-MISSING = "wav missing"
 
 _Labels = dict[str, tuple[str, str]]  # note → family, pitch
 
@@ -64,26 +64,20 @@ class NSynth:
         """Return the notes with their instrument family or their MIDI pitch.
 
         Raises:
-            MertError: there is no such question, or labels are missing or not as expected.
+            MertError: there is no such question, labels are missing or not as expected, or a split has no sound.
         """
-        if question not in self.questions:
-            raise MertError(f"nsynth has no question {question!r}; it has {', '.join(self.questions)}")
+        check_question(self.name, self.questions, question)
         column = self.questions.index(question)
         clips: list[Clip] = []
-        missing = 0
+        left_out = Counter[str]()
         for split in SPLITS:
             labels, sounds = _read_labels(_labels_path(folder, split)), _sounds(folder, split)
             audio = _audio(folder, split)
             there = [note for note in labels if note in sounds]
-            missing += len(labels) - len(there)
+            if absent := len(labels) - len(there):
+                left_out[ABSENT] += absent
             clips += (Clip(note, split, FileSound(audio / f"{note}.wav"), labels[note][column]) for note in there)
-        if not clips:
-            raise MertError(
-                f"{folder}: not one of the {missing} notes that the labels name has a wav; expected them at "
-                "nsynth-SPLIT/audio/NOTE.wav. Unpack the json/wav archives (not the TFRecords) there."
-            )
-        left_out = {MISSING: missing} if missing else {}
-        return ClipSet(self.name, question, sorted_clips(clips), (FAMILIES, PITCHES)[column], left_out)
+        return clip_set(self.name, question, clips, (FAMILIES, PITCHES)[column], left_out, folder)
 
 
 def _labels_path(folder: Path, split: Split) -> Path:

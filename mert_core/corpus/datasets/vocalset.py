@@ -12,8 +12,9 @@ from pathlib import Path
 from mert_core.config import Split
 from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import Clip, ClipSet
+from mert_core.corpus.datasets.reading import check_question, clip_set
 from mert_core.corpus.datasets.silence import Trimmed
-from mert_core.corpus.datasets.sounds import FileSound, sorted_clips
+from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 
@@ -80,10 +81,9 @@ class VocalSet:
         """Return recordings without their silence, and their technique (of ten) or their singer.
 
         Raises:
-            MertError: there is no such question, or the folder has no recordings in VocalSet's layout.
+            MertError: there is no such question, the folder is not in VocalSet's layout, or a split has no recording.
         """
-        if question not in self.questions:
-            raise MertError(f"vocalset has no question {question!r}; it has {', '.join(self.questions)}")
+        check_question(self.name, self.questions, question)
         root = _root(folder)
         if root is None:
             raise MertError(_nothing(folder))
@@ -94,12 +94,12 @@ class VocalSet:
                 for item in recordings
                 if item.technique in TECHNIQUES
             ]
-            return ClipSet(self.name, question, sorted_clips(clips), TECHNIQUES, dict(left_out))
+            return clip_set(self.name, question, clips, TECHNIQUES, left_out, folder)
         splits = _within_singers(recordings)
         clips = [
             Clip(item.clip_id, splits[item.clip_id], Trimmed(FileSound(item.path)), item.singer) for item in recordings
         ]
-        return ClipSet(self.name, question, sorted_clips(clips), SINGERS, dict(left_out))
+        return clip_set(self.name, question, clips, SINGERS, left_out, folder)
 
 
 def _split_of(singer: str) -> Split:

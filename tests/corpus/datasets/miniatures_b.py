@@ -93,8 +93,8 @@ def nsynth(
 SINGERS = (*(f"female{number}" for number in range(1, 10)), *(f"male{number}" for number in range(1, 12)))
 
 
-def vocalset(folder: Path, root: str = "FULL", vowels: str = "aei", seconds: float = 0.1) -> Path:
-    """Write VocalSet's layout: all singers, each in two techniques that are asked for and one that is not.
+def vocalset(folder: Path, root: str = "FULL", vowels: str = "aei", singers: Sequence[str] = SINGERS) -> Path:
+    """Write VocalSet's layout: singers, each in two techniques that are asked for and one that is not.
 
     Its faults are those of the real set: a misspelt folder, copies with ``(1)`` in their name and copies under another
     name, recordings outside of the paper's table, a file whose name tells another singer than its folder, names
@@ -103,10 +103,10 @@ def vocalset(folder: Path, root: str = "FULL", vowels: str = "aei", seconds: flo
     rng = np.random.default_rng(1)
 
     def sing(path: str) -> Path:
-        sound = np.concatenate([np.zeros(2205), 0.1 * rng.standard_normal(round(seconds * 44100))])
+        sound = np.concatenate([np.zeros(2205), 0.1 * rng.standard_normal(4410)])
         return write_sound(folder / root / path, sound, 44100)
 
-    for singer in SINGERS:
+    for singer in singers:
         short = singer[0] + singer.removeprefix("female").removeprefix("male")
         for context, technique in (("arpeggios", "vibrato"), ("scales", "belt"), ("long_tones", "messa")):
             for vowel in vowels:

@@ -13,12 +13,16 @@ import pytest
 import soundfile
 
 from mert_core.audio.resample import resample
+from mert_core.audio.unusable import UnusableAudio
 from mert_core.corpus.datasets.clips import SPLITS
 from mert_core.corpus.datasets.musdb18 import ARCHIVES, STEMS, TRACKS, Musdb18, StemSound
 from mert_core.errors import MertError
 from tests.corpus.datasets.miniatures_b import musdb18hq
 
 MUSDB = Musdb18()
+NEEDS_FFMPEG = pytest.mark.skipif(
+    not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="ffmpeg is not installed"
+)
 
 
 @pytest.fixture
@@ -60,7 +64,8 @@ def test_survey_names_a_song_without_a_stem(folder: Path, tmp_path: Path, monkey
     assert MUSDB.survey(folder).state == "complete"
     (folder / "musdb18.zip").write_bytes(b"abd")
     assert MUSDB.survey(folder, quick=True).state == "complete"
-    assert "published is 900150983cd24fb0d6963f7d28e17f72" in MUSDB.survey(folder).notes[0]
+    bad = MUSDB.survey(folder)
+    assert bad.damaged == 1 and "published is 900150983cd24fb0d6963f7d28e17f72" in bad.notes[0]
 
 
 def test_without_the_package_the_division_is_unknown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +116,7 @@ def test_stems_of_one_file_differ_in_identity(stems: Path) -> None:
     assert StemSound(path, "bass").identity == StemSound(stems / "train" / "Some - Other.stem.mp4", "bass").identity
 
 
-@pytest.mark.skipif(not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="ffmpeg is not installed")
+@NEEDS_FFMPEG
 def test_stems_files_are_decoded(stems: Path) -> None:
     song = MUSDB.read(stems, "stems").of("valid")[0]
     mixture = song.sound.channels()
@@ -121,8 +126,20 @@ def test_stems_files_are_decoded(stems: Path) -> None:
     assert np.allclose(song.label["bass"].waveform(), song.label["bass"].channels().mean(axis=0))
 
 
+@NEEDS_FFMPEG
+def test_damaged_stems_files_are_refused(tmp_path: Path) -> None:
+    whole = stems_file().read_bytes()
+    path = tmp_path / "song.stem.mp4"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnusableAudio, match=r"of 6\.\d+ s decode of stem vocals"):
+        StemSound(path, "vocals").channels()
+    path.write_bytes(b"no music" * 1000)
+    with pytest.raises(UnusableAudio, match=r"^not audio: ffprobe refuses it: Invalid data[^/]*$"):
+        StemSound(path, "vocals").channels()
+
+
 def test_what_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(MertError, match="no question 'vocals'"):
+    with pytest.raises(MertError, match="cannot be asked 'vocals'"):
         MUSDB.read(folder, "vocals")
     shutil.rmtree(folder / "test")
     with pytest.raises(MertError, match="has no test; expected train/SONG"):
@@ -130,5 +147,5 @@ def test_what_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
     (folder / "test").mkdir()
     shutil.rmtree(folder / "train")
     (folder / "train").mkdir()
-    with pytest.raises(MertError, match="has no song with a mixture and four stems"):
+    with pytest.raises(MertError, match="no usable clip for train and valid and test"):
         MUSDB.read(folder, "stems")

@@ -57,12 +57,13 @@ def test_techniques_of_unseen_singers(folder: Path) -> None:
 
 
 def test_singers_have_12_8_5_of_their_recordings(tmp_path: Path) -> None:
-    folder = vocalset(tmp_path, vowels="abcdefghijklmnopqrstuvwxy", seconds=0.001)  # 25 of each technique
+    vowels = "abcdefghijklmnopqrstuvwxy"  # 25 recordings of each technique
+    folder = vocalset(tmp_path, vowels=vowels, singers=("female5", "male3", "male7"))
     clips = VOCALSET.read(folder, "singer")
     assert clips.classes == SINGERS and clips.left_out == LEFT_OUT
     of = Counter((clip.label, clip.split) for clip in clips.clips)
     assert [of["m7", split] for split in SPLITS] == [36, 24, 15]
-    assert {singer for singer, _ in of} == set(SINGERS)
+    assert {singer for singer, _ in of} == {"f4", "f5", "m3", "m7"}
     assert any("messa" in clip.clip_id for clip in clips.clips)
     again = VOCALSET.read(folder, "singer")
     assert [(clip.clip_id, clip.split) for clip in again.clips] == [(clip.clip_id, clip.split) for clip in clips.clips]
@@ -102,5 +103,5 @@ def test_survey(folder: Path, tmp_path: Path) -> None:
 def test_what_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MertError, match="has no VocalSet: expected FULL/SINGER"):
         VOCALSET.read(tmp_path, "singer")
-    with pytest.raises(MertError, match="no question 'vowel'"):
+    with pytest.raises(MertError, match="cannot be asked 'vowel'"):
         VOCALSET.read(folder, "vowel")
