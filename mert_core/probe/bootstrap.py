@@ -19,8 +19,10 @@ def resampled(tracks: int, resamples: int, seed: int) -> Iterator[Counts]:
     generator = np.random.default_rng(seed)
     at_once = max(1, BLOCK_FLOATS // tracks)
     for start in range(0, resamples, at_once):
-        drawn = (generator.integers(0, tracks, tracks, dtype=np.int32) for _ in range(min(at_once, resamples - start)))
-        yield np.stack([np.bincount(rows, minlength=tracks).astype(np.float32) for rows in drawn])
+        rows = min(at_once, resamples - start)
+        drawn = generator.integers(0, tracks, (rows, tracks)) + tracks * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * tracks)
+        yield counts.reshape(rows, tracks).astype(np.float32)
 
 
 def percentiles(scores: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
