@@ -75,7 +75,9 @@ class MtgJamendo:
             used.update(paths)
             found[f"{question} tracks"] = (len(paths), len(tracks))
             found[f"{question} tags"] = (len({tag for track in tracks for tag in track.tags}), TAGS[question])
-        data = [place.parents[1] for place in labels.values() if place]
+        if there and any(count < total for what, (count, total) in found.items() if what.endswith("tracks")):
+            notes.append(f"mp3s are missing in {root}; fetch them with the repository's scripts/download/download.py.")
+        data = [place.parent.parent for place in labels.values() if place]
         if damaged := [] if quick else _damaged(root, sorted(used), data):
             notes.append(
                 f"{len(damaged)} mp3s differ from their published SHA-256, such as {damaged[0]}; download them again."
