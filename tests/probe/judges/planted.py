@@ -58,7 +58,7 @@ class Planted:
             seed = int(row.abs().sum().item() * 1e6) % 2**31
             found[:, number] = torch.randn(self.states, 1, self.width, generator=torch.Generator().manual_seed(seed))
             crossings = int((row[1:].sign() != row[:-1].sign()).sum())
-            found[self.answer, number, 0, int(crossings / (len(row) / SAMPLES) // 30)] += 6.0
+            found[self.answer, number, 0, min(int(crossings * SAMPLES / len(row) // 30), 7)] += 6.0
         return found
 
     def describe(self) -> dict[str, Any]:
