@@ -14,7 +14,7 @@ TRACKS, CLASSES = 60, 7
 
 
 def tagged(levels: int | None, seed: int = 0):
-    """Truth (tracks, classes) with a class that always, one that never and one that once holds, outputs (2 probes, 2 seeds, …)."""
+    """Truth (tracks, classes), a class always, one never, one once; outputs (2 probes, 2 seeds, tracks, classes)."""
     generator = np.random.default_rng(seed)
     truth = generator.random((TRACKS, CLASSES)) < 0.15
     truth[:, 2], truth[:, 4] = True, False
