@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mert_core.files import write_json
-from mert_core.probe.answers import save_answers
+from mert_core.probe.answers import answers_path
 from mert_core.probe.verdict import Verdict
 
-SCORES_NAME, LAYERS_NAME, ROBUSTNESS_NAME, ANSWERS_NAME = "scores.json", "layers.json", "robustness.json", "answers"
+SCORES_NAME, LAYERS_NAME, ROBUSTNESS_NAME = "scores.json", "layers.json", "robustness.json"
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,4 @@ def write_results(folder: Path, name: str, results: list[Result]) -> None:
     write_json(folder / LAYERS_NAME, {result.task: [list(row) for row in verdict.by_input] for result, verdict in scored})
     write_json(folder / ROBUSTNESS_NAME, {result.task: result.robustness for result, _ in scored if result.robustness})
     for result, verdict in scored:
-        save_answers(folder / ANSWERS_NAME, result.task, verdict.answers)
+        verdict.answers.save(answers_path(folder, result.task))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from numpy.typing import NDArray
+from mert_core.probe.answers import Answers
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Verdict:
         validation: score by which input and rate were chosen, mean over seeds.
         per_seed: the metric on the test split for each seed.
         by_input: every input's validation score at its best rate.
-        answers: what paired comparisons need; see `mert_core.probe.answers`.
+        answers: to every test track, for paired comparisons.
     """
 
     metric: str
@@ -45,4 +44,4 @@ class Verdict:
     validation: float
     per_seed: list[float]
     by_input: list[tuple[int | str, float]]
-    answers: dict[str, NDArray[Any]]
+    answers: Answers

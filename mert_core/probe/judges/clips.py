@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mert_core.config import Split
 from mert_core.corpus.datasets.clips import Clip
 from mert_core.errors import MertError
+from mert_core.probe.answers import Answers
 from mert_core.probe.bank import Recipe
 from mert_core.probe.bootstrap import interval_of
 from mert_core.probe.embeddings import Embeddings, embeddings
@@ -163,10 +164,9 @@ def _verdict(case: Case, selection: Selection, test: _Split, outputs: NDArray[np
         validation=choice.validation,
         per_seed=[float(value) for value in main(test.truth, outputs)],
         by_input=[(input_name(number), score) for number, score in choice.by_input],
-        answers={
-            "tracks": np.array([clip.clip_id for clip in test.clips]), "truth": test.truth,
-            "outputs": outputs.astype(np.float32),
-        },
+        answers=Answers(
+            tuple(clip.clip_id for clip in test.clips), task.metrics, case.clips.classes, test.truth, outputs
+        ),
     )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ class Planted:
         return {"encoder": "planted", "answer": self.answer}
 
 
-def clip_set(kind: Kind, per_split: int = 48, windows: int = 1, shuffled: int | None = None) -> ClipSet:
+def clip_set(kind: Kind, per_split: int = 64, windows: int = 1, shuffled: int | None = None) -> ClipSet:
     """Return clips whose label is their tone's height; with ``shuffled``, labels that say nothing."""
     generator = None if shuffled is None else np.random.default_rng(shuffled)
     clips, number = [], 0
@@ -92,7 +92,7 @@ def case_of(
     """Return a small case: 32 units, two rates, three seeds."""
     settings = load_config(Path(__file__).parents[3] / "params.yaml").probe.of_demo()
     settings = settings.model_copy(
-        update={"hidden": 32, "bootstrap": 200, "batch_items": 16, "max_epochs": 12, "rates": [1e-3, 5e-3]} | changes
+        update={"hidden": 32, "bootstrap": 200, "batch_items": 16, "max_epochs": 20, "patience": 8, "rates": [1e-3, 5e-3]} | changes
     )
     task = Task("demo/planted", "Planted", "planted", "height", kind, metrics, Chunking(chunk_seconds))
     if robust:
