@@ -1,9 +1,9 @@
 """Open-Unmix's network on frozen features (Stöter et al. 2019, as MARBLE uses it): a mask for a mixture's spectrogram.
 
 Features → linear, batch norm, tanh → bidirectional LSTM, beside a way around it → linear, batch norm, ReLU → linear,
-batch norm, ReLU = mask. One network per stem. All networks of a task that see the same mixtures (stems × rates) are
-one batched model; only the last layer, whose 1,025 outputs per frame are most of the work, is computed network by
-network, in memory that the processor's cache has seen before.
+batch norm, ReLU = mask. One network per stem. All networks of a task (stems × rates × seeds) are one batched model;
+only the last layer, whose 1,025 outputs per frame are most of the arithmetic, is computed network by network, in memory
+that the processor's cache has seen before.
 
 A network's draws (first weights, dropout) follow from its seed alone, so a network trained among others is the one
 trained alone.
@@ -147,19 +147,24 @@ class Heads:
             {name: torch.cat([part.running[name] for part in parts]) for name in parts[0].running},
         )
 
-    def hidden(self, features: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
+    def hidden(
+        self, features: Sequence[Tensor], readers: Sequence[int], dropout: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Return what the last layer reads (networks, batch · frames, hidden).
 
         Args:
-            features: standardised (inputs, batch, frames, width).
-            dropout: in training: factors between LSTM layers, each (batch, frames, hidden); `HeadShape.layers` - 1.
+            features: standardised, each (inputs, batch, frames, width).
+            readers: how many networks read each of those, in the networks' order.
+            dropout: in training: factors between LSTM layers, each (networks, batch, frames, hidden), one less than
+                there are layers.
         """
         training = dropout is not None
-        shape = features.shape
-        mixed = torch.softmax(self.weights["sum"], dim=1) @ features.flatten(1)
-        first = torch.bmm(mixed.view(len(self), -1, shape[-1]), self.weights["first"])
+        sums = torch.softmax(self.weights["sum"], dim=1).split(list(readers))
+        mixed = torch.cat([weights @ read.flatten(1) for weights, read in zip(sums, features, strict=True)])
+        _, batch, frames, width = features[0].shape
+        first = torch.bmm(mixed.view(len(self), -1, width), self.weights["first"])
         around = self._norm("norm1", first, training).tanh()
-        inner = around.view(len(self), shape[1], shape[2], -1)
+        inner = around.view(len(self), batch, frames, -1)
         for layer in range(self.shape.layers):
             if dropout is not None and layer:
                 inner = inner * dropout[layer - 1]

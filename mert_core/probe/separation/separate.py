@@ -66,7 +66,7 @@ def separated(
     """
     mixed = spectrum(mixture)
     levels = magnitude(mixed).transpose(0, 1).flatten(1)
-    hidden = torch.cat([heads.hidden(window) for window in windows], dim=1)
+    hidden = torch.cat([heads.hidden([window], [len(heads)]) for window in windows], dim=1)
     found = []
     for ensemble in ensembles:
         asked = torch.stack([heads.last(network).mask(hidden[network]).mul_(levels) for network in ensemble])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -126,28 +127,27 @@ def train_networks(
 
 
 def _groups(networks: Sequence[Network], workers: int) -> Iterator[list[int]]:
-    """Yield positions of networks that train side by side: of one seed, and so many that all workers have as much."""
-    seeds = sorted({network.seed for network in networks})
+    """Yield positions of networks that train side by side, seed by seed: some stems' for each worker."""
     stems = sorted({network.stem for network in networks})
-    parts = next(
-        parts for parts in range(1, len(stems) + 1) if len(seeds) * parts % workers == 0 or parts == len(stems)
-    )
-    for seed in seeds:
-        for part in range(parts):
-            mine = set(stems[part::parts])
-            yield [i for i, network in enumerate(networks) if network.seed == seed and network.stem in mine]
+    parts = min(workers, len(stems))
+    for part in range(parts):
+        mine = set(stems[part::parts])
+        chosen = [i for i, network in enumerate(networks) if network.stem in mine]
+        yield sorted(chosen, key=lambda i: networks[i].seed)
 
 
 class _Group:
-    """Networks of one seed, which see the same excerpts in the same order."""
+    """Networks that are trained as one batched model. Those of one seed see the same excerpts in the same order."""
 
     def __init__(
         self, networks: Sequence[Network], train: Excerpts, valid: Excerpts, shape: HeadShape, recipe: SeparationRecipe
     ) -> None:
-        (seed,) = {network.seed for network in networks}
         self.networks, self.train_set, self.valid_set, self.recipe = list(networks), train, valid, recipe
-        self.generator = torch.Generator().manual_seed(seed)
-        self.heads = Heads.drawn(shape, len(networks), self.generator, train.device)
+        counts = Counter(network.seed for network in networks)
+        self.generators = {seed: torch.Generator().manual_seed(seed) for seed in counts}
+        self.heads = Heads.joined(
+            [Heads.drawn(shape, counts[seed], draws, train.device) for seed, draws in self.generators.items()]
+        )
         self.best = self.heads.only(range(len(networks)))
         self.losses, self.epochs = np.full(len(networks), np.inf), np.zeros(len(networks), dtype=np.int64)
         self.active = np.arange(len(networks))
@@ -169,33 +169,43 @@ class _Group:
     def _epoch(self) -> None:
         frames = int(self.train_set.frames[0])
         crop = min(self.recipe.crop_frames or frames, frames)
-        order = torch.randperm(len(self.train_set), generator=self.generator)
-        starts = torch.randint(frames - crop + 1, (len(order),), generator=self.generator)
-        for which in order.split(self.recipe.batch_mixes):
-            dropout = [self._dropout(len(which), crop) for _ in range(self.heads.shape.layers - 1)]
-            chosen = which.numpy(), starts[which].numpy(), crop
-            spectra = self.train_set.spectra(*chosen, self.recipe.every_frames)
-            self._step(self.train_set.features(*chosen), spectra, dropout)
+        going = Counter(self.networks[network].seed for network in self.active)
+        orders, starts = [], []
+        for draws in (self.generators[seed] for seed in going):
+            orders.append(torch.randperm(len(self.train_set), generator=draws).split(self.recipe.batch_mixes))
+            starts.append(torch.randint(frames - crop + 1, (len(self.train_set),), generator=draws).numpy())
+        for batch in zip(*orders, strict=True):
+            features, spectra, dropout = [], [], []
+            for seed, which, start in zip(going, (part.numpy() for part in batch), starts, strict=True):
+                features.append(self.train_set.features(which, start[which], crop))
+                spectra.append(self.train_set.spectra(which, start[which], crop, self.recipe.every_frames))
+                dropout.append(self._dropout(len(which), crop, self.generators[seed]))
+            self._step(features, spectra, list(going.values()), dropout)
 
-    def _dropout(self, excerpts: int, frames: int) -> Tensor:
-        kept = torch.rand(excerpts, frames, self.recipe.hidden, generator=self.generator) >= self.recipe.dropout
+    def _dropout(self, excerpts: int, frames: int, draws: torch.Generator) -> Tensor:
+        """Draw one seed's factors between LSTM layers (layers - 1, batch, frames, hidden)."""
+        shape = self.recipe.layers - 1, excerpts, frames, self.recipe.hidden
+        kept = torch.rand(shape, generator=draws) >= self.recipe.dropout
         return (kept / (1 - self.recipe.dropout)).to(self.train_set.device)
 
-    def _step(self, features: Tensor, spectra: Tensor, dropout: list[Tensor]) -> None:
+    def _step(self, features: list[Tensor], spectra: list[Tensor], readers: list[int], dropout: list[Tensor]) -> None:
+        """Take one step; each seed has features, spectra, networks that read them, and dropout."""
         gradients = dict(zip(self.heads.weights, self.adam.gradient, strict=True))
         for name, weight in self.heads.weights.items():
             weight.requires_grad_(name not in LAST_WEIGHTS)
             weight.grad = gradients[name].zero_()
-        hidden = self._heard(self.heads.hidden(features, dropout), features.shape[1])
+        seed_of = np.repeat(np.arange(len(readers)), readers)
+        between = torch.stack(dropout, dim=1)[:, torch.from_numpy(seed_of).to(self.train_set.device)]
+        hidden = self._heard(self.heads.hidden(features, readers, list(between)), features[0].shape[1])
         # the last layers one by one: their gradient with respect to what they read is all that the rest needs
         asked = torch.empty_like(hidden)
         for place, network in enumerate(self.active):
+            mixture, truth = (spectra[seed_of[place]][row] for row in (0, 1 + self.networks[network].stem))
             read, last = hidden[place].detach().requires_grad_(), self.heads.last(place)
             parts = [last.weight, last.scale, last.shift]
             for part in parts:
                 part.requires_grad_()
-            heard = last.mask(read, training=True) * spectra[0]
-            loss = functional.mse_loss(heard, spectra[1 + self.networks[network].stem])
+            loss = functional.mse_loss(last.mask(read, training=True) * mixture, truth)
             asked[place], *found = torch.autograd.grad(loss, [read, *parts])
             for name, gradient in zip(LAST_WEIGHTS, found, strict=True):
                 gradients[name][place] = gradient
@@ -210,12 +220,13 @@ class _Group:
 
     @torch.no_grad()
     def _validation_losses(self) -> NDArray[np.float64]:
-        """Return each active network's mean squared error over all frames of the split."""
+        """Return each active network's mean squared error over the split."""
         total, count = np.zeros(len(self.active)), 0
         for which, frames in alike(self.valid_set.frames, _EXCERPTS_AT_ONCE):
             chosen = which, np.zeros(len(which), dtype=np.int64), frames
             spectra = self.valid_set.spectra(*chosen, self.recipe.every_frames)
-            hidden = self._heard(self.heads.hidden(self.valid_set.features(*chosen)), len(which))
+            hidden = self.heads.hidden([self.valid_set.features(*chosen)], [len(self.active)])
+            hidden = self._heard(hidden, len(which))
             for place, network in enumerate(self.active):
                 heard = self.heads.last(place).mask(hidden[place]).mul_(spectra[0])
                 total[place] += float(heard.sub_(spectra[1 + self.networks[network].stem]).square_().sum())

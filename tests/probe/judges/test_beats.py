@@ -50,7 +50,7 @@ class Clicks:
 
 
 class Onsets:
-    """Three hidden states of width 4, 100 frames per second: noise, but for one number: the loudness around the frame."""
+    """Three hidden states of width 4, 100 frames per second: noise, but for one number: how loud it is."""
 
     device, states, width, frame_rate = "cpu", 3, 4, 100.0
 
@@ -71,7 +71,7 @@ class Onsets:
 def _clips(seed: int = 0) -> ClipSet:
     generator = np.random.default_rng(seed)
     clips = []
-    for split, count in (("train", 10), ("valid", 4), ("test", 5)):
+    for split, count in (("train", 8), ("valid", 3), ("test", 5)):
         for number in range(count):
             sound = Clicks(generator.uniform(70, 170), generator.uniform(0.05, 0.5), int(generator.integers(1 << 30)))
             clips.append(Clip(f"{split}-{number}", split, sound, sound.beats()))  # type: ignore[arg-type]
@@ -80,9 +80,9 @@ def _clips(seed: int = 0) -> ClipSet:
 
 def _case(clips: ClipSet, repository: Path, chunk_seconds: float | None = None, **changes: Any) -> Case:
     settings = load_config(repository / "params.yaml").probe.of_demo()
-    own = settings.beats.model_copy(update={"frames_share": 0.5, "batch_frames": 64})
+    own = settings.beats.model_copy(update={"frames_share": 0.4, "batch_frames": 64})
     settings = settings.model_copy(
-        update={"hidden": 16, "rates": [1e-3, 1e-2], "max_epochs": 12, "bootstrap": 200, "beats": own} | changes
+        update={"hidden": 16, "rates": [1e-3, 1e-2], "max_epochs": 8, "bootstrap": 200, "beats": own} | changes
     )
     task = replace(TASKS["demo/gtzan_rhythm"], chunking=Chunking(chunk_seconds))
     return Case(task, clips, Onsets(), settings, 7, None, lambda read, rate: None)

@@ -37,7 +37,8 @@ def _clips(channels: int = 1) -> ClipSet:
 def _case(clips: ClipSet, repository: Path, caches: Path | None, **changes: Any) -> Case:
     settings = load_config(repository / "params.yaml").probe.of_demo()
     own = {
-        "hidden": 16, "mixes_per_track": 3, "batch_mixes": 4, "crop_frames": 60, "rates": [1e-4, 2e-2], "max_epochs": 10,
+        "hidden": 16, "mixes_per_track": 3, "batch_mixes": 4, "crop_frames": 60, "rates": [1e-4, 2e-2],
+        "max_epochs": 10,
     }  # fmt: skip
     separation = settings.separation.model_copy(update=own | changes)
     settings = settings.model_copy(update={"separation": separation, "bootstrap": 200})
