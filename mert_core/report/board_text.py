@@ -62,8 +62,10 @@ def notes_of(board: Board) -> list[str]:
         by_models: dict[tuple[str, ...], list[str]] = {}
         for task, models in tasks.items():
             by_models.setdefault(tuple(models), []).append(task)
-        for models, names in by_models.items():
-            notes.append(f"{SKIPPED.capitalize()}: {', '.join(names)} ({', '.join(models)}): {reason}")
+        notes += [
+            f"{SKIPPED.capitalize()}: {', '.join(names)} ({', '.join(models)}): {reason}"
+            for models, names in by_models.items()
+        ]
     for model, odd in board.unlike.items():
         why = "was probed by another protocol or on other music"
         notes.append(f"{ODD} Not comparable, {model} {why}: {', '.join(odd)}.")

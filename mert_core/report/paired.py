@@ -54,13 +54,13 @@ def _group(layout: Layout, pair: tuple[Scores, Scores], title: str, tasks: Itera
 
     both = [task for task in tasks if all(task in item.tasks for item in pair)]
     odd = [task for task in both if unlike(pair, task)]
-    answers = [
-        {task: Answers.load(answers_path(layout.scores(item.run), task)) for task in both if task not in odd}
-        for item in pair
-    ]
     if not both:
         return ""
-    return as_table(title, pair[0].run, pair[1].run, compare(*answers), odd, width)
+    a, b = (
+        {task: Answers.load(answers_path(layout.scores(item.run), task)) for task in both if task not in odd}
+        for item in pair
+    )
+    return as_table(title, pair[0].run, pair[1].run, compare(a, b), odd, width)
 
 
 def as_table(title: str, a: str, b: str, rows: Iterable[Difference], odd: Iterable[str], width: int) -> str:
@@ -92,8 +92,8 @@ def as_table(title: str, a: str, b: str, rows: Iterable[Difference], odd: Iterab
         for line in [header, *cells]
     ]
     notes = [
-        f"Percent, SDR in dB. Difference: {b} less {a}, with its 95 % interval by a paired bootstrap over tracks. p: by "
-        "swapping the models track by track, or from that bootstrap where a metric is no mean over tracks. "
+        f"Percent, SDR in dB. Difference: {b} less {a}, with its 95 % interval by a paired bootstrap over tracks. "
+        "p: by swapping the models track by track, or from that bootstrap where a metric is no mean over tracks. "
         f"*: p below {SIGNIFICANT:g} after Holm's correction over this table."
     ]
     if names := ", ".join(odd):
