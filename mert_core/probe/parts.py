@@ -159,7 +159,8 @@ class Store:
         header = BytesIO()
         shape = sum(len(array) for array in rows), *rows[0].shape[1:]
         np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
-        pieces = [header.getvalue(), *(np.ascontiguousarray(array, dtype="<f2").data for array in rows)]
+        pieces: list[bytes | memoryview] = [header.getvalue()]
+        pieces += [np.ascontiguousarray(array, dtype="<f2").data for array in rows]
         digest = hashlib.sha256()
         for piece in pieces:
             digest.update(piece)

@@ -49,9 +49,7 @@ def test_a_task_is_asked_of_a_folder(small: Config, tmp_path: Path, notes: Path,
 
 def test_what_is_not_here_is_skipped_unless_nothing_is(small: Config, tmp_path: Path, notes: Path, model: Path) -> None:
     layout = Layout.at(tmp_path)
-    config = small.model_copy(
-        update={"datasets": small.datasets.model_copy(update={"places": {"nsynth": str(notes)}})}
-    )
+    config = small.model_copy(update={"datasets": small.datasets.model_copy(update={"places": {"nsynth": str(notes)}})})
     request = Request.of(config, None, str(model), "mine", ["mtt", "nsynth_instrument"], None)
     lines = probe(config, layout, NullTracker(), request).splitlines()
     assert lines[0] == "mtt: skipped, MagnaTagATune is not here"
