@@ -140,3 +140,6 @@ def test_data_card_names_origin_and_licence(scores_config: Config, kind: str) ->
     card = data_card(scores_config, kind, {**size, "splits": {"train": size}, "clipped_samples": 0})
     for word in ("music21", "TimGM6mb", "GPL-2", "non-commercial", "Seed 1337"):
         assert word in card
+    if kind == "probe_set":
+        assert all(f"`{name}`" in card for name in ("mix", "note", "rhythm", "phrase", "stem:mix", "stem:drums"))
+        assert "3 pairs" in card and "violin 2, clarinet 2, trumpet in the test split alone" in card
