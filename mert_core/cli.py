@@ -56,12 +56,31 @@ def _parser() -> argparse.ArgumentParser:
     _common(fit)
     fit.set_defaults(action=_run_stage)
 
+    probe = commands.add_parser(
+        "probe", help="probe a run, a floor (random-weights, mel-statistics) or any encoder on labelled tasks"
+    )
+    whom = probe.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--run", metavar="NAME", help="a run of params.yaml, or a floor")
+    whom.add_argument(
+        "--model", metavar="DIR", help="a folder (MERT; HuBERT or wav2vec 2.0 of transformers), or module:function"
+    )
+    probe.add_argument("--name", metavar="NAME", help="what tables call --model; default: the folder's name")
+    probe.add_argument(
+        "--task", dest="tasks", action="append", metavar="TASK",
+        help="one task (again for more); default: with --run all of probe.tasks, with --model the fourteen",
+    )  # fmt: skip
+    probe.add_argument("--data", type=Path, metavar="DIR", help="where the one task's data set lies")
+    _common(probe)
+    probe.set_defaults(action=_probe_tasks)
+
     targets = commands.add_parser("targets", help="a teacher's targets for every track, then the label gate")
     targets.add_argument("run", metavar="TEACHER", help="as `mert teachers list` names it")
     _common(targets)
     targets.set_defaults(action=_run_stage)
 
     doctor = commands.add_parser("doctor", help="check this machine, the packages and the checkout")
+    doctor.add_argument("--datasets", action="store_true", help="look at the labelled public data sets instead")
+    doctor.add_argument("--quick", action="store_true", help="with --datasets: count files, compare no checksums")
     _common(doctor)
     doctor.set_defaults(action=_doctor)
 
@@ -215,7 +234,6 @@ STAGES: dict[str, tuple[str, bool]] = {
     "corpus": ("music → PCM shards and manifest", False),
     "probe-set": ("labelled excerpts and single notes to probe on", False),
     "pretrain": ("train a named run", True),
-    "probe": ("probe a named run or a floor (random-weights, mel-statistics)", True),
     "report": ("tables, figures, report.html and metrics.json", False),
 }
 _ACTIONS: dict[str, Callable[[Config, Layout, Any, str], Record]] = {
@@ -229,22 +247,26 @@ _ACTIONS: dict[str, Callable[[Config, Layout, Any, str], Record]] = {
 }
 
 
-def _run_stage(options: argparse.Namespace) -> int:
-    config, layout = _context(options)
-    name, run = options.command, getattr(options, "run", None)
-    resume_run_id = None
-    if getattr(options, "download", False):
-        config = _downloaded(config, layout, run or "")
+def _set_threads(config: Config) -> None:
     # Thread pools are sized when the libraries load: numpy's and torch's sums depend on the count.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(config.threads)
     # Threads that wait spin only briefly: where others use the cores too, long spinning made a step many times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     import torch
 
+    torch.set_num_threads(config.threads)
+
+
+def _run_stage(options: argparse.Namespace) -> int:
+    config, layout = _context(options)
+    name, run = options.command, getattr(options, "run", None)
+    resume_run_id = None
+    if getattr(options, "download", False):
+        config = _downloaded(config, layout, run or "")
+    _set_threads(config)
     from mert_core.catalog import record_stage
     from mert_core.tracking import open_run
 
-    torch.set_num_threads(config.threads)
     if name in {"teachers", "targets", "pretrain"}:
         from mert_core.teachers.registry import check_teachers, teacher_class
 
@@ -262,6 +284,28 @@ def _run_stage(options: argparse.Namespace) -> int:
     return 0
 
 
+def _probe_tasks(options: argparse.Namespace) -> int:
+    if options.run and not options.tasks:
+        for flag in ("data", "name"):
+            if getattr(options, flag):
+                raise MertError(f"--{flag} goes with --{'task' if flag == 'data' else 'model'}")
+        return _run_stage(options)
+    from mert_core.probe.adhoc import Request
+
+    config, layout = _context(options)
+    request = Request.of(config, options.run, options.model, options.name, options.tasks, options.data)
+    _set_threads(config)
+    from mert_core.catalog import record_stage
+    from mert_core.probe.adhoc import probe
+    from mert_core.tracking import open_run
+
+    with open_run(config, layout, "probe", request.subject.name) as tracker:
+        text = probe(config, layout, tracker, request)
+    record_stage(config, layout)
+    print(text)
+    return 0
+
+
 def _list_teachers(options: argparse.Namespace) -> int:
     from mert_core.teachers.listing import listing
 
@@ -274,9 +318,15 @@ def _list_teachers(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    if options.quick and not options.datasets:
+        raise MertError("--quick goes with --datasets; `mert doctor` alone is quick")
+    config, layout = _context(options)
+    if options.datasets:
+        from mert_core.corpus.datasets.survey import survey_all
+
+        return survey_all(config, layout, options.quick)
     from mert_core.doctor import examine
 
-    config, layout = _context(options)
     return examine(config, layout)
 
 

@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Split = Literal["train", "valid", "test"]
 Preset = Literal["mert-tiny", "mert-95m", "mert-330m"]
-Task = Literal["key", "pitch", "family", "composer"]
+DatasetName = Literal["mtt", "giantsteps", "gtzan", "emo", "nsynth", "vocalset", "mtg_jamendo", "musdb18"]
 
 
 class Section(BaseModel):
@@ -67,8 +67,14 @@ class ProbeSet(Section):
 
     mixes: PerSplit
     notes: PerSplit
+    rhythms: PerSplit
+    phrases: PerSplit
+    stems: PerSplit
     mix_seconds: Positive
     note_seconds: Positive
+    rhythm_seconds: Positive
+    phrase_seconds: Positive
+    stem_seconds: Positive
 
 
 class Pieces(Section):
@@ -241,20 +247,73 @@ class Storage(Section):
     read_ahead: Annotated[int, Field(ge=1, le=64)]
 
 
-class Probe(Section):
-    """Probing of a frozen encoder."""
+class Datasets(Section):
+    """Where the labelled public data sets lie: in sub-folders of one folder, or in places of their own."""
 
-    tasks: Annotated[list[Task], Field(min_length=1)]
+    folder: Annotated[str, Field(min_length=1)]
+    places: dict[DatasetName, Annotated[str, Field(min_length=1)]]
+
+
+class Beats(Section):
+    """Per-frame probes of beats."""
+
+    batch_frames: Count
+
+
+class Separation(Section):
+    """Open-Unmix-style heads on frozen features."""
+
     hidden: Count
+    layers: Count
+    mixes_per_track: Count
+    batch_mixes: Count
+    rates: Annotated[list[Positive], Field(min_length=1)]
+    max_epochs: Count
+
+
+class Robustness(Section):
+    """Which tasks are asked again of deformed music, and of how many clips of the test split."""
+
+    tasks: list[str]
+    clips: Count
+
+
+class DemoChanges(Section):
+    """What differs for the stand-ins, so that they end within minutes."""
+
+    batch_items: Count
+    rates: Annotated[list[Positive], Field(min_length=1)]
+    max_epochs: Count
+    patience: Count
+    plateau_patience: Count
+    separation: Separation
+
+
+class Probe(Section):
+    """Probing of a frozen encoder: which tasks, and MARBLE's protocol."""
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    workers: Annotated[int, Field(ge=0)]
+    hidden: Annotated[int, Field(ge=0)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     batch_items: Count
     rates: Annotated[list[Positive], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=3)]
     max_epochs: Count
     patience: Count
+    plateau_patience: Count
+    plateau_factor: Annotated[float, Field(gt=0, le=1)]
     bootstrap: Annotated[int, Field(ge=100)]
     mel_bins: Count
     floor_run: str
+    beats: Beats
+    separation: Separation
+    robustness: Robustness
+    demo: DemoChanges
+
+    def of_demo(self) -> Probe:
+        """Return the section with what differs for the stand-ins."""
+        return self.model_copy(update={name: getattr(self.demo, name) for name in DemoChanges.model_fields})
 
 
 class Report(Section):
@@ -275,7 +334,7 @@ class Sweep(Section):
     grace_steps: Count
     reduction: Annotated[int, Field(ge=2)]
     weight_range: tuple[Positive, Positive]
-    task: Task
+    task: str
 
 
 class Tracking(Section):
@@ -311,6 +370,7 @@ class Config(Section):
     targets: Targets
     pretrain: Pretrain
     runs: dict[str, RunChanges]  # type: ignore[valid-type]
+    datasets: Datasets
     probe: Probe
     report: Report
     sweep: Sweep

@@ -62,6 +62,10 @@ class Layout:
         """Return the probe scores of a named run."""
         return self.data / "probe" / run
 
+    def probed(self, name: str, task: str) -> Path:
+        """Return the scores of one model at one task that was asked outside the line."""
+        return self.data / "probed" / name / task
+
     @property
     def report(self) -> Path:
         """Tables, figures and ``report.html``."""

@@ -1,12 +1,12 @@
-"""From a file to float32 mono at 24 kHz, or to the reason why not."""
+"""From a file to float32 at 24 kHz, mono or channel by channel, or to the reason why not."""
 
 from __future__ import annotations
 
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -19,13 +19,15 @@ from mert_core.audio.mpeg import MpegStream
 from mert_core.audio.resample import Resampler
 from mert_core.audio.unusable import Reason, UnusableAudio
 
-__all__ = ["AUDIO_SUFFIXES", "Decoded", "UnusableAudio", "check_music", "decode"]
+__all__ = ["AUDIO_SUFFIXES", "Decoded", "UnusableAudio", "check_music", "decode", "decode_channels"]
 
 AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 RATES = range(1000, 1_000_001)
 """Plausible sample rates in hertz; a damaged header that says 1 Hz would ask for gigabytes of output."""
 SILENCE_RANGE = 1e-4
 """Highest minus lowest sample of a file that counts as silent: -80 dB of full scale, about 3 steps of int16."""
+
+_RowsOf = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 _OPENING = threading.Lock()  # libsndfile keeps the error of a failed open in a global variable
 _BLOCK_VALUES = 1 << 20  # values (frames × channels) decoded at a time
@@ -36,10 +38,10 @@ class Decoded:
     """A decoded file.
 
     Attributes:
-        waveform: float32 (samples,), mean of the channels, 24 kHz.
+        waveform: float32 (samples,), mean of the channels, 24 kHz; of `decode_channels` (channels, samples).
         source_rate: the file's own sample rate in hertz.
         source_seconds: duration at that rate.
-        sample_range: highest minus lowest sample of the mono mix before resampling.
+        sample_range: highest minus lowest sample (of `decode`: of the mono mix) before resampling.
     """
 
     waveform: NDArray[np.float32]
@@ -57,6 +59,25 @@ def decode(path: Path) -> Decoded:
         UnusableAudio: with the reason, when the file is unreadable, empty, no audio, truncated or damaged, or
             holds NaN or infinity.
     """
+    decoded = _decode_file(path, _mix)
+    return replace(decoded, waveform=decoded.waveform[0])
+
+
+def decode_channels(path: Path) -> Decoded:
+    """Decode like `decode`, but keep the channels apart: the waveform is (channels, samples).
+
+    Raises:
+        UnusableAudio: as `decode` does.
+    """
+    return _decode_file(path, np.transpose)
+
+
+def _mix(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    return block.mean(axis=1, dtype=np.float32)[None]
+
+
+def _decode_file(path: Path, rows_of: _RowsOf) -> Decoded:
+    """Decode what ``rows_of`` makes of each block (frames, channels): rows (rows, frames)."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -66,7 +87,8 @@ def decode(path: Path) -> Decoded:
         with path.open("rb") as stream:
             mpeg = check_container(stream, status.st_size)
             os.lseek(stream.fileno(), 0, os.SEEK_SET)  # libsndfile begins where the descriptor stands
-            return _decode_stream(BytesIO(mpeg.repaired) if mpeg and mpeg.repaired else stream.fileno(), mpeg)
+            source = BytesIO(mpeg.repaired) if mpeg and mpeg.repaired else stream.fileno()
+            return _decode_stream(source, mpeg, rows_of)
     except OSError as error:
         raise UnusableAudio("unreadable", error.strerror or type(error).__name__) from error
 
@@ -83,7 +105,7 @@ def check_music(decoded: Decoded, min_seconds: float) -> None:
         raise UnusableAudio("silent", f"all samples lie within {decoded.sample_range:.2g} of full scale")
 
 
-def _decode_stream(source: int | BytesIO, mpeg: MpegStream | None) -> Decoded:
+def _decode_stream(source: int | BytesIO, mpeg: MpegStream | None, rows_of: _RowsOf) -> Decoded:
     try:
         with _OPENING:
             sound = soundfile.SoundFile(source, closefd=False)
@@ -95,21 +117,28 @@ def _decode_stream(source: int | BytesIO, mpeg: MpegStream | None) -> Decoded:
             raise UnusableAudio("impossible rate", f"the header says {rate} Hz")
         if sound.channels < 1:
             raise UnusableAudio("no channels", "the header says 0 channels")
-        resampler = Resampler(rate)
+        resamplers: list[Resampler] = []
         parts: list[NDArray[np.float32]] = []
         read, low, high = 0, np.inf, -np.inf
         for block in _blocks(sound):
-            mono = block.mean(axis=1, dtype=np.float32)
-            if not np.isfinite(mono).all():
-                where = f"between {read / rate:.2f} and {(read + len(mono)) / rate:.2f} s"
+            rows = rows_of(block)
+            if not np.isfinite(rows).all():
+                where = f"between {read / rate:.2f} and {(read + len(block)) / rate:.2f} s"
                 raise UnusableAudio("not finite", f"NaN or infinity {where}")
-            read, low, high = read + len(mono), min(low, float(mono.min())), max(high, float(mono.max()))
-            parts.append(resampler.push(mono))
+            read, low, high = read + len(block), min(low, float(rows.min())), max(high, float(rows.max()))
+            resamplers = resamplers or [Resampler(rate) for _ in rows]
+            parts.append(_push(resamplers, rows))
         if read == 0:
             raise UnusableAudio("empty", "a header, but no audio behind it")
         _check_count(sound, read, mpeg)
-        parts.append(resampler.push(np.zeros(0, dtype=np.float32), last=True))
-    return Decoded(np.concatenate(parts), rate, read / rate, high - low)
+        parts.append(_push(resamplers, np.zeros((len(resamplers), 0), dtype=np.float32), last=True))
+    return Decoded(np.concatenate(parts, axis=1), rate, read / rate, high - low)
+
+
+def _push(resamplers: list[Resampler], rows: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
+    """Feed each resampler its row of (rows, samples); all give the same number of samples."""
+    pairs = zip(resamplers, np.ascontiguousarray(rows), strict=True)
+    return np.stack([resampler.push(row, last) for resampler, row in pairs])
 
 
 def _blocks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:

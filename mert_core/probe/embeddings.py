@@ -1,124 +1,265 @@
-"""Frozen embeddings of a set of items, computed once and cached."""
+"""Frozen embeddings of sounds: each computed once for an encoder, windows and pooling, and kept in half precision."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from mert_core.audio.frames import SAMPLE_RATE
-from mert_core.audio.pcm import to_float32
+from mert_core.audio.unusable import UnusableAudio
+from mert_core.corpus.datasets.clips import Sound
 from mert_core.errors import MertError
-from mert_core.files import atomic_folder, sha256_file, sha256_json, write_json
+from mert_core.files import sha256_json
+from mert_core.probe.chunking import windows_of
+from mert_core.probe.embedding import Embedded, embed_sounds, hear
 from mert_core.probe.encoders import Encoder, fingerprint
-from mert_core.probe.items import Items
-from mert_core.workers import single_threads
+from mert_core.probe.parts import Place, Store, read_card
+from mert_core.probe.tasks.base import Chunking, Pooling
 
-PROTOCOL = "whole item, mean over time of every hidden state, float32"
-BATCH_SECONDS = 16.0  # on two cores the tiny student took a fifth less time than with 64
+PROTOCOL = "windows side by side, every hidden state, mean over time or frames, half precision"
+PART_SOUNDS = 256
+PART_BYTES = 256e6
 
 
-def embed(
-    encoder: Encoder, items: Items, positions: NDArray[np.int64] | None = None, name: str = ""
-) -> NDArray[np.float32]:
-    """Embed items, in evaluation mode, without gradient.
+class Embeddings:
+    """Embeddings of a sequence of sounds; their rows lie memory-mapped on disk. Cheap to pickle.
 
-    A batch holds items of one length, so nothing is padded and the batch size changes no embedding (beyond rounding).
+    Attributes:
+        states: hidden states.
+        width: of a vector.
+        frame_rate: frames per second; None if pooled.
+        pooling: ``mean``: a row is a window; ``frames``: a row is a frame, windows one after the other in time.
+        offsets: rows of sound i are offsets[i]:offsets[i + 1], (sounds + 1,).
+        missing: sound number → why it has no rows: one of `mert_core.audio.unusable.Reason`.
+    """
+
+    def __init__(
+        self, places: Sequence[Place | None], missing: dict[int, str], pooling: Pooling, frame_rate: float | None
+    ) -> None:
+        self.pooling, self.frame_rate, self.missing = pooling, frame_rate, missing
+        self._places = tuple(places)
+        there = [place for place in places if place is not None]
+        self._parts = list({id(place.part): place.part for place in there}.values())
+        numbers = {id(part): number for number, part in enumerate(self._parts)}
+        shapes = [part.array().shape for part in self._parts]  # and so each is checked
+        self.states, self.width = shapes[0][1:]
+        rows = [0 if place is None else place.entry.rows for place in places]
+        self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+        self._part_of = np.array([-1 if place is None else numbers[id(place.part)] for place in places])
+        self._first = np.array([0 if place is None else place.first for place in places], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def rows(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of sounds, sound by sound."""
+        positions = np.asarray(positions, dtype=np.int64)
+        counts = self.offsets[positions + 1] - self.offsets[positions]
+        begins = np.cumsum(counts) - counts
+        return np.arange(counts.sum()) + np.repeat(self.offsets[positions] - begins, counts)
+
+    def owners(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return of which of ``positions`` (0 …) each of their `rows` is."""
+        positions = np.asarray(positions, dtype=np.int64)
+        return np.repeat(np.arange(len(positions)), self.offsets[positions + 1] - self.offsets[positions])
+
+    def times(self, position: int) -> NDArray[np.float64]:
+        """Return where in a sound each of its rows begins, in seconds.
+
+        A window has no frame where its end is not wholly seen: 449 frames in 6 s, the next window's first at 6 s.
+        """
+        place = self._places[position]
+        if place is None:
+            return np.zeros(0)
+        begins = place.entry.windows.bounds()[:, 0] / SAMPLE_RATE
+        rate = self.frame_rate or 1.0
+        return np.concatenate(
+            [begin + np.arange(rows) / rate for begin, rows in zip(begins, place.entry.window_rows, strict=True)]
+        )
+
+    def windows(self, position: int) -> list[tuple[int, int, int]]:
+        """Return of each window of a sound its first sample, where it ends, and how many rows it has."""
+        place = self._places[position]
+        if place is None:
+            return []
+        bounds, rows = place.entry.windows.bounds().tolist(), place.entry.window_rows
+        return [(start, stop, count) for (start, stop), count in zip(bounds, rows, strict=True)]
+
+    def samples(self, position: int) -> int:
+        """Return the length of a whole sound, also where windows leave out its end; 0 if it is missing."""
+        place = self._places[position]
+        return 0 if place is None else place.entry.samples
+
+    def take(self, rows: NDArray[np.int64], states: Sequence[int] | None = None) -> Tensor:
+        """Read rows.
+
+        Args:
+            rows: any, in any order.
+            states: only these; all by default.
+
+        Returns:
+            float32 (states, len(rows), width), on the CPU.
+
+        Raises:
+            IndexError: there is no such row.
+            MertError: a file of the cache is gone or damaged.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.offsets[-1]:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} were asked for; there are {self.offsets[-1]}")
+        owners = np.searchsorted(self.offsets, rows, side="right") - 1
+        inside, part_of = rows - self.offsets[owners] + self._first[owners], self._part_of[owners]
+        chosen = np.arange(self.states) if states is None else np.asarray(states, dtype=np.int64)
+        gathered = np.empty((len(rows), len(chosen), self.width), dtype=np.float16)
+        for number in np.unique(part_of):
+            here, array = np.flatnonzero(part_of == number), self._parts[number].array()
+            gathered[here] = array[inside[here]] if states is None else array[inside[here][:, None], chosen]
+        return torch.empty(len(chosen), len(rows), self.width).copy_(torch.from_numpy(gathered).transpose(0, 1))
+
+
+def embeddings(
+    encoder: Encoder,
+    sounds: Sequence[Sound],
+    chunking: Chunking,
+    pooling: Pooling,
+    caches: Path | None,
+    name: str = "",
+) -> Embeddings:
+    """Return the embeddings of sounds; only what the cache does not have is computed.
+
+    Sounds are told apart by their identity and by the windows that their length and ``chunking`` give: two tasks share
+    what they both ask for, and one of the sounds that were there already is read again to see that it is the same.
+    Parts of 256 sounds are written as they are done; whoever is interrupted goes on from there.
 
     Args:
         encoder: what embeds.
-        items: of one kind.
-        positions: which of them; all by default.
+        sounds: in any order; one may appear more than once.
+        chunking: how they are cut.
+        pooling: ``mean``: a vector per window; ``frames``: time is kept.
+        caches: where caches lie; None: nothing is kept.
         name: for the progress bar.
 
     Returns:
-        float32 (layers, items, width), in the order of ``positions``.
-    """
-    positions = np.arange(len(items)) if positions is None else positions
-    batches = list(_batches(items.samples[positions]))
-
-    def states_of(batch: NDArray[np.int64]) -> NDArray[np.float32]:
-        waveform = torch.from_numpy(to_float32(items.pcm(positions[batch])))
-        return encoder.embed(waveform.to(encoder.device)).cpu().numpy()
-
-    found: NDArray[np.float32] | None = None
-    with (
-        tqdm(total=len(positions), desc=f"embed {name or items.kind}", unit="item", leave=False) as bar,
-        single_threads(encoder.device) as pool,
-    ):
-        for batch, states in zip(batches, pool.map(states_of, batches), strict=True):
-            if found is None:
-                found = np.empty((states.shape[0], len(positions), states.shape[2]), dtype=np.float32)
-            found[:, batch] = states
-            bar.update(len(batch))
-    if found is None:
-        raise MertError(f"there is no item of kind {items.kind!r} to embed. Run `mert probe-set`.")
-    if not np.isfinite(found).all():
-        bad = np.flatnonzero(~np.isfinite(found).all(axis=(0, 2)))
-        raise MertError(
-            f"{len(bad)} embeddings of {items.kind!r} items are not finite, the first of "
-            f"{items.track_ids[positions[bad[0]]]}: the model has diverged. "
-            "Look at its training curve and train it again."
-        )
-    return found
-
-
-def _batches(samples: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for length in np.unique(samples):
-        same = np.flatnonzero(samples == length)
-        size = max(1, int(BATCH_SECONDS * SAMPLE_RATE / length))
-        yield from (same[start : start + size] for start in range(0, len(same), size))
-
-
-def cached_embeddings(encoder: Encoder, items: Items, caches: Path) -> NDArray[np.float32]:
-    """Return the embeddings of all items, from the cache if it has them; memory-mapped (layers, items, width).
+        The embeddings, in the order of ``sounds``. Sounds that cannot be decoded or are shorter than 50 ms have no rows
+        and are listed in `Embeddings.missing`.
 
     Raises:
-        MertError: what the cache holds is of another model or other audio, or is damaged.
+        MertError: there are no sounds or none is usable, the encoder's answers are not finite or beyond half precision,
+            or what the cache holds is of another model or other audio, or damaged.
     """
+    if not sounds:
+        raise MertError(f"there is no sound to embed{f' for {name}' if name else ''}; expected at least one")
+    frame_rate = encoder.frame_rate if pooling == "frames" else None
     card = {
         "protocol": PROTOCOL,
         "encoder": fingerprint(encoder),
-        "computed_on": encoder.device,  # which moves the last bits
-        "probe_set": items.probe_set,
-        "kind": items.kind,
-        "audio": sha256_json(items.content_hashes),
+        "computed_on": torch.device(encoder.device).type,  # which moves the last bits
+        "pooling": pooling,
+        "states": encoder.states,
+        "frame_rate": frame_rate,
     }
-    folder = caches / "embeddings" / sha256_json(card)[:20]
-    if not folder.exists():
-        found = embed(encoder, items)
-        with atomic_folder(folder) as temporary:
-            np.save(temporary / "embeddings.npy", found)
-            write_json(temporary / "card.json", {**card, "sha256": sha256_file(temporary / "embeddings.npy")})
-    return open_embeddings(folder, card)
+    store = Store(None if caches is None else caches / "embeddings" / sha256_json(card)[:20], card)
+    identities, unusable = _identities(sounds)
+    by_identity = {identity: sound for identity, sound in zip(identities, sounds, strict=True) if identity}
+    known = [identity for identity in by_identity if _place(store, identity, chunking) is not None]
+    if known:
+        first = min(known)
+        heard = hear(by_identity[first])
+        store.check_sound(first, len(heard.waveform), heard.audio)
+    new = [(identity, sound) for identity, sound in by_identity.items() if _place(store, identity, chunking) is None]
+    reasons = _compute(encoder, store, new, chunking, pooling, name)
+    places: list[Place | None] = []
+    for number, identity in enumerate(identities):
+        places.append(_place(store, identity, chunking) if identity else None)
+        if places[-1] is None:
+            unusable.setdefault(number, reasons.get(identity, "too short"))
+    if all(place is None for place in places):
+        counts = ", ".join(f"{count} × {reason}" for reason, count in Counter(unusable.values()).most_common())
+        raise MertError(f"none of the {len(sounds)} sounds{f' of {name}' if name else ''} can be used: {counts}")
+    return Embeddings(places, unusable, pooling, frame_rate)
 
 
-def open_embeddings(folder: Path, card: dict[str, Any]) -> NDArray[np.float32]:
-    """Open cached embeddings that must be the ones that ``card`` describes.
+def open_embeddings(
+    folder: Path, encoder: str, sounds: Sequence[Sound], chunking: Chunking, pooling: Pooling
+) -> Embeddings:
+    """Open what one folder of the cache holds of sounds; nothing is computed.
+
+    Args:
+        folder: ``embeddings/KEY`` in the caches.
+        encoder: `fingerprint` of the encoder that they must be of.
+        sounds: all of which must be there.
+        chunking: how they must have been cut.
+        pooling: what must have been kept of time.
 
     Raises:
-        MertError: they are of something else, or damaged; the message names what differs.
+        MertError: they are of another encoder, time was not kept as asked, a sound is not there or is another, or a
+            file is damaged; the message names what differs.
     """
-    path = folder / "embeddings.npy"
-    try:
-        stored = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        differs = [
-            f"{name} is {stored.get(name)!r}, expected {value!r}"
-            for name, value in card.items()
-            if stored.get(name) != value
-        ]
-        if not differs and sha256_file(path) != stored.get("sha256"):
-            differs = ["the bytes are not those that were written"]
-    except (OSError, json.JSONDecodeError) as error:
-        differs = [str(error)]
-    if differs:
-        raise MertError(
-            f"the cached embeddings {folder} are refused: {'; '.join(differs)}. Remove that folder and run again."
-        )
-    return np.load(path, mmap_mode="r")
+    card = read_card(folder)
+    store = Store(folder, {**card, "encoder": encoder, "pooling": pooling})
+    places = []
+    for sound in sounds:
+        place = _place(store, sound.identity, chunking)
+        if place is None:
+            raise MertError(
+                f"the cached embeddings {folder} have no sound {sound.identity[:16]} in windows of {chunking}: the "
+                "audio is another, or was not embedded so. Embed it (mert probe)."
+            )
+        heard = hear(sound)
+        store.check_sound(sound.identity, len(heard.waveform), heard.audio)
+        places.append(place)
+    return Embeddings(places, {}, pooling, card["frame_rate"])
+
+
+def _identities(sounds: Sequence[Sound]) -> tuple[list[str], dict[int, str]]:
+    """Return each sound's identity, empty where it cannot be read, and the reasons."""
+
+    def identity_of(sound: Sound) -> str | UnusableAudio:
+        try:
+            return sound.identity
+        except UnusableAudio as error:
+            return error
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        asked = tqdm(pool.map(identity_of, sounds), "identify", len(sounds), leave=False, unit="sound", delay=1)
+        found = list(asked)
+    unusable = {number: str(one.reason) for number, one in enumerate(found) if isinstance(one, UnusableAudio)}
+    return [one if isinstance(one, str) else "" for one in found], unusable
+
+
+def _place(store: Store, identity: str, chunking: Chunking) -> Place | None:
+    known = store.sounds.get(identity)
+    windows = None if known is None else windows_of(known.samples, chunking)
+    return None if windows is None else store.places.get((identity, windows))
+
+
+def _write(store: Store, done: list[Embedded]) -> None:
+    store.write([one.entry for one in done], [rows for one in done for rows in one.rows])
+
+
+def _compute(
+    encoder: Encoder, store: Store, sounds: list[tuple[str, Sound]], chunking: Chunking, pooling: Pooling, name: str
+) -> dict[str, str]:
+    """Embed sounds into the store part by part; return the reasons of those that cannot be used, by identity."""
+    reasons: dict[str, str] = {}
+    done: list[Embedded] = []
+    for found in embed_sounds(encoder, sounds, chunking, pooling, name) if sounds else ():
+        if isinstance(found, tuple):
+            reasons[found[0]] = found[1]
+            continue
+        store.check_sound(found.identity, *found.heard)
+        done.append(found)
+        if len(done) == PART_SOUNDS or sum(one.nbytes for one in done) >= PART_BYTES:
+            _write(store, done)
+            done = []
+    if done:
+        _write(store, done)
+    return reasons

@@ -3,80 +3,132 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, student_frames
 from mert_core.config import Config
 from mert_core.errors import MertError
 from mert_core.files import canonical_json
 from mert_core.model import MertModel
 from mert_core.model.config import preset
+from mert_core.model.song import song_states
 from mert_core.paths import Layout
 from mert_core.probe.tasks import MEL_STATISTICS, RANDOM_WEIGHTS
+from mert_core.workers import single_threads
+
+WHOLE_SECONDS = 60.0
+"""What MERT is given at once; attention over a longer window is computed as `song_states` does."""
 
 
 class Encoder(Protocol):
-    """Turns music into one vector per layer and item; frozen. Several threads may ask at once."""
+    """Turns music into vectors, for each of its hidden states; frozen. Several threads may ask at once.
+
+    Attributes:
+        device: where it computes.
+        states: how many hidden states, input of the first layer included: 0 to L.
+        width: of a pooled vector (a frame's is narrower with mel statistics).
+        frame_rate: frames per second of `frames`.
+    """
 
     device: str
-    """Where it computes."""
+    states: int
+    width: int
+    frame_rate: float
 
-    def embed(self, waveform: Tensor) -> Tensor:
-        """Return (layers, batch, width) from a waveform (batch, samples) on `device`; no gradient, evaluation mode."""
+    def pooled(self, waveform: Tensor) -> Tensor:
+        """Return (states, batch, width) from (batch, samples) at 24 kHz on `device`: the mean over time."""
+
+    def frames(self, waveform: Tensor) -> Tensor:
+        """Return (states, batch, frames, width) from (batch, samples) at 24 kHz on `device`."""
 
     def describe(self) -> dict[str, Any]:
         """Return what it is, weights' hash included; equal descriptions embed alike, under the same code."""
 
 
 class ModelEncoder:
-    """A MERT encoder: the mean over time of each hidden state, 0 to L.
+    """A MERT encoder, hidden states 0 to L.
 
-    The model is used on the device it is on, and put into evaluation mode.
+    The model is used on the device it is on, and put into evaluation mode: no dropout, and nothing is masked.
+
+    Args:
+        model: the encoder.
+        normalise: bring each window to mean 0 and variance 1 first. MERT was pre-trained without.
     """
 
-    def __init__(self, model: MertModel) -> None:
+    def __init__(self, model: MertModel, normalise: bool = False) -> None:
         self.model = model.eval()
+        self.normalise = normalise
         self.device = str(next(model.parameters()).device)
+        self.states = model.config.num_hidden_layers + 1
+        self.width = model.config.hidden_size
+        self.frame_rate = float(FRAME_RATE)
 
     @torch.no_grad()
-    def embed(self, waveform: Tensor) -> Tensor:
+    def pooled(self, waveform: Tensor) -> Tensor:
         """Return (layers + 1, batch, width)."""
-        return torch.stack([state.float().mean(dim=1) for state in self.model(waveform).hidden_states])
+        return torch.stack([state.float().mean(dim=1) for state in self._hidden(waveform)])
+
+    @torch.no_grad()
+    def frames(self, waveform: Tensor) -> Tensor:
+        """Return (layers + 1, batch, frames, width)."""
+        return torch.stack([state.float() for state in self._hidden(waveform)])
+
+    def _hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        if self.normalise:
+            waveform = normalised(waveform)
+        if waveform.shape[-1] <= WHOLE_SECONDS * SAMPLE_RATE:
+            return self.model(waveform).hidden_states
+        rows = []
+        for row in waveform:
+            pieces = [states for _, states in song_states(self.model, row[None])]
+            rows.append([torch.cat(state) for state in zip(*pieces, strict=True)])
+        return tuple(torch.stack(state) for state in zip(*rows, strict=True))
+
+    @cached_property
+    def _weights(self) -> str:
+        return weights_hash(self.model)
 
     def describe(self) -> dict[str, Any]:
         """Return the hash of names, shapes and bytes of all weights."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return {"encoder": "mert", "weights": digest.hexdigest()}
+        return {"encoder": "mert", "weights": self._weights, "normalise": self.normalise}
 
 
 class MelStatistics:
-    """Mean and standard deviation over time of each band of a log-mel spectrogram: what needs no learning.
+    """A log-mel spectrogram, and mean and standard deviation over time of each band: what needs no learning.
 
     A window of 2,048 samples, longer than the student's receptive field, because pitch and key need the resolution.
     """
 
     fft_samples = 2048
     floor_power = 1e-5
+    states = 1
+    frame_rate = float(FRAME_RATE)
 
     def __init__(self, bins: int, device: str = "cpu") -> None:
         from torchaudio.transforms import MelSpectrogram
 
         self.bins = bins
+        self.width = 2 * bins
         self.device = device
         self._mel = MelSpectrogram(SAMPLE_RATE, n_fft=self.fft_samples, hop_length=HOP_SAMPLES, n_mels=bins).to(device)
 
     @torch.no_grad()
-    def embed(self, waveform: Tensor) -> Tensor:
+    def pooled(self, waveform: Tensor) -> Tensor:
         """Return (1, batch, 2 · bins)."""
-        levels = torch.log(self._mel(waveform) + self.floor_power)
-        deviation, mean = torch.std_mean(levels, dim=-1, correction=0)
+        deviation, mean = torch.std_mean(self._levels(waveform), dim=-1, correction=0)
         return torch.cat([mean, deviation], dim=-1)[None]
+
+    @torch.no_grad()
+    def frames(self, waveform: Tensor) -> Tensor:
+        """Return the bands themselves, (1, batch, frames, bins), as many frames as the student makes."""
+        return self._levels(waveform)[..., : student_frames(waveform.shape[-1])].transpose(1, 2)[None]
+
+    def _levels(self, waveform: Tensor) -> Tensor:
+        return torch.log(self._mel(waveform) + self.floor_power)
 
     def describe(self) -> dict[str, Any]:
         """Return the transform's parameters."""
@@ -88,16 +140,35 @@ class MelStatistics:
         }
 
 
+def normalised(waveform: Tensor) -> Tensor:
+    """Return each row at mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does; silence stays silence."""
+    variance, mean = torch.var_mean(waveform, dim=-1, correction=0, keepdim=True)
+    return (waveform - mean) / torch.sqrt(variance + 1e-7)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return the hash of names, types, shapes and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def fingerprint(encoder: Encoder) -> str:
     """Return a hash of what an encoder is and of what it answers to one second of noise.
 
     The answer stands for the code: after a change that alters embeddings, the same weights get another fingerprint. It
-    depends on the machine, so it keys caches and enters no output.
+    depends on the machine, so it keys caches and enters no output; it does not depend on the number of threads.
     """
     noise = torch.randn(2, SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
-    answer = encoder.embed(noise.to(encoder.device)).cpu().contiguous()
+    with single_threads(encoder.device, workers=1) as pool:
+        answers = [
+            pool.submit(method, noise.to(encoder.device)).result() for method in (encoder.pooled, encoder.frames)
+        ]
     digest = hashlib.sha256(canonical_json(encoder.describe()).encode())
-    digest.update(answer.numpy().data)
+    for answer in answers:
+        digest.update(answer.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -1,21 +1,24 @@
-"""Metrics as tables of points: ``points[truth, prediction]`` is what an item earns; a score is the mean over all items.
+"""The tasks' metrics, each of all tracks at once (never a mean of per-batch scores).
 
-A table makes every metric a global one (never a mean of per-batch scores) and lets probes, seeds and bootstrap
-resamples be scored at once.
+A metric takes outputs of many probes or seeds and, for the bootstrap, of many resamples of the tracks: a resample is
+how often it draws each track.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
-"""The 24 key classes by index: 0–11 major from C to B, 12–23 minor; spelled as mir_eval reads them."""
+from mert_core.corpus.keys import KEYS
+from mert_core.errors import MertError
+from mert_core.probe.ranking import Above, above
 
 Points = NDArray[np.float64]
+Counts = NDArray[np.float32]
 
 
 def accuracy(classes: int) -> Points:
@@ -42,18 +45,148 @@ def weighted_key(classes: int) -> Points:
     return points
 
 
-METRICS: dict[str, Callable[[int], Points]] = {"accuracy": accuracy, "weighted_score": weighted_key}
-
-
-def item_points(points: Points, truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> Points:
-    """Return what each item earns.
+def track_points(points: Points, truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> Points:
+    """Return what each track earns.
 
     Args:
-        points: table (classes, classes).
-        truth: (items,); -1 is a class that the training split does not have, on which nobody can earn anything.
-        prediction: (…, items).
+        points: table (classes, classes): ``points[truth, prediction]``.
+        truth: (tracks,); -1 is a class that the training split does not have, on which nobody can earn anything.
+        prediction: (…, tracks).
 
     Returns:
-        (…, items).
+        (…, tracks).
     """
     return np.where(truth >= 0, points[truth, prediction], 0.0)
+
+
+def mean(points: Points, counts: Counts | None = None) -> NDArray[np.float64]:
+    """Return the mean over tracks of what each earned (…, tracks): (…), or (…, resamples) of counts."""
+    if counts is None:
+        return points.mean(axis=-1)
+    return points @ counts.T.astype(np.float64) / counts.sum(axis=1, dtype=np.float64)
+
+
+def r2(truth: NDArray[np.floating], outputs: NDArray[np.floating], counts: Counts | None = None) -> NDArray[np.float64]:
+    """Return the coefficient of determination per target, as scikit-learn's `r2_score` with ``raw_values``.
+
+    Where the truth is constant it is 1 if nothing is wrong, else 0.
+
+    Args:
+        truth: (tracks, targets).
+        outputs: (…, tracks, targets).
+        counts: (resamples, tracks).
+
+    Returns:
+        (…, targets), or (…, resamples, targets).
+    """
+    level = truth.astype(np.float64) - truth.mean(axis=0, dtype=np.float64)
+    wrong = np.square(outputs.astype(np.float64) - truth)
+    if counts is None:
+        missed, spread = wrong.sum(axis=-2), np.square(level).sum(axis=0)
+    else:
+        draws = counts.astype(np.float64)
+        total = draws.sum(axis=1, keepdims=True)
+        missed = draws @ wrong
+        spread = np.maximum(draws @ np.square(level) - np.square(draws @ level) / total, 0)
+        # Of one and the same value, whatever rounding leaves.
+        spread[spread < 1e-12 * (draws @ np.square(level))] = 0
+    missed, spread = np.broadcast_arrays(missed, spread)
+    found = np.divide(missed, spread, out=np.ones_like(missed), where=spread > 0)
+    return np.where((spread == 0) & (missed == 0), 1.0, 1 - found)
+
+
+def macro(
+    of: Callable[[Above], NDArray[np.float64]],
+    truth: NDArray[Any],
+    outputs: NDArray[np.floating],
+    counts: Counts | None = None,
+) -> NDArray[np.float64]:
+    """Return the mean over classes of a ranking metric; classes without positive or negative tracks are left out.
+
+    Args:
+        of: the metric of one class.
+        truth: whether a class holds (tracks, classes).
+        outputs: (…, tracks, classes).
+        counts: (resamples, tracks).
+
+    Returns:
+        (…), or (…, resamples); NaN where no class is left.
+    """
+    leading, classes = outputs.shape[:-2], outputs.shape[-1]
+    draws = None if counts is None else np.ascontiguousarray(counts.T)
+    resamples = 1 if counts is None else len(counts)
+    total = np.zeros((int(np.prod(leading)), resamples))
+    used = np.zeros_like(total)
+    mixed = [number for number in range(classes) if 0 < np.count_nonzero(truth[:, number]) < len(truth)]
+    for row, output in enumerate(outputs.reshape(-1, *outputs.shape[-2:])):
+        for number in mixed:
+            found = of(above(truth[:, number], output[:, number], draws))
+            known = ~np.isnan(found)
+            total[row, known] += found[known]
+            used[row] += known
+    scores = np.divide(total, used, out=np.full_like(total, np.nan), where=used > 0)
+    return scores.reshape(leading) if counts is None else scores.reshape(*leading, resamples)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a table.
+
+    Attributes:
+        name: in the tables.
+        score: from truth (tracks, …), outputs (…, tracks, outputs) and counts (resamples, tracks) or None to (…), or
+            (…, resamples).
+        points: what each track earns (…, tracks), of which the score is the mean; None where it is no mean.
+    """
+
+    name: str
+    score: Callable[[NDArray[Any], NDArray[np.floating], Counts | None], NDArray[np.float64]]
+    points: Callable[[NDArray[Any], NDArray[np.floating]], Points] | None = None
+
+    def __call__(
+        self, truth: NDArray[Any], outputs: NDArray[np.floating], counts: Counts | None = None
+    ) -> NDArray[np.float64]:
+        """Return the score."""
+        return self.score(truth, outputs, counts)
+
+
+def _of_table(name: str, table: Callable[[int], Points]) -> Metric:
+    def points(truth: NDArray[Any], outputs: NDArray[np.floating]) -> Points:
+        return track_points(table(outputs.shape[-1]), truth.astype(np.int64), outputs.argmax(axis=-1))
+
+    return Metric(name, lambda truth, outputs, counts: mean(points(truth, outputs), counts), points)
+
+
+def _r2(truth: NDArray[Any], outputs: NDArray[np.floating], counts: Counts | None) -> NDArray[np.float64]:
+    return r2(truth.astype(np.float64), outputs, counts).mean(axis=-1)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": _of_table("accuracy", accuracy),
+    "weighted_score": _of_table("weighted_score", weighted_key),
+    "roc_auc": Metric("roc_auc", lambda truth, outputs, counts: macro(Above.roc_auc, truth, outputs, counts)),
+    "ap": Metric("ap", lambda truth, outputs, counts: macro(Above.average_precision, truth, outputs, counts)),
+    "r2": Metric("r2", _r2),
+}
+"""What a task selects by; of ``r2`` the mean over targets."""
+
+
+def figures(name: str, classes: Sequence[str]) -> list[Metric]:
+    """Return the figures that a table shows of a metric: itself, or of ``r2`` one per target (``r2_valence``).
+
+    Raises:
+        MertError: no such metric.
+    """
+    if name not in METRICS:
+        raise MertError(f"no metric {name!r}, expected one of {', '.join(METRICS)}")
+    if name != "r2":
+        return [METRICS[name]]
+
+    def of_target(number: int) -> Metric:
+        chosen = slice(number, number + 1)
+        return Metric(
+            f"r2_{classes[number]}",
+            lambda truth, outputs, counts: _r2(truth[:, chosen], outputs[..., chosen], counts),
+        )
+
+    return [of_target(number) for number in range(len(classes))]

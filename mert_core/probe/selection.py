@@ -1,123 +1,113 @@
-"""Choosing a layer and a learning rate. Nothing here sees the test split."""
+"""Choosing an input and a learning rate. Nothing here sees the test split."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
-from mert_core.probe.heads import Bank, Examples, Probe, Recipe, predict, train_bank
-from mert_core.probe.metrics import Points
-from mert_core.workers import single_threads
+from mert_core.errors import MertError
+from mert_core.probe.bank import WEIGHTED, Probe, Recipe
+from mert_core.probe.objectives import Objective
+from mert_core.probe.trained import Trained
+from mert_core.probe.training import Examples, Score, train_probes
 
-Features = NDArray[np.float32]
+
+@dataclass(frozen=True)
+class Choice:
+    """The input and rate with the best validation score, averaged over seeds.
+
+    Attributes:
+        input: a hidden state or `WEIGHTED`.
+        rate: the learning rate.
+        validation: its score.
+        by_input: every input's score at its best rate, `WEIGHTED` last.
+    """
+
+    input: int
+    rate: float
+    validation: float
+    by_input: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen layer and rate, with one trained probe per seed.
+    """The choice, with the trained probes that were chosen, one per seed in the seeds' order."""
 
-    Attributes:
-        layer: the hidden state.
-        rate: the learning rate.
-        validation: its score, mean over the seeds.
-        by_layer: every layer's score at its best rate.
-        weights: of the chosen probes; see `Bank`.
-        mean: of the chosen layer's features over the training items (width,).
-        deviation: the same, standard deviation.
-    """
-
-    layer: int
-    rate: float
-    validation: float
-    by_layer: list[tuple[int, float]]
-    weights: tuple[Tensor, ...]
-    mean: Tensor
-    deviation: Tensor
-
-    def predict(self, features: Features) -> NDArray[np.int64]:
-        """Return each seed's class per item (seeds, items) from the chosen layer's features (items, width)."""
-        device = self.mean.device
-        inputs = (torch.from_numpy(np.ascontiguousarray(features)).to(device) - self.mean) / self.deviation
-        return predict(self.weights, inputs[None], [0] * len(self.weights[0]))
+    choice: Choice
+    trained: Trained
 
 
-def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation over the items of (layers, items, width), each (layers, 1, width).
-
-    Features are standardised with those of the training split, for every encoder alike: a probe's learning rate then
-    means the same for all, and no encoder, pre-trained or floor, loses because its states are large or small. A
-    constant feature stays constant.
-    """
-    deviation, mean = torch.std_mean(features, dim=1, keepdim=True, correction=0)
-    return mean, torch.where(deviation > 1e-6 * (1 + mean.abs()), deviation, torch.ones_like(deviation))
+def input_name(number: int) -> int | str:
+    """Return an input as files and tables have it: a hidden state's number, or ``weighted``."""
+    return "weighted" if number == WEIGHTED else number
 
 
-def choose(probes: list[Probe], validation: NDArray[np.float64]) -> tuple[int, float, dict[tuple[int, float], float]]:
-    """Return the layer and rate with the best validation score, averaged over the seeds, and all those averages.
+def every_probe(states: int, rates: Sequence[float], seeds: Sequence[int]) -> tuple[Probe, ...]:
+    """Return a task's probes: each state and, where there are several, their weighted sum, at each rate and seed."""
+    inputs = [*range(states), *([WEIGHTED] if states > 1 else [])]
+    return tuple(Probe(number, rate, seed) for number in inputs for rate in rates for seed in seeds)
 
-    On a tie the lower layer, then the lower rate.
+
+def choose(probes: Sequence[Probe], validation: NDArray[np.float64]) -> Choice:
+    """Choose by the validation score averaged over the seeds.
+
+    On a tie the lower state, then the lower rate; `WEIGHTED` comes last.
+
+    Raises:
+        MertError: no probe has a score.
     """
     found: dict[tuple[int, float], list[float]] = {}
     for probe, score in zip(probes, validation, strict=True):
-        found.setdefault((probe.layer, probe.rate), []).append(float(score))
-    averages = {pair: float(np.mean(scores)) for pair, scores in sorted(found.items())}
-    layer, rate = max(averages, key=averages.__getitem__)
-    return layer, rate, averages
+        found.setdefault((probe.input, probe.rate), []).append(float(score))
+    last = 1 + max(number for number, _ in found)
+    averages = {
+        pair: float(np.mean(found[pair]))
+        for pair in sorted(found, key=lambda pair: (last if pair[0] == WEIGHTED else pair[0], pair[1]))
+    }
+    number, rate = max(averages, key=averages.__getitem__)
+    if not np.isfinite(averages[number, rate]):
+        raise MertError("no probe learned: all outputs are infinite or undefined at every rate. Try lower rates.")
+    by_input: dict[int, float] = {}
+    for (each, _), score in averages.items():
+        by_input[each] = max(score, by_input.get(each, -np.inf))
+    return Choice(number, rate, averages[number, rate], list(by_input.items()))
 
 
 def select(
-    train: tuple[Features, NDArray[np.int64]],
-    valid: tuple[Features, NDArray[np.int64]],
-    points: Points,
+    train: Examples,
+    valid: Examples,
+    objective: Objective,
     recipe: Recipe,
+    score: Score,
     *,
-    rates: list[float],
-    seeds: list[int],
+    rates: Sequence[float],
+    seeds: Sequence[int],
     name: str,
     device: str = "cpu",
 ) -> Selection:
-    """Train a probe per layer, rate and seed; choose layer and rate on validation.
+    """Train a probe per input, rate and seed; choose input and rate on validation.
 
     Args:
-        train: features (layers, items, width) and class indices (items,) of the training split.
-        valid: the same of the validation split.
-        points: the task's metric (classes, classes).
+        train: what is learned from.
+        valid: what is chosen on.
+        objective: the loss.
         recipe: how a probe is trained.
+        score: the task's own metric of all tracks of ``valid``.
         rates: learning rates.
-        seeds: seeds; a layer's score at a rate is the mean over them.
+        seeds: seeds; an input's score at a rate is the mean over them.
         name: for the progress bar.
         device: where to train.
+
+    Raises:
+        MertError: see `train_probes` and `choose`.
     """
-    inputs = torch.from_numpy(np.ascontiguousarray(train[0])).to(device)
-    mean, deviation = moments(inputs)
-    known = Examples((inputs - mean) / deviation, train[1])
-    held_out = Examples((torch.from_numpy(np.ascontiguousarray(valid[0])).to(device) - mean) / deviation, valid[1])
-    layers = range(len(inputs))
-
-    with tqdm(total=len(rates) * recipe.max_epochs, desc=f"probes {name}", unit="epoch", leave=False) as bar:
-
-        def train_rate(rate: float) -> Bank:
-            probes = tuple(Probe(layer, rate, seed) for layer in layers for seed in seeds)
-            return train_bank(probes, known, held_out, points, recipe, bar)
-
-        with single_threads(device) as pool:
-            banks = list(pool.map(train_rate, rates))
-    trained = [probe for bank in banks for probe in bank.probes]
-    layer, rate, averages = choose(trained, np.concatenate([bank.validation for bank in banks]))
-
-    bank = banks[rates.index(rate)]
-    chosen = [position for position, probe in enumerate(bank.probes) if probe.layer == layer]
-    return Selection(
-        layer=layer,
-        rate=rate,
-        validation=averages[layer, rate],
-        by_layer=[(number, max(averages[number, rate] for rate in rates)) for number in layers],
-        weights=tuple(weight[chosen] for weight in bank.weights),
-        mean=mean[layer, 0],
-        deviation=deviation[layer, 0],
-    )
+    probes = every_probe(train.features.states, rates, seeds)
+    with tqdm(total=len(probes) * recipe.max_epochs, desc=f"probes {name}", unit="epoch", leave=False) as bar:
+        trained = train_probes(probes, train, valid, objective, recipe, score, bar, device)
+    choice = choose(probes, trained.validation)
+    chosen = [i for i, probe in enumerate(probes) if (probe.input, probe.rate) == (choice.input, choice.rate)]
+    return Selection(choice, trained.only(chosen))

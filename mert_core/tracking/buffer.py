@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,29 @@ class RunTracker:
         if rows:
             columns = {key: [row.get(key) for row in rows] for key in rows[0]}
             self._send({"kind": "table", "name": name, "columns": columns})
+
+    @contextmanager
+    def child(self, name: str, tags: Mapping[str, Any]) -> Iterator[RunTracker]:
+        """Open a run below this one, for a part of the stage; ended with the block, as FAILED when it raises.
+
+        Without MLflow it is kept in the state folder like this one, and later stands by itself.
+        """
+        labels = self._run_tags | {key: str(value) for key, value in tags.items()}
+        store, run_id = (self.store, None) if self._run_id and self._outbox is None else (None, None)
+        if store is not None:
+            labels["mlflow.parentRunId"] = str(self._run_id)
+            try:
+                run_id = store.client.create_run(store.experiment_id, tags=labels, run_name=name).info.run_id
+            except tracking_errors() as error:
+                self.lost(error)
+                store = None
+        below = RunTracker(self._layout, name, labels, store, run_id)
+        status = "FAILED"
+        try:
+            yield below
+            status = "FINISHED"
+        finally:
+            below.close(status)
 
     def flush(self) -> None:
         """Send what is buffered."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,6 +42,9 @@ class Tracker(Protocol):
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep a table of equal-keyed rows as ``<name>.json``."""
 
+    def child(self, name: str, tags: Mapping[str, Any]) -> AbstractContextManager[Tracker]:
+        """Open a run below this one, such as one task's below its model's."""
+
 
 class NullTracker:
     """Records nothing: for tests and for callers that want none."""
@@ -69,3 +73,7 @@ class NullTracker:
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Drop the table."""
+
+    def child(self, name: str, tags: Mapping[str, Any]) -> AbstractContextManager[NullTracker]:
+        """Record nothing there either."""
+        return nullcontext(self)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mert_core.corpus.manifest import write_manifest
 from mert_core.corpus.track import SourceTrack
 from mert_core.corpus.writer import CorpusWriter
-from mert_core.probe.heads import Recipe
+from mert_core.probe.bank import Recipe
+from mert_core.probe.features import InMemory
+from mert_core.probe.metrics import METRICS
+from mert_core.probe.training import Examples, Score
 from mert_core.records import write_record
 
 CLASSES = 4
-RECIPE = Recipe(hidden=32, dropout=0.2, batch_items=32, max_epochs=12, patience=4)
+RECIPE = Recipe(hidden=32, dropout=0.2, batch_items=32, max_epochs=12, patience=4, plateau_patience=1)
 RATES, SEEDS = [1e-3, 5e-3], [0, 1, 2]
 
 
@@ -25,6 +29,16 @@ def planted(items: int, seed: int, layers: int = 5, answer: int = 3, width: int 
     features = generator.normal(size=(layers, items, width)).astype(np.float32)
     features[answer, np.arange(items), truth] += 8.0
     return features * 100 + 7, truth
+
+
+def examples(features, truth) -> Examples:
+    """One row per track, of a tensor or array (states, rows, width)."""
+    return Examples(InMemory(torch.as_tensor(features)), np.asarray(truth))
+
+
+def scoring(name: str, truth) -> Score:
+    """The task's metric of a split with that truth."""
+    return lambda outputs: METRICS[name](np.asarray(truth), outputs)
 
 
 def write_probe_set(folder: Path, per_split: int = 24) -> None:
@@ -52,7 +66,7 @@ def _track(kind: str, split: str, number: int, generator: np.random.Generator) -
             "kind": kind,
             "key": np.int16(-1 if note or number == 0 else choice),
             "pitch": np.int16(pitch if note else -1),
-            "family": ("keys", "brass", "strings")[choice] if note else "",
+            "family": ("piano", "brass", "strings")[choice] if note else "",
             "composer": "" if note else ("soft", "loud", "loud")[choice],
             "programs": [np.int16(0)],
         },

@@ -118,6 +118,23 @@ def test_children_nest_and_a_run_goes_on(config: Config, layout: Layout) -> None
     assert run.data.metrics == {"loss": 1.0, "worker": 5.0}
 
 
+def test_a_part_of_a_stage_is_a_run_below_it(config: Config, layout: Layout) -> None:
+    with pytest.raises(ValueError, match="of the second"), open_run(config, layout, "probe", "tiny") as tracker:
+        with tracker.child("probe-task/tiny/demo/gs_key", {"probe.task": "demo/gs_key"}) as first:
+            first.metrics({"accuracy": 0.5})
+        with tracker.child("probe-task/tiny/demo/emo", {"probe.task": "demo/emo"}):
+            raise ValueError("of the second")
+    client = client_of(layout)
+    runs = {run.info.run_name: run for run in client.search_runs(["1"])}
+    parent, done = runs["probe/tiny"], runs["probe-task/tiny/demo/gs_key"]
+    assert done.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (done.data.tags["probe.task"], done.data.tags["mert.run"]) == ("demo/gs_key", "tiny")
+    assert done.data.metrics == {"accuracy": 0.5}
+    assert [done.info.status, runs["probe-task/tiny/demo/emo"].info.status, parent.info.status] == [
+        "FINISHED", "FAILED", "FAILED",
+    ]  # fmt: skip
+
+
 def test_without_mlflow_the_stage_goes_on_and_the_next_run_sends(
     config: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,9 @@
-"""What every data set's adapter answers."""
+"""What every data set's adapter answers.
+
+The adapters read the official layouts themselves. mirdata 1.0.0 does not serve: its package brings no index of any of
+these sets, so its loaders work only after a download; and it knows neither GTZAN's fault-filtered division nor the
+GiantSteps of the published figures, only revisions of it. For MagnaTagATune and Emomusic it has no loader.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +24,13 @@ class Survey:
         state: ``missing``: the folder, or a file without which nothing can be read, is not there.
         found: counts by what is counted, such as ``clips``; and how many there should be.
         notes: what is missing or damaged and what to do, one sentence each.
+        damaged: number of files that are there, but not as they were published.
     """
 
     state: State
     found: dict[str, tuple[int, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    damaged: int = 0
 
 
 class Dataset(Protocol):

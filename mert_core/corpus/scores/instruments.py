@@ -18,6 +18,19 @@ FAMILIES: dict[str, dict[int, tuple[int, int]]] = {
     "pipe": {72: (60, 98), 73: (52, 96), 74: (52, 96), 75: (48, 92), 79: (48, 92)},
 }
 
+# As General MIDI calls them.
+PROGRAM_NAMES: dict[int, str] = {
+    0: "acoustic grand piano", 1: "bright acoustic piano", 4: "electric piano 1", 5: "electric piano 2",
+    6: "harpsichord", 8: "celesta", 11: "vibraphone", 12: "marimba", 13: "xylophone", 16: "drawbar organ",
+    19: "church organ", 20: "reed organ", 21: "accordion", 24: "acoustic guitar (nylon)",
+    25: "acoustic guitar (steel)", 26: "electric guitar (jazz)", 27: "electric guitar (clean)", 32: "acoustic bass",
+    33: "electric bass (finger)", 35: "fretless bass", 40: "violin", 41: "viola", 42: "cello",
+    45: "pizzicato strings", 48: "string ensemble 1", 49: "string ensemble 2", 52: "choir aahs", 53: "voice oohs",
+    54: "synth choir", 56: "trumpet", 57: "trombone", 58: "tuba", 60: "french horn", 61: "brass section",
+    64: "soprano sax", 65: "alto sax", 66: "tenor sax", 68: "oboe", 70: "bassoon", 71: "clarinet", 72: "piccolo",
+    73: "flute", 74: "recorder", 75: "pan flute", 79: "ocarina",
+}  # fmt: skip
+
 # A bass plays too few of the pitches for a fair choice among families.
 NOTE_FAMILIES = tuple(name for name in FAMILIES if name != "bass")
 NOTE_LOWEST, NOTE_HIGHEST = 36, 84

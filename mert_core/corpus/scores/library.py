@@ -36,6 +36,7 @@ class Source:
         header: the work's name stands in this Humdrum record instead.
         skip: regular expression of paths to leave out.
         songs: each file holds many songs.
+        genres: period and function, as tags.
     """
 
     pattern: str
@@ -44,19 +45,34 @@ class Source:
     header: str = ""
     skip: str = r"$^"
     songs: bool = False
+    genres: tuple[str, ...] = ()
 
 
 # Haydn alone has two works there, too few for three splits: his quartets and Mozart's are one class.
 SOURCES: dict[str, Source] = {
-    "bach": Source("bach/*.mxl", r"bach/(bwv\d+)"),
-    "beethoven": Source("beethoven/**/*.mxl", r"beethoven/(opus\d+(?:no\d+)?)", 120_000),
-    "essen": Source("essenFolksong/*.abc", r"essenFolksong/(.*)", 400_000, skip=r"/(han|test|folkHaydn)", songs=True),
-    "haydn-mozart": Source("[hm]*/*/*.mxl", r"((?:haydn|mozart)/[^/]+)", skip=r"^(?!haydn|mozart)"),
-    "monteverdi": Source("monteverdi/*.mxl", r"monteverdi/(madrigal\.\d+\.\d+)", skip=r"_old"),
-    "palestrina": Source("palestrina/*.krn", r"palestrina/(.*)", 40_000, header="OPR"),
-    "ryan": Source("ryansMammoth/*.abc", r"ryansMammoth/(.*)"),
-    "trecento": Source("trecento/*.xml", r"trecento/(PMFC_\d+[-_](?:[A-Za-z]+[-_])?\d+|.*)", 400_000),
-}
+    "bach": Source("bach/*.mxl", r"bach/(bwv\d+)", genres=("baroque", "sacred", "vocal")),
+    "beethoven": Source(
+        "beethoven/**/*.mxl", r"beethoven/(opus\d+(?:no\d+)?)", 120_000, genres=("chamber", "classical")
+    ),
+    "essen": Source(
+        "essenFolksong/*.abc", r"essenFolksong/(.*)", 400_000, skip=r"/(han|test|folkHaydn)", songs=True,
+        genres=("folk", "vocal"),
+    ),
+    "haydn-mozart": Source(
+        "[hm]*/*/*.mxl", r"((?:haydn|mozart)/[^/]+)", skip=r"^(?!haydn|mozart)", genres=("chamber", "classical")
+    ),
+    "monteverdi": Source(
+        "monteverdi/*.mxl", r"monteverdi/(madrigal\.\d+\.\d+)", skip=r"_old", genres=("renaissance", "secular", "vocal")
+    ),
+    "palestrina": Source(
+        "palestrina/*.krn", r"palestrina/(.*)", 40_000, header="OPR", genres=("renaissance", "sacred", "vocal")
+    ),
+    "ryan": Source("ryansMammoth/*.abc", r"ryansMammoth/(.*)", genres=("dance", "folk")),
+    "trecento": Source(
+        "trecento/*.xml", r"trecento/(PMFC_\d+[-_](?:[A-Za-z]+[-_])?\d+|.*)", 400_000,
+        genres=("medieval", "secular", "vocal"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,31 +47,79 @@ class Performance:
     start_bar: int
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """A stretch of a piece before anybody plays it; onsets, durations and lengths in quarter notes.
+
+    Attributes:
+        piece: which.
+        parts: notes of the parts that sound, transposed; onsets from the stretch's start.
+        start: onset in the piece.
+        length: of the stretch.
+        key, transposition, quarters_per_minute, start_bar: as of a `Performance`.
+    """
+
+    piece: Piece
+    parts: tuple[Part, ...]
+    start: float
+    length: float
+    key: int
+    transposition: int
+    quarters_per_minute: float
+    start_bar: int
+
+    @property
+    def quarter_seconds(self) -> float:
+        """Length of a quarter note as played."""
+        return 60 / self.quarters_per_minute
+
+
 def draw_performance(piece: Piece, seconds: float, rng: np.random.Generator) -> Performance:
-    """Draw an excerpt of a piece and how it is played.
+    """Draw an excerpt of a piece and how it is played, by whichever instruments reach its notes."""
+    excerpt = draw_excerpt(piece, seconds, rng)
+    return perform(excerpt, draw_instruments([part.pitches for part in excerpt.parts], rng), rng)
+
+
+def draw_excerpt(
+    piece: Piece, seconds: float, rng: np.random.Generator, quarters_per_minute: float | None = None
+) -> Excerpt:
+    """Draw transposition, tempo (unless it is given) and measure.
 
     It starts with a measure. A piece that is too short, or an excerpt that reaches its end, begins again from the top.
     """
     transposition = int(rng.integers(-6, 6))
-    tempo = _tempo(piece, rng)
+    tempo = _tempo(piece, rng) if quarters_per_minute is None else quarters_per_minute
     length = seconds * tempo / 60
     start_bar = _start_bar(piece, length, rng)
     start = piece.bars[start_bar].onset
-    excerpts = [_excerpt(part, start, length, piece.length) for part in piece.parts]
-    sounding = [excerpt for excerpt in excerpts if excerpt.onsets]
-    moved = [tuple(pitch + transposition for pitch in part.pitches) for part in sounding]
-    instruments = _instruments(moved, rng)
-    parts = []
-    for part, pitches, instrument in zip(sounding, moved, instruments, strict=True):
-        parts.append(_play(part, pitches, instrument, 60 / tempo, rng))
-    return Performance(
-        parts=tuple(parts),
-        families=tuple(instrument.family for instrument in instruments),
-        beats=_beats(piece, start, length, 60 / tempo),
+    cut = [_cut(part, start, length, piece.length) for part in piece.parts]
+    sounding = [part for part in cut if part.onsets]
+    return Excerpt(
+        piece=piece,
+        parts=tuple(replace(part, pitches=tuple(pitch + transposition for pitch in part.pitches)) for part in sounding),
+        start=start,
+        length=length,
         key=transpose_key(_key(piece, sounding, start, length), transposition),
         transposition=transposition,
         quarters_per_minute=tempo,
         start_bar=start_bar,
+    )
+
+
+def perform(excerpt: Excerpt, instruments: list[Instrument], rng: np.random.Generator) -> Performance:
+    """Draw how an excerpt is played by given instruments, one for each of its parts."""
+    parts = [
+        _play(part, instrument, excerpt.quarter_seconds, rng)
+        for part, instrument in zip(excerpt.parts, instruments, strict=True)
+    ]
+    return Performance(
+        parts=tuple(parts),
+        families=tuple(instrument.family for instrument in instruments),
+        beats=beats_of(excerpt),
+        key=excerpt.key,
+        transposition=excerpt.transposition,
+        quarters_per_minute=excerpt.quarters_per_minute,
+        start_bar=excerpt.start_bar,
     )
 
 
@@ -85,7 +134,7 @@ def _start_bar(piece: Piece, length: float, rng: np.random.Generator) -> int:
     return int(rng.choice(fitting)) if fitting else int(rng.integers(len(piece.bars)))
 
 
-def _excerpt(part: Part, start: float, length: float, piece_length: float) -> Part:
+def _cut(part: Part, start: float, length: float, piece_length: float) -> Part:
     """Cut [start, start + length) out of a part that begins again after its end; onsets count from ``start``."""
     onsets, durations, pitches = np.array(part.onsets), np.array(part.durations), np.array(part.pitches)
     rows: list[tuple[float, float, int]] = []
@@ -107,10 +156,12 @@ def _key(piece: Piece, excerpt: list[Part], start: float, length: float) -> int:
     return key if key != UNKNOWN_KEY and krumhansl_schmuckler(times) == key else UNKNOWN_KEY
 
 
-def _instruments(pitches: list[tuple[int, ...]], rng: np.random.Generator) -> list[Instrument]:
+def draw_instruments(
+    pitches: list[tuple[int, ...]], rng: np.random.Generator, among: Sequence[Instrument] = INSTRUMENTS
+) -> list[Instrument]:
     """Draw family, then program, among those that can play each part; never looking at who wrote the music."""
     possible = [
-        [one for one in INSTRUMENTS if one.lowest <= min(part) and max(part) <= one.highest] or _nearest(part)
+        [one for one in among if one.lowest <= min(part) and max(part) <= one.highest] or _nearest(part, among)
         for part in pitches
     ]
     shared = sorted(set.intersection(*({one.family for one in fitting} for fitting in possible))) if possible else []
@@ -124,10 +175,10 @@ def _instruments(pitches: list[tuple[int, ...]], rng: np.random.Generator) -> li
     return chosen
 
 
-def _nearest(pitches: tuple[int, ...]) -> list[Instrument]:
+def _nearest(pitches: tuple[int, ...], among: Sequence[Instrument]) -> list[Instrument]:
     """Return the instruments that miss the fewest notes of a part too wide for all of them."""
-    missed = [sum(not one.lowest <= pitch <= one.highest for pitch in pitches) for one in INSTRUMENTS]
-    return [one for one, count in zip(INSTRUMENTS, missed, strict=True) if count == min(missed)]
+    missed = [sum(not one.lowest <= pitch <= one.highest for pitch in pitches) for one in among]
+    return [one for one, count in zip(among, missed, strict=True) if count == min(missed)]
 
 
 def into_range(pitch: int, instrument: Instrument) -> int:
@@ -139,16 +190,14 @@ def into_range(pitch: int, instrument: Instrument) -> int:
     return pitch
 
 
-def _play(
-    part: Part, pitches: tuple[int, ...], instrument: Instrument, quarter_seconds: float, rng: np.random.Generator
-) -> PlayedPart:
+def _play(part: Part, instrument: Instrument, quarter_seconds: float, rng: np.random.Generator) -> PlayedPart:
     loudness = rng.uniform(55, 105)
     articulation = rng.uniform(0.75, 1.0)
     swell, phase = rng.uniform(0, 14), rng.uniform(0, 2 * np.pi)
     period = rng.uniform(4, 12)  # seconds from one loud moment to the next
     notes = []
-    accents = rng.normal(0, 5, size=len(pitches))
-    for onset, duration, pitch, accent in zip(part.onsets, part.durations, pitches, accents.tolist(), strict=True):
+    accents = rng.normal(0, 5, size=len(part.pitches))
+    for onset, duration, pitch, accent in zip(part.onsets, part.durations, part.pitches, accents.tolist(), strict=True):
         seconds = onset * quarter_seconds
         velocity = loudness + swell * np.sin(2 * np.pi * seconds / period + phase) + accent
         held = float(np.clip(duration * quarter_seconds * articulation, _SHORTEST_SECONDS, _LONGEST_SECONDS))
@@ -157,13 +206,15 @@ def _play(
     return PlayedPart(tuple(notes), instrument.program, gain, float(rng.uniform(-0.8, 0.8)))
 
 
-def _beats(piece: Piece, start: float, length: float, quarter_seconds: float) -> tuple[tuple[float, bool], ...]:
+def beats_of(excerpt: Excerpt) -> tuple[tuple[float, bool], ...]:
+    """Return the beats that the score's measures give, (seconds, downbeat), rising."""
     beats = []
-    offset = -start
-    while offset < length:
-        for bar in piece.bars:
+    offset = -excerpt.start
+    while offset < excerpt.length:
+        for bar in excerpt.piece.bars:
             for index, beat in enumerate(bar.beats):
-                if -1e-6 <= beat + offset < length - 1e-6:
-                    beats.append((max(beat + offset, 0.0) * quarter_seconds, bar.downbeat and index == 0))
-        offset += piece.length
+                if -1e-6 <= beat + offset < excerpt.length - 1e-6:
+                    seconds = max(beat + offset, 0.0) * excerpt.quarter_seconds
+                    beats.append((seconds, bar.downbeat and index == 0))
+        offset += excerpt.piece.length
     return tuple(beats)

@@ -11,7 +11,7 @@ from mert_core.config import Config, Split
 from mert_core.corpus.scores.library import Library
 from mert_core.corpus.track import SourceTrack
 
-Player = Callable[[Config, Library, Split, int], SourceTrack]
+Player = Callable[[Config, Library, Split, int], SourceTrack | list[SourceTrack]]
 Job = tuple[Player, Split, int]
 
 _CHUNK = 16  # tracks
@@ -24,8 +24,8 @@ _context: tuple[Config, Library] | None = None  # of a pool's process
 def play_all(config: Config, library: Library, jobs: Sequence[Job]) -> Iterator[SourceTrack]:
     """Yield the tracks of ``jobs`` in their order, on ``config.threads`` processes if there are many."""
     if config.threads == 1 or len(jobs) < _WORTH_A_POOL:
-        for player, split, index in jobs:
-            yield player(config, library, split, index)
+        for job in jobs:
+            yield from _play(config, library, job)
         return
     chunks = deque(jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK))
     waiting: deque[Future[list[SourceTrack]]] = deque()
@@ -48,4 +48,10 @@ def _begin(config: Config, library: Library) -> None:
 def _play_chunk(jobs: Sequence[Job]) -> list[SourceTrack]:
     assert _context is not None
     config, library = _context
-    return [player(config, library, split, index) for player, split, index in jobs]
+    return [track for job in jobs for track in _play(config, library, job)]
+
+
+def _play(config: Config, library: Library, job: Job) -> list[SourceTrack]:
+    player, split, index = job
+    played = player(config, library, split, index)
+    return played if isinstance(played, list) else [played]

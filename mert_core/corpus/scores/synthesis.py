@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.corpus.scores.expression import Expression
 from mert_core.corpus.scores.soundfont import Envelope, SoundFont, Zone, load_soundfont
 
 _OVERSAMPLING = 2  # of the tables, so that linear interpolation between their points is enough
@@ -26,12 +27,13 @@ _FLOOR_DB = 100.0
 
 @dataclass(frozen=True)
 class PlayedNote:
-    """A note in seconds from the start of the excerpt."""
+    """A note in seconds from the start of the excerpt; ``expression`` says how it moves while it sounds."""
 
     onset_seconds: float
     duration_seconds: float
     pitch: int
     velocity: int
+    expression: Expression | None = None
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,26 @@ def _play(font: SoundFont, stem: NDArray[np.float32], note: PlayedNote, part: Pl
         length = min(held + release, stem.shape[1] - start)
         if length <= 0:
             continue
-        wave = _oscillate(font, zone, note.pitch, length)
+        wave = _oscillate(font, zone, note, length)
         wave *= _envelope(zone.envelope, held, release, wave.size)
+        if note.expression is not None:
+            wave *= note.expression.level(held, wave.size)
         level = part.gain * (note.velocity / 127) ** 2 * 10 ** (-zone.attenuation_db / 20)
         angle = (np.clip(part.pan + zone.pan, -1, 1) + 1) * np.pi / 4
         stem[0, start : start + wave.size] += wave * np.float32(level * np.sqrt(2) * np.cos(angle))
         stem[1, start : start + wave.size] += wave * np.float32(level * np.sqrt(2) * np.sin(angle))
 
 
-def _oscillate(font: SoundFont, zone: Zone, pitch: int, length: int) -> NDArray[np.float32]:
+def _oscillate(font: SoundFont, zone: Zone, note: PlayedNote, length: int) -> NDArray[np.float32]:
     """Return the sample at the note's pitch, float32 (at most ``length``,): shorter when it ends without a loop."""
-    step = 2 ** ((pitch - zone.root) * zone.cents_per_key / 1200) * zone.rate / SAMPLE_RATE
+    step = 2 ** ((note.pitch - zone.root) * zone.cents_per_key / 1200) * zone.rate / SAMPLE_RATE
+    position = np.arange(length, dtype=np.float64) * (step * _OVERSAMPLING)
+    if note.expression is not None:
+        bend = 2 ** (note.expression.cents(length) / 1200)
+        position = np.cumsum(np.append(0.0, bend[:-1])) * (step * _OVERSAMPLING)
+        step *= float(bend.max())
     half_octaves_down = max(int(np.ceil(np.log2(step) * 2)), 0)
     table = _table(font, zone.sample, zone.loop, half_octaves_down)
-    position = np.arange(length, dtype=np.float64) * (step * _OVERSAMPLING)
     if table.loop is not None:
         first, end = table.loop
         turn = int(np.searchsorted(position, end))

@@ -1,0 +1,197 @@
+"""VocalSet: twenty singers, ten hours a cappella in seventeen techniques (Wilkins et al., ISMIR 2018)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mert_core.config import Split
+from mert_core.corpus.datasets.base import Survey
+from mert_core.corpus.datasets.clips import Clip, ClipSet
+from mert_core.corpus.datasets.reading import check_question, clip_set
+from mert_core.corpus.datasets.silence import Trimmed
+from mert_core.corpus.datasets.sounds import FileSound
+from mert_core.errors import MertError
+from mert_core.files import sha256_file
+
+SINGERS = tuple(f"f{number}" for number in range(1, 10)) + tuple(f"m{number}" for number in range(1, 12))
+
+TECHNIQUES = (
+    "belt", "breathy", "inhaled", "lip_trill", "spoken", "straight", "trill", "trillo", "vibrato", "vocal_fry",
+)  # fmt: skip
+"""What is asked for; `FURTHER_TECHNIQUES` are asked for their singer only."""
+
+FURTHER_TECHNIQUES = ("fast_forte", "fast_piano", "forte", "messa", "pp", "slow_forte", "slow_piano")
+
+TEST_SINGERS = frozenset({"f2", "f8", "m3", "m5", "m10"})
+"""Of the question of technique: the set's own ``test_singers_technique.txt``."""
+
+VALID_SINGERS = frozenset({"f1", "f6", "f9", "m2", "m4", "m7"})
+"""Of the question of technique, ours: of the other fifteen, the three women and three men of whose names the SHA-256
+is lowest. MARBLE draws two fifths of these singers' recordings, so that validation hears singers of the training."""
+
+_ROOTS = ("FULL", "data_by_singer", "VocalSet1-2/data_by_singer", "VocalSet11/FULL", "VocalSet/FULL", ".")
+_FOLDER = re.compile(r"(female|male|f|m)(\d+)")  # of a singer
+_PREFIX = re.compile(r"([fm]\d+)_")  # of a file
+_COPY = re.compile(r"\(\d+\)$")
+_STRAY = frozenset({"caro_vibrato", "dona_vibrato", "row_vibrato", "slow_vibrato_arps"})
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A file that can be used: ``singer/context/technique/name.wav`` below the root."""
+
+    path: Path
+    singer: str
+    technique: str
+    clip_id: str
+
+
+class VocalSet:
+    """Adapter of VocalSet as version 1.1 (``FULL``) and 1.2 (``data_by_singer``) unpack it."""
+
+    name = "vocalset"
+    title = "VocalSet"
+    licence = "CC BY 4.0"
+    source = "https://zenodo.org/records/1193957, Wilkins, Seetharaman, Wahl, Pardo: VocalSet, ISMIR 2018"
+    questions = ("technique", "singer")
+
+    def survey(self, folder: Path, quick: bool = False) -> Survey:
+        """Count singers and techniques; without ``quick`` look for copies, too. No checksums of files exist."""
+        root = _root(folder)
+        if root is None:
+            return Survey("missing", notes=(_nothing(folder),))
+        recordings, left_out = _recordings(root, quick)
+        found = {
+            "singers": (len({item.singer for item in recordings}), len(SINGERS)),
+            "techniques": (len({item.technique for item in recordings}), len(TECHNIQUES + FURTHER_TECHNIQUES)),
+        }
+        notes = [f"{len(recordings)} recordings in {root}."]
+        if absent := [singer for singer in SINGERS if singer not in {item.singer for item in recordings}]:
+            notes.append(f"No recording of {', '.join(absent)}: unpack the archive again.")
+        notes += [f"Left out: {count} ({reason})." for reason, count in sorted(left_out.items())]
+        whole = all(count == total for count, total in found.values())
+        return Survey("complete" if whole else "incomplete", found, tuple(notes))
+
+    def read(self, folder: Path, question: str) -> ClipSet:
+        """Return recordings without their silence, and their technique (of ten) or their singer.
+
+        Raises:
+            MertError: there is no such question, the folder is not in VocalSet's layout, or a split has no recording.
+        """
+        check_question(self.name, self.questions, question)
+        root = _root(folder)
+        if root is None:
+            raise MertError(_nothing(folder))
+        recordings, left_out = _recordings(root)
+        if question == "technique":
+            clips = [
+                Clip(item.clip_id, _split_of(item.singer), Trimmed(FileSound(item.path)), item.technique, item.singer)
+                for item in recordings
+                if item.technique in TECHNIQUES
+            ]
+            return clip_set(self.name, question, clips, TECHNIQUES, left_out, folder)
+        splits = _within_singers(recordings)
+        clips = [
+            Clip(item.clip_id, splits[item.clip_id], Trimmed(FileSound(item.path)), item.singer) for item in recordings
+        ]
+        return clip_set(self.name, question, clips, SINGERS, left_out, folder)
+
+
+def _split_of(singer: str) -> Split:
+    if singer in TEST_SINGERS:
+        return "test"
+    return "valid" if singer in VALID_SINGERS else "train"
+
+
+def _within_singers(recordings: Iterable[_Recording]) -> dict[str, Split]:
+    """Divide each singer's recordings 12:8:5, in the order of the SHA-256 of their names."""
+    of: defaultdict[str, list[str]] = defaultdict(list)
+    for item in recordings:
+        of[item.singer].append(item.clip_id)
+    splits: dict[str, Split] = {}
+    for names in of.values():
+        names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+        for place, name in enumerate(names):
+            share = (place + 0.5) / len(names) * 25
+            splits[name] = "train" if share < 12 else "valid" if share < 20 else "test"
+    return splits
+
+
+def _root(folder: Path) -> Path | None:
+    """Return the first place that has folders of singers."""
+    for name in _ROOTS:
+        root = folder / name
+        if root.is_dir() and any(_singer(path) for path in root.iterdir()):
+            return root
+    return None
+
+
+def _nothing(folder: Path) -> str:
+    return (
+        f"{folder} has no VocalSet: expected FULL/SINGER/CONTEXT/TECHNIQUE/*.wav (version 1.1) or data_by_singer/… "
+        "(version 1.2) with singers female1 … male11. Unpack the archive there."
+    )
+
+
+def _singer(path: Path) -> str:
+    """Return the singer of a folder by its name, or nothing."""
+    found = _FOLDER.fullmatch(path.name)
+    singer = found[1][0] + str(int(found[2])) if found else ""
+    return singer if singer in SINGERS and path.is_dir() else ""
+
+
+def _recordings(root: Path, quick: bool = False) -> tuple[list[_Recording], Counter[str]]:
+    """Return what can be used, sorted, and how many recordings cannot, by reason."""
+    recordings: list[_Recording] = []
+    left_out: Counter[str] = Counter()
+    for folder in sorted(root.iterdir()):
+        if not (singer := _singer(folder)):
+            continue
+        for path in sorted(folder.glob("*/*/*.wav")):
+            if path.name.startswith("."):  # what macOS leaves behind
+                continue
+            technique = path.parent.name
+            if reason := _fault(path.stem, singer, technique):
+                left_out[reason] += 1
+            else:
+                recordings.append(_Recording(path, singer, technique, path.relative_to(root).as_posix()))
+    if not quick:
+        copies = _copies(recordings)
+        left_out.update({"copy of another recording": len(copies)} if copies else {})
+        recordings = [item for item in recordings if item.path not in copies]
+    return recordings, left_out
+
+
+def _fault(name: str, singer: str, technique: str) -> str:
+    """Return why a recording cannot be used, or nothing."""
+    if technique not in TECHNIQUES + FURTHER_TECHNIQUES:
+        return "unknown technique"  # such as ``vibrado`` of female2, which MARBLE does not take either
+    if _COPY.search(name):
+        return "copy of another recording"
+    if name in _STRAY:
+        return "not in the paper's table"  # as MARBLE has it
+    prefix = _PREFIX.match(name)
+    if prefix and prefix[1] != singer:
+        return "folder and file name give different singers"  # ``male8/…/m9_caro_vibrato.wav``
+    return ""
+
+
+def _copies(recordings: Iterable[_Recording]) -> set[Path]:
+    """Return the files that equal an earlier one byte for byte; only files of equal size are read."""
+    sizes: defaultdict[int, list[Path]] = defaultdict(list)
+    for item in recordings:
+        sizes[item.path.stat().st_size].append(item.path)
+    copies: set[Path] = set()
+    for paths in sizes.values():
+        seen: set[str] = set()
+        for path in paths if len(paths) > 1 else ():
+            content = sha256_file(path)
+            if content in seen:
+                copies.add(path)
+            seen.add(content)
+    return copies

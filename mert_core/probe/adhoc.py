@@ -1,0 +1,125 @@
+"""``mert probe --task …``: any task asked of any encoder, outside the line; one folder per model and task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mert_core.errors import MertError
+from mert_core.files import atomic_folder
+from mert_core.probe.asking import Asked, Subject, ask, tasks_named
+from mert_core.probe.results import Result, write_results
+from mert_core.probe.spread import examine_all
+from mert_core.probe.stage import data_sets
+from mert_core.probe.tasks import FLOORS, FOURTEEN, Task
+from mert_core.probe.tracked import track_result
+from mert_core.records import read_record, write_record
+
+if TYPE_CHECKING:
+    from mert_core.config import Config
+    from mert_core.paths import Layout
+    from mert_core.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line.
+
+    Attributes:
+        subject: who is probed.
+        tasks: which tasks.
+        data: where the one task's data set lies; None: where the parameters say.
+    """
+
+    subject: Subject
+    tasks: tuple[Task, ...]
+    data: Path | None
+
+    @classmethod
+    def of(
+        cls, config: Config, run: str | None, model: str | None, name: str | None, tasks: Sequence[str] | None,
+        data: Path | None,
+    ) -> Request:  # fmt: skip
+        """Check the options of ``mert probe``.
+
+        Raises:
+            MertError: an unknown run or task, a folder that is missing, a name that is taken or no name.
+        """
+        chosen = tasks_named(tasks or list(FOURTEEN))
+        if data is not None and not data.is_dir():
+            raise MertError(f"--data {data}: no such folder; expected the data set as its authors lay it out")
+        if data is not None and len({task.dataset for task in chosen}) > 1:
+            raise MertError(
+                f"--data is one data set's folder, but {len(chosen)} tasks of several are asked; give --task"
+            )
+        if run is not None:
+            if name is not None:
+                raise MertError("--name goes with --model; a run has its name")
+            if run not in FLOORS:
+                config.run(run)
+            return cls(Subject(run), tuple(chosen), data)
+        assert model is not None
+        name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise MertError(f"--name {name!r}: expected letters, digits, dots and dashes")
+        if name in FLOORS or name in config.runs:
+            raise MertError(f"--name {name}: a run or floor of params.yaml is named so; give the model another --name")
+        return cls(Subject(name, model), tuple(chosen), data)
+
+
+def probe(config: Config, layout: Layout, tracker: Tracker, request: Request) -> str:
+    """Probe, write ``layout.probed(name, task)`` for each task, and return the scores as text.
+
+    Each task is written as soon as it is scored: a run that is killed keeps those before.
+
+    Raises:
+        MertError: as `mert_core.probe.examination.examine`; or nothing could be asked.
+    """
+    subject = request.subject
+    questions = [ask(config, layout, task, request.data) for task in request.tasks]
+    absent = {asked.task.name: asked.absent for asked in questions if asked.absent}
+    if len(absent) == len(questions):
+        where = ", ".join(sorted({str(asked.folder) for asked in questions}))
+        raise MertError(
+            f"{'; '.join(sorted({str(why) for why in absent.values()}))} (looked in {where}). Give its folder with "
+            "--data, or in params.yaml (datasets.places); `mert doctor --datasets` says where to ask for it."
+        )
+    lines = []
+    for result in examine_all(subject, questions, config, layout):
+        track_result(tracker, subject.name, result)
+        if result.verdict is not None:
+            _write(config, layout, subject, result, questions)
+        lines.append(_line(result))
+    return "\n".join(lines)
+
+
+def _write(config: Config, layout: Layout, subject: Subject, result: Result, questions: list[Asked]) -> None:
+    inputs = data_sets([result])
+    if subject.model is None and subject.name not in FLOORS:
+        inputs["checkpoint"] = read_record(layout.model(subject.name)).id
+    if result.task.startswith("demo/"):
+        inputs["probe_set"] = read_record(layout.probe_set).id
+    with atomic_folder(layout.probed(subject.name, result.task)) as folder:
+        write_results(folder, subject.name, [result])
+        write_record(
+            folder, stage="probe", kind="scores", run=subject.name, inputs=inputs,
+            params={"seed": config.seed, "threads": config.threads, "probe": config.probe.model_dump(mode="json")},
+            facts={"protocol": result.protocol},
+        )  # fmt: skip
+
+
+def _line(result: Result) -> str:
+    if result.verdict is None:
+        return f"{result.task}: skipped, {result.skipped}"
+    verdict = result.verdict
+    scores = ", ".join(
+        f"{name} {figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]" for name, figure in verdict.metrics.items()
+    )
+    left = f"; left out: {sum(result.left_out.values())}" if result.left_out else ""
+    return (
+        f"{result.task}: {scores} on {verdict.tracks} tracks, input {verdict.input}, rate {verdict.rate:g}, "
+        f"protocol {result.protocol[:8]}{left}"
+    )

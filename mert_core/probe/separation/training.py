@@ -1,0 +1,251 @@
+"""Training separation networks together: stems × rates × seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from mert_core.errors import MertError
+from mert_core.probe.adam import Adam
+from mert_core.probe.separation.excerpts import Excerpts
+from mert_core.probe.separation.head import LAST_WEIGHTS, Heads, HeadShape
+from mert_core.workers import single_threads
+
+_EXCERPTS_AT_ONCE = 16  # of validation
+
+
+@dataclass(frozen=True)
+class Network:
+    """What one network is: the stem it is for, its learning rate and its seed."""
+
+    stem: int
+    rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class SeparationRecipe:
+    """How separation is learned and judged.
+
+    Attributes:
+        hidden: of Open-Unmix's layers.
+        layers: of its LSTM.
+        dropout: between those.
+        mixes_per_track: remixes to train on, per track of the training split.
+        batch_mixes: of them per step.
+        crop_frames: how much of each is used per step, anywhere in it; 0: all.
+        every_frames: masks and their loss are of each n-th frame only; the others share most of their samples.
+        max_epochs: at most so many passes.
+        patience: a network stops after so many epochs without a lower validation loss.
+        plateau_patience: after more than so many such epochs its rate falls, and the count begins anew.
+        plateau_factor: what the rate is then multiplied by.
+        remix_seed: of what is mixed with what.
+        bootstrap: resamples of the test tracks.
+    """
+
+    hidden: int = 512
+    layers: int = 3
+    dropout: float = 0.4
+    mixes_per_track: int = 64
+    batch_mixes: int = 16
+    crop_frames: int = 0
+    every_frames: int = 1
+    max_epochs: int = 100
+    patience: int = 10
+    plateau_patience: int = 4
+    plateau_factor: float = 0.5
+    remix_seed: int = 0
+    bootstrap: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.hidden < 2 or self.hidden % 2 or self.layers < 1:
+            raise MertError(
+                f"separation.hidden is {self.hidden} and separation.layers {self.layers}; expected an even number of "
+                "at least 2 (half for each direction) and at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class TrainedNetworks:
+    """Trained networks, each with the weights of its best epoch on validation.
+
+    Attributes:
+        networks: what each is.
+        heads: their weights.
+        losses: each one's lowest validation loss, mean squared error of magnitudes (networks,).
+        epochs: after how many epochs that was (networks,).
+    """
+
+    networks: tuple[Network, ...]
+    heads: Heads
+    losses: NDArray[np.float64]
+    epochs: NDArray[np.int64]
+
+
+def train_networks(
+    networks: Sequence[Network],
+    train: Excerpts,
+    valid: Excerpts,
+    shape: HeadShape,
+    recipe: SeparationRecipe,
+    bar: tqdm | None = None,
+) -> TrainedNetworks:
+    """Train networks, each until its validation loss has not fallen for ``recipe.patience`` epochs.
+
+    Args:
+        networks: stems × rates × seeds.
+        train: remixes, all of one length.
+        valid: windows of whole tracks.
+        shape: of a network.
+        recipe: how.
+        bar: progress bar of ``len(networks) * recipe.max_epochs`` ticks, one per network and epoch.
+    """
+    with single_threads(train.device) as pool:
+        groups = list(_groups(networks, torch.get_num_threads() if train.device == "cpu" else 1))
+
+        def trained(group: list[int]) -> _Group:
+            found = _Group([networks[i] for i in group], train, valid, shape, recipe)
+            found.train(bar)
+            return found
+
+        done = list(pool.map(trained, groups))
+    places = np.argsort(np.concatenate(groups))
+    return TrainedNetworks(
+        tuple(networks),
+        Heads.joined([group.best for group in done]).only(places.tolist()),
+        np.concatenate([group.losses for group in done])[places],
+        np.concatenate([group.epochs for group in done])[places],
+    )
+
+
+def _groups(networks: Sequence[Network], workers: int) -> Iterator[list[int]]:
+    """Yield positions of networks that train side by side: of one seed, and so many that all workers have as much."""
+    seeds = sorted({network.seed for network in networks})
+    stems = sorted({network.stem for network in networks})
+    parts = next(
+        parts for parts in range(1, len(stems) + 1) if len(seeds) * parts % workers == 0 or parts == len(stems)
+    )
+    for seed in seeds:
+        for part in range(parts):
+            mine = set(stems[part::parts])
+            yield [i for i, network in enumerate(networks) if network.seed == seed and network.stem in mine]
+
+
+class _Group:
+    """Networks of one seed, which see the same excerpts in the same order."""
+
+    def __init__(
+        self, networks: Sequence[Network], train: Excerpts, valid: Excerpts, shape: HeadShape, recipe: SeparationRecipe
+    ) -> None:
+        (seed,) = {network.seed for network in networks}
+        self.networks, self.train_set, self.valid_set, self.recipe = list(networks), train, valid, recipe
+        self.generator = torch.Generator().manual_seed(seed)
+        self.heads = Heads.drawn(shape, len(networks), self.generator, train.device)
+        self.best = self.heads.only(range(len(networks)))
+        self.losses, self.epochs = np.full(len(networks), np.inf), np.zeros(len(networks), dtype=np.int64)
+        self.active = np.arange(len(networks))
+        self.waited = np.zeros(len(networks), dtype=np.int64)
+        self.rates = np.array([network.rate for network in networks])
+        self.adam = Adam(list(self.heads.weights.values()), self.rates)
+
+    def train(self, bar: tqdm | None) -> None:
+        """Train until all networks have stopped."""
+        for epoch in range(1, self.recipe.max_epochs + 1):
+            before = len(self.active)
+            self._epoch()
+            self._judge(self._validation_losses(), epoch)
+            if bar is not None:
+                bar.update(before + (before - len(self.active)) * (self.recipe.max_epochs - epoch))
+            if not len(self.active):
+                break
+
+    def _epoch(self) -> None:
+        frames = int(self.train_set.frames[0])
+        crop = min(self.recipe.crop_frames or frames, frames)
+        order = torch.randperm(len(self.train_set), generator=self.generator)
+        starts = torch.randint(frames - crop + 1, (len(order),), generator=self.generator)
+        for which in order.split(self.recipe.batch_mixes):
+            dropout = [self._dropout(len(which), crop) for _ in range(self.heads.shape.layers - 1)]
+            chosen = which.numpy(), starts[which].numpy(), crop
+            spectra = self.train_set.spectra(*chosen, self.recipe.every_frames)
+            self._step(self.train_set.features(*chosen), spectra, dropout)
+
+    def _dropout(self, excerpts: int, frames: int) -> Tensor:
+        kept = torch.rand(excerpts, frames, self.recipe.hidden, generator=self.generator) >= self.recipe.dropout
+        return (kept / (1 - self.recipe.dropout)).to(self.train_set.device)
+
+    def _step(self, features: Tensor, spectra: Tensor, dropout: list[Tensor]) -> None:
+        gradients = dict(zip(self.heads.weights, self.adam.gradient, strict=True))
+        for name, weight in self.heads.weights.items():
+            weight.requires_grad_(name not in LAST_WEIGHTS)
+            weight.grad = gradients[name].zero_()
+        hidden = self._heard(self.heads.hidden(features, dropout), features.shape[1])
+        # the last layers one by one: their gradient with respect to what they read is all that the rest needs
+        asked = torch.empty_like(hidden)
+        for place, network in enumerate(self.active):
+            read, last = hidden[place].detach().requires_grad_(), self.heads.last(place)
+            parts = [last.weight, last.scale, last.shift]
+            for part in parts:
+                part.requires_grad_()
+            heard = last.mask(read, training=True) * spectra[0]
+            loss = functional.mse_loss(heard, spectra[1 + self.networks[network].stem])
+            asked[place], *found = torch.autograd.grad(loss, [read, *parts])
+            for name, gradient in zip(LAST_WEIGHTS, found, strict=True):
+                gradients[name][place] = gradient
+        hidden.backward(asked)
+        with torch.no_grad():
+            self.adam.step()
+
+    def _heard(self, hidden: Tensor, excerpts: int) -> Tensor:
+        """Return the rows (networks, rows, hidden) of the frames that have a loss."""
+        by_excerpt = hidden.view(len(hidden), excerpts, -1, hidden.shape[-1])
+        return by_excerpt[:, :, :: self.recipe.every_frames].flatten(1, 2)
+
+    @torch.no_grad()
+    def _validation_losses(self) -> NDArray[np.float64]:
+        """Return each active network's mean squared error over all frames of the split."""
+        total, count = np.zeros(len(self.active)), 0
+        for which, frames in alike(self.valid_set.frames, _EXCERPTS_AT_ONCE):
+            chosen = which, np.zeros(len(which), dtype=np.int64), frames
+            spectra = self.valid_set.spectra(*chosen, self.recipe.every_frames)
+            hidden = self._heard(self.heads.hidden(self.valid_set.features(*chosen)), len(which))
+            for place, network in enumerate(self.active):
+                heard = self.heads.last(place).mask(hidden[place]).mul_(spectra[0])
+                total[place] += float(heard.sub_(spectra[1 + self.networks[network].stem]).square_().sum())
+            count += spectra[0].numel()
+        return total / count
+
+    def _judge(self, losses: NDArray[np.float64], epoch: int) -> None:
+        """Keep the weights of networks at their best, slow those on a plateau, drop those that are done."""
+        fallen = losses < self.losses[self.active]
+        places = np.flatnonzero(fallen).tolist()
+        self.losses[self.active[fallen]], self.epochs[self.active[fallen]] = losses[fallen], epoch
+        self.best.put(self.active[fallen].tolist(), self.heads.only(places))
+        self.waited = np.where(fallen, 0, self.waited + 1)
+        slower = self.waited > self.recipe.plateau_patience
+        self.rates = np.where(slower, self.rates * self.recipe.plateau_factor, self.rates)
+        self.waited[slower] = 0
+        going = epoch - self.epochs[self.active] < self.recipe.patience
+        if not going.any():
+            self.active = self.active[going]
+        elif not going.all():
+            self.heads = self.heads.only(np.flatnonzero(going).tolist())
+            self.active, self.waited, self.rates = self.active[going], self.waited[going], self.rates[going]
+            kept = torch.from_numpy(going).to(self.train_set.device)
+            self.adam.follow(list(self.heads.weights.values()), self.rates, kept)
+        elif slower.any():
+            self.adam.follow([weight.detach() for weight in self.heads.weights.values()], self.rates)
+
+
+def alike(frames: NDArray[np.int64], at_once: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Yield excerpts of one length, so many at once, and their length."""
+    for length in np.unique(frames):
+        same = np.flatnonzero(frames == length)
+        yield from ((same[start : start + at_once], int(length)) for start in range(0, len(same), at_once))
