@@ -99,7 +99,7 @@ def _cell(cell: Cell, column: Column, best: float | None) -> str:
     if cell.low is None or cell.high is None or cell.heard is None:
         return f'<td class="n {column.kind}">{signed(cell.value)}</td>'
     value = signed(cell.value)
-    if cell.value == best:
+    if cell.comparable and cell.value == best:
         value = f'<span class="best">{value}</span>'
     mark = ODD_MARK if not cell.comparable else ABOVE_MARK if cell.above else ""
     about = f"protocol {cell.protocol}, {input_title(cell.heard)}, {cell.tracks:,} test tracks"

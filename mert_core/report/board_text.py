@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from mert_core.report.board import Board, Cell, Column
 from mert_core.report.words import metric_title
 
-ABSENT, SKIPPED, ODD, ABOVE = "–", "skipped", "≠", "*"
+ABSENT, SKIPPED, ODD, ABOVE = "–", "skipped", "‡", "*"
 PROTOCOL_DIGITS = 8
 PAPER_WIDTH = 10
 LEAST_WIDTH = 60
@@ -52,7 +52,7 @@ def notes_of(board: Board) -> list[str]:
     notes = []
     if board.own:
         notes.append(
-            "Percent, SDR in dB. Ours: value [95 % interval] and the beginning of the protocol's hash. "
+            "Percent, SDR in dB. Ours: value, 95 % interval and the beginning of the protocol's hash. "
             f"{ABOVE} interval above those of the floors. {ABSENT} no figure."
         )
     else:

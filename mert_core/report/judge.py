@@ -84,8 +84,8 @@ def unlike(scores: Sequence[Scores], task: str) -> list[str]:
 
 
 def _terms(item: Scores, task: str) -> tuple[Any, ...]:
-    probe_set = item.record.inputs.get("probe_set") if task.startswith(DEMO_PREFIX) else None
-    return item.tasks[task]["protocol"], item.tasks[task]["tracks"], probe_set
+    score = item.tasks[task]
+    return score["protocol"], score.get("test_set"), score["tracks"]
 
 
 def unlike_by_run(scores: Sequence[Scores], tasks: Sequence[str]) -> dict[str, list[str]]:

@@ -107,6 +107,20 @@ def test_a_score_leads_back_to_the_music_with_every_hash(
     assert depths == [1, 4, 7, 10, 13, 4]
 
 
+def test_the_weighted_sum_is_called_so_and_older_scores_are_refused(config: Config, layout: Layout) -> None:
+    folder = layout.scores("tiny")
+    folder.mkdir(parents=True)
+    weighted = score(0.4) | {"input": "weighted"}
+    write_json(folder / "scores.json", {"run": "tiny", "tasks": {"demo/emo": weighted}, "skipped": {"mtt": "no data"}})
+    write_record(folder, stage="probe", kind="scores", run="tiny", inputs={}, params={}, facts={})
+    assert "(weighted sum of states, 700 test tracks)" in lineage(config, layout, "tiny/demo/emo").splitlines()[0]
+    weighted["layer"] = weighted.pop("input")
+    write_json(folder / "scores.json", {"run": "tiny", "tasks": {"demo/emo": weighted}})
+    write_record(folder, stage="probe", kind="scores", run="tiny", inputs={}, params={}, facts={})
+    with pytest.raises(MertError, match="demo/emo has no input; an earlier version wrote it"):
+        lineage(config, layout, "tiny/demo/emo")
+
+
 def test_the_floor_has_no_checkpoint(config: Config, layout: Layout, line: dict[str, Record]) -> None:
     text = lineage(config, layout, "random-weights/nsynth_pitch")
     assert "checkpoint" not in text

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from mert_core.audio.deform import DEFORMATIONS
 from mert_core.config import load_config
 from mert_core.files import write_json
 from mert_core.paths import Layout
@@ -41,11 +42,8 @@ SHIFTS: dict[str, dict[str, float]] = {
 STAND_INS = [f"demo/{name}" for name in METRICS]
 PROTOCOL = "a1b2c3d4" * 8
 NO_DATA = "no folder is given for giantsteps: set datasets.giantsteps"
-LEVELS = {
-    "noise": ("30 dB", "20 dB", "10 dB"),
-    "low_pass": ("8 kHz", "4 kHz", "2 kHz"),
-    "mp3": ("64 kbit/s", "24 kbit/s"),
-}
+DEFORMED = ("demo/gs_key", "demo/gtzan_genre", "demo/nsynth_pitch")
+LEVELS = {name: tuple(map(deformation.label, deformation.levels)) for name, deformation in DEFORMATIONS.items()}
 
 
 def write_corpus(layout: Layout, source: str = "scores", left_out: int = 3) -> Record:
@@ -175,7 +173,7 @@ def entry(task: str, metrics: dict[str, float], protocol: str = PROTOCOL, chosen
     return {
         "metric": main, "value": value, "low": value - wide, "high": value + wide, "metrics": found, "tracks": 700,
         "classes": 24, "input": chosen, "rate": 0.001, "validation": value + 0.01, "per_seed": [value] * 3,
-        "protocol": protocol, "left_out": {},
+        "protocol": protocol, "test_set": "7e57" * 16, "left_out": {},
     }  # fmt: skip
 
 
@@ -198,8 +196,10 @@ def write_scores(
         rows += [["weighted", value - 0.02 + 0.03 * (best == states)]] if states > 1 else []
         layers[task] = rows
         entries[task]["input"] = max(rows, key=lambda row: row[1])[0]
-    for task in [task for task in ("demo/gs_key", "demo/nsynth_pitch") if task in entries]:
-        robustness[task] = {kind: _deformed(entries[task], labels) for kind, labels in LEVELS.items()}
+    for task in [task for task in DEFORMED if task in entries]:
+        robustness[task] = {
+            kind: _deformed(entries[task], labels) for kind, labels in LEVELS.items() if _applies(task, kind)
+        }
     skipped = {} if tasks is not None and "gs_key" in tasks else {"gs_key": NO_DATA}
     write_json(folder / "scores.json", {"run": run, "tasks": entries, "skipped": skipped})
     write_json(folder / "layers.json", layers)
@@ -208,6 +208,10 @@ def write_scores(
     return write_record(
         folder, stage="probe", kind="scores", run=run, inputs=inputs, params={}, facts={"tasks": entries}
     )  # fmt: skip
+
+
+def _applies(task: str, kind: str) -> bool:
+    return kind != "pitch" or task not in {"demo/gs_key", "demo/nsynth_pitch"}
 
 
 def _deformed(score: dict[str, Any], labels: tuple[str, ...]) -> list[dict[str, Any]]:

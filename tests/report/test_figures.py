@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import STAND_INS, entry, write_line
+from made_up import DEFORMED, STAND_INS, entry, write_line
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from mert_core.audio.deform import DEFORMATIONS
 from mert_core.config import Config
 from mert_core.paths import Layout
 from mert_core.report.collect import Material, Scores, collect, read_scores
@@ -147,22 +148,27 @@ def test_robustness_draws_every_point_and_only_what_is_there(material: Material)
     with look():
         figure = robustness_curves(material.scores, STAND_INS)
         assert robustness_curves(material.scores, ["demo/emo"]) is None
+    tiny = material.scores[0].robustness
     drawn = [axes for axes in figure.axes if axes.get_visible()]
-    assert len(drawn) == 6
-    kinds = list(material.scores[0].robustness["demo/gs_key"])
-    for axes, kind in zip(drawn, kinds, strict=False):
-        points = material.scores[0].robustness["demo/gs_key"][kind]
-        assert axes.lines[0].get_ydata().tolist() == [point["value"] for point in points]
-    bottom = [text.get_text() for text in drawn[3].get_xticklabels()]
-    assert bottom == [point["label"] for point in material.scores[0].robustness["demo/nsynth_pitch"][kinds[0]]]
+    asked = [(task, kind) for task in DEFORMED for kind in DEFORMATIONS if kind in tiny[task]]
+    assert len(drawn) == len(asked) == 4 + 5 + 4
+    for axes, (task, kind) in zip(drawn, asked, strict=True):
+        assert axes.lines[0].get_ydata().tolist() == [point["value"] for point in tiny[task][kind]]
+        labels = [text.get_text() for text in axes.get_xticklabels()]
+        # Levels stand below the last panel of each deformation; pitch is not asked of the last task.
+        is_last = (task, kind) in {("demo/nsynth_pitch", kind), ("demo/gtzan_genre", "pitch")}
+        assert labels == (
+            [point["label"].split(" ")[0] for point in tiny[task][kind]] if is_last else [""] * len(labels)
+        )
 
 
 def test_many_runs_and_deformations_do_not_overlap(tmp_path: Path) -> None:
     layout = write_line(tmp_path, runs=("tiny", "95m"))
     scores = [read_scores(layout, run) for run in ("tiny", "95m", "random-weights", "mel-statistics")]
     for item in scores:
-        noise = item.robustness["demo/gs_key"]["noise"]
-        item.robustness["demo/gs_key"] |= {name: noise for name in ("gain", "pitch_shift", "reverb")}
+        item.robustness["demo/gs_key"] |= {"reverb": item.robustness["demo/gs_key"]["gain"]}
+        for task in ("demo/vocalset_technique", "demo/nsynth_instrument", "demo/gtzan_rhythm"):
+            item.robustness[task] = {"noise": item.robustness["demo/gs_key"]["noise"]}
     with look():
         assert overlapping_texts(robustness_curves(scores, STAND_INS)) == []
         assert overlapping_texts(layer_guide(scores, STAND_INS)) == []

@@ -202,8 +202,8 @@ def test_marks_need_the_same_protocol(real_line: Layout) -> None:
     assert (odd["comparable"], odd["above_floors"], odd["protocol"]) == ("false", "false", OTHER)
     assert rows["mtt", "ap", "tiny"]["comparable"] == "true"
     text, html = leaderboard(real_line, width=10_000), leaderboard(real_line, "html")
-    assert "81.0≠[" in text
-    assert "≠ Not comparable, 95m was probed by another protocol or on other music: mtt, gtzan_genre" in text
+    assert "81.0‡[" in text
+    assert "‡ Not comparable, 95m was probed by another protocol or on other music: mtt, gtzan_genre" in text
     assert OTHER[:8] in text
     assert 'class="odd"' in html
 

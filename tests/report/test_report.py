@@ -80,7 +80,7 @@ def test_plots_are_numbers_by_step(reported: Layout) -> None:
     }
     with (reported.report / "plots" / "robustness.csv").open() as stream:
         points = [row for row in csv.DictReader(stream) if row["encoder"] == "tiny" and row["task"] == "demo/gs_key"]
-    assert {row["deformation"] for row in points} == {"noise", "low_pass", "mp3"}
+    assert {row["deformation"] for row in points} == {"noise", "gain", "mp3", "lowpass"}
     assert {float(row["value"]) for row in points if row["label"] == "clean"} == {0.52}
 
 
