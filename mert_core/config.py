@@ -258,6 +258,7 @@ class Beats(Section):
     """Per-frame probes of beats."""
 
     batch_frames: Count
+    frames_share: Annotated[float, Field(gt=0, le=1)]
 
 
 class Separation(Section):
@@ -267,6 +268,8 @@ class Separation(Section):
     layers: Count
     mixes_per_track: Count
     batch_mixes: Count
+    crop_frames: Annotated[int, Field(ge=0)]
+    every_frames: Count
     rates: Annotated[list[Positive], Field(min_length=1)]
     max_epochs: Count
 
@@ -286,6 +289,7 @@ class DemoChanges(Section):
     max_epochs: Count
     patience: Count
     plateau_patience: Count
+    beats: Beats
     separation: Separation
 
 

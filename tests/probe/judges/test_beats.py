@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import max_pool1d
+
+from mert_core.config import load_config
+from mert_core.corpus.datasets.clips import Clip, ClipSet
+from mert_core.errors import MertError
+from mert_core.probe.judges.beats import judge_beats
+from mert_core.probe.judges.case import Case
+from mert_core.probe.tasks import TASKS, Chunking
+
+SECONDS = 8.0
+ANSWER = 2
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Soft noise with a click of 15 ms at each beat."""
+
+    bpm: float
+    first: float
+    seed: int
+
+    @property
+    def identity(self) -> str:
+        return hashlib.sha256(f"{self.bpm} {self.first} {self.seed}".encode()).hexdigest()
+
+    def beats(self) -> NDArray[np.float64]:
+        return np.arange(self.first, SECONDS, 60 / self.bpm)
+
+    def waveform(self) -> NDArray[np.float32]:
+        noise = np.random.default_rng(self.seed).normal(size=int(SECONDS * 24000))
+        loud = np.full(len(noise), 0.02)
+        for start in (self.beats() * 24000).astype(int):
+            loud[start : start + 360] = 0.3
+        return (noise * loud).astype(np.float32)
+
+    def channels(self) -> NDArray[np.float32]:
+        return self.waveform()[None]
+
+
+class Onsets:
+    """Three hidden states of width 4, 100 frames per second: noise, but for one number: the loudness around the frame."""
+
+    device, states, width, frame_rate = "cpu", 3, 4, 100.0
+
+    def pooled(self, waveform: Tensor) -> Tensor:
+        return self.frames(waveform).mean(dim=2)
+
+    def frames(self, waveform: Tensor) -> Tensor:
+        loud = max_pool1d(waveform.unfold(1, 240, 240).abs().mean(dim=2), 3, 1, 1)
+        seed = int(waveform.abs().sum().item() * 1000) % 2**31
+        found = torch.randn(3, *loud.shape, 4, generator=torch.Generator().manual_seed(seed))
+        found[ANSWER, ..., 1] += 60 * loud
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        return {"encoder": "onsets"}
+
+
+def _clips(seed: int = 0) -> ClipSet:
+    generator = np.random.default_rng(seed)
+    clips = []
+    for split, count in (("train", 10), ("valid", 4), ("test", 5)):
+        for number in range(count):
+            sound = Clicks(generator.uniform(70, 170), generator.uniform(0.05, 0.5), int(generator.integers(1 << 30)))
+            clips.append(Clip(f"{split}-{number}", split, sound, sound.beats()))  # type: ignore[arg-type]
+    return ClipSet("demo", "gtzan_rhythm", tuple(clips), ())
+
+
+def _case(clips: ClipSet, repository: Path, chunk_seconds: float | None = None, **changes: Any) -> Case:
+    settings = load_config(repository / "params.yaml").probe.of_demo()
+    own = settings.beats.model_copy(update={"frames_share": 0.5, "batch_frames": 64})
+    settings = settings.model_copy(
+        update={"hidden": 16, "rates": [1e-3, 1e-2], "max_epochs": 12, "bootstrap": 200, "beats": own} | changes
+    )
+    task = replace(TASKS["demo/gtzan_rhythm"], chunking=Chunking(chunk_seconds))
+    return Case(task, clips, Onsets(), settings, 7, None, lambda read, rate: None)
+
+
+@pytest.mark.parametrize("chunk_seconds", [None, 4.0])
+def test_the_state_that_hears_the_beats_is_chosen(repository: Path, chunk_seconds: float | None) -> None:
+    announced: list[tuple[int | str, float]] = []
+    case = _case(_clips(), repository, chunk_seconds)
+    verdict, left_out, robustness = judge_beats(
+        replace(case, before_test=lambda read, rate: announced.append((read, rate)))
+    )
+    assert verdict.input in (ANSWER, "weighted")
+    assert announced == [(verdict.input, verdict.rate)]
+    assert verdict.summary.value > 0.95
+    assert verdict.metrics["f_measure_20ms"].value > 0.9
+    by_input = dict(verdict.by_input)
+    assert list(by_input) == [0, 1, 2, "weighted"]
+    assert by_input[ANSWER] > max(by_input[0], by_input[1]) + 0.3
+    assert (verdict.tracks, left_out, robustness) == (5, {}, {})
+    earned = verdict.answers.points["f_measure"]
+    assert earned.shape == (3, 5)
+    assert earned.mean() == pytest.approx(verdict.summary.value)
+    assert verdict.per_seed == pytest.approx(earned.mean(axis=1).tolist())
+    assert verdict.summary.low <= verdict.summary.value <= verdict.summary.high
+
+
+def test_beats_that_are_nowhere_are_not_found(repository: Path) -> None:
+    honest = _clips()
+    generator = np.random.default_rng(3)
+    moved = tuple(replace(clip, label=np.sort(generator.uniform(0, SECONDS, len(clip.label)))) for clip in honest.clips)
+    verdict, _, _ = judge_beats(_case(replace(honest, clips=moved), repository, rates=[1e-3]))
+    # Two windows of 70 ms around three random beats a second cover 0.4 of the time.
+    assert verdict.summary.value < 0.45
+
+
+def test_deformed_clips_are_asked_again(repository: Path, tmp_path: Path) -> None:
+    case = _case(_clips(), repository, rates=[1e-2], max_epochs=6)
+    robustness = case.settings.robustness.model_copy(update={"tasks": [case.task.name], "clips": 2})
+    settings = case.settings.model_copy(update={"robustness": robustness})
+    _, _, curves = judge_beats(replace(case, settings=settings, caches=tmp_path))
+    assert len(curves) >= 4
+    assert all(points[0]["value"] > 0.8 for points in curves.values())
+    assert min(point["value"] for points in curves.values() for point in points) < curves["noise"][0]["value"]
+
+
+def test_clips_without_beats_are_named(repository: Path) -> None:
+    clips = _clips()
+    silent = tuple(replace(clip, label=np.zeros(0)) for clip in clips.clips)
+    with pytest.raises(MertError, match="beat"):
+        judge_beats(_case(replace(clips, clips=silent), repository))
+    without = tuple(clip for clip in clips.clips if clip.split != "valid")
+    with pytest.raises(MertError, match="valid"):
+        judge_beats(_case(replace(clips, clips=without), repository))
