@@ -164,7 +164,8 @@ class Store:
         digest = hashlib.sha256()
         for piece in pieces:
             digest.update(piece)
-        card: dict[str, Any] = {"of": self.card, "sha256": digest.hexdigest(), "sounds": [_row(entry) for entry in entries]}
+        sounds = [_row(entry) for entry in entries]
+        card: dict[str, Any] = {"of": self.card, "sha256": digest.hexdigest(), "sounds": sounds}
         name = sha256_json(card)[:_NAME_DIGITS]
         path = self.folder / f"{name}.npy"
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
