@@ -12,6 +12,7 @@ import yaml
 
 BIN = Path(sys.executable).parent
 
+TASKS = ("demo/gs_key", "demo/mtg_mood", "demo/emo", "demo/nsynth_pitch", "demo/gtzan_rhythm", "demo/musdb18")
 SMALL = {
     "seed": 1,  # which draws short scores: parsing them is most of the stage
     "corpus.scores.minutes": 3,
@@ -42,8 +43,13 @@ SMALL = {
     "pretrain.validate_every": 6,
     "pretrain.validate_batches": 1,
     "pretrain.log_every": 2,
-    "probe.rates": [1.0e-3],
-    "probe.max_epochs": 4,
+    "probe.tasks": [*TASKS, "mtt"],  # of the fourteen none is here: it is skipped
+    "probe.robustness": {"tasks": ["demo/gs_key"], "clips": 4},
+    "probe.demo.rates": [1.0e-3],
+    "probe.demo.max_epochs": 4,
+    "probe.demo.separation.hidden": 8,
+    "probe.demo.separation.mixes_per_track": 2,
+    "probe.demo.separation.max_epochs": 2,
     "probe.bootstrap": 100,
 }
 
