@@ -14,7 +14,11 @@ from flows.stages import dvc_stage, here, run_command
 from mert_core.config import load_config
 from mert_core.services import processes
 
-TaskName = Literal["key", "pitch", "family", "composer"]
+TaskName = Literal[
+    "demo/mtt", "demo/gs_key", "demo/gtzan_genre", "demo/emo", "demo/nsynth_instrument", "demo/nsynth_pitch",
+    "demo/vocalset_technique", "demo/vocalset_singer", "demo/mtg_instrument", "demo/mtg_mood", "demo/mtg_genre",
+    "demo/mtg_top50",
+]  # fmt: skip
 
 
 @task(name="search", cache_policy=NO_CACHE, retries=0, persist_result=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -108,12 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     import_.add_argument("--to", type=Path, required=True, metavar="DIR")
     import_.set_defaults(action=_import)
 
-    leaderboard = commands.add_parser("leaderboard", help="scores of all probed runs beside the floors")
+    leaderboard = commands.add_parser("leaderboard", help="scores of all probed runs beside floors and published ones")
+    leaderboard.add_argument("--format", choices=("text", "csv", "html"), default="text", help="default: text")
+    leaderboard.add_argument("--demo", action="store_true", help="the stand-ins from performed scores instead")
+    leaderboard.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two probed runs, paired, task by task")
+    leaderboard.add_argument("--out", type=Path, metavar="FILE", help="where to write; default: print it")
     _common(leaderboard)
     leaderboard.set_defaults(action=_leaderboard)
 
     lineage = commands.add_parser("lineage", help="the way from a score back to the music, with every hash")
-    lineage.add_argument("id", help="the beginning of a record's or score's id, or RUN/TASK")
+    lineage.add_argument("id", help="the beginning of a record's or score's id, or RUN/TASK, as tiny/demo/gs_key")
     _common(lineage)
     lineage.set_defaults(action=_lineage)
 
@@ -369,10 +374,24 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _leaderboard(options: argparse.Namespace) -> int:
+    from mert_core.files import write_text, writing
     from mert_core.report.leaderboard import leaderboard
+    from mert_core.report.paired import compared
 
-    config, layout = _context(options)
-    print(leaderboard(config, layout))
+    _, layout = _context(options)
+    width = 132 if options.out or not sys.stdout.isatty() else shutil.get_terminal_size().columns
+    if options.compare:
+        if options.format != "text":
+            raise MertError(f"--compare is text; found --format {options.format}")
+        text = compared(layout, *options.compare, demo=options.demo, width=width)
+    else:
+        text = leaderboard(layout, options.format, demo=options.demo, width=width)
+    if options.out:
+        with writing(options.out):
+            write_text(options.out, text)
+        print(f"{options.out}: {len(text.encode()):,} bytes")
+    else:
+        print(text, end="")
     return 0
 
 

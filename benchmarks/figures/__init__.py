@@ -1,8 +1,8 @@
 """What is measured: one module per figure, each with ``rows(rounds, tell)``."""
 
-from benchmarks.figures import body, cqt, crops, encodec, heads, memory, step
+from benchmarks.figures import body, cqt, crops, encodec, heads, memory, probes, step
 
 FIGURES = {
     "step": step.rows, "body": body.rows, "heads": heads.rows, "cqt": cqt.rows, "encodec": encodec.rows,
-    "crops": crops.rows, "memory": memory.rows,
+    "crops": crops.rows, "probes": probes.rows, "memory": memory.rows,
 }  # fmt: skip

@@ -37,7 +37,7 @@ def lineage(config: Config, layout: Layout, wanted: str) -> str:
     Args:
         config: names the catalog.
         layout: whose records are taken in first.
-        wanted: the beginning of an id, or ``RUN/TASK`` such as ``tiny/key``.
+        wanted: the beginning of an id, or ``RUN/TASK`` such as ``tiny/demo/gs_key``.
 
     Raises:
         MertError: nothing or more than one thing is meant; the message lists candidates.

@@ -131,9 +131,14 @@ def _read_scores(folder: Path) -> dict[str, Any]:
 
 
 def _score_row(record: Record, task: str, score: dict[str, Any]) -> ScoreRow:
+    if lacking := [name for name in ("metric", "value", "low", "high", "tracks", "input") if name not in score]:
+        raise MertError(
+            f"the scores of {record.run}: {task} has no {', '.join(lacking)}; an earlier version wrote it. "
+            f"Probe again: `dvc repro`, or `mert probe --run {record.run}`."
+        )
     return ScoreRow(
         id=score_id(record.id, task), run=record.run or "", task=task, metric=score["metric"], value=score["value"],
-        low=score["low"], high=score["high"], items=score["items"], layer=str(score["layer"]),
+        low=score["low"], high=score["high"], tracks=score["tracks"], input=str(score["input"]),
         rate=score.get("rate"), validation=score.get("validation"),
     )  # fmt: skip
 

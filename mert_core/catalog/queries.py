@@ -33,7 +33,7 @@ def find(session: Session, layout: Layout, wanted: str) -> ScoreRow | RecordRow:
     Args:
         session: of the catalog.
         layout: says which of a run's scores are the current ones.
-        wanted: ``tiny/key``, or at least four hexadecimal digits.
+        wanted: ``tiny/gs_key``, ``tiny/demo/gs_key``, or at least four hexadecimal digits.
 
     Raises:
         MertError: nothing or more than one thing is meant; the message lists candidates.
@@ -56,7 +56,7 @@ def find(session: Session, layout: Layout, wanted: str) -> ScoreRow | RecordRow:
 
 
 def _by_alias(session: Session, layout: Layout, wanted: str) -> ScoreRow:
-    run, _, task = wanted.rpartition("/")
+    run, _, task = wanted.partition("/")  # a stand-in's name has a slash of its own
     folder = layout.scores(run)
     if (folder / "record.json").exists():
         score = session.get(ScoreRow, score_id(read_record(folder).id, task))
@@ -94,7 +94,8 @@ def tree(session: Session, row: ScoreRow | RecordRow) -> Node:
     heard it, not under everything that used it.
     """
     if isinstance(row, ScoreRow):
-        remark = f"layer {row.layer}, {row.items} test items"
+        heard = f"state {row.input}" if row.input.isdigit() else "weighted sum of states"
+        remark = f"{heard}, {row.tracks} test tracks"
         return Node(describe(row), row.id, remark, [_record_node(session, row.record_id)])
     return _record_node(session, row.id)
 

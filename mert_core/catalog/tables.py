@@ -54,7 +54,10 @@ class FileRow(Base):
 
 
 class ScoreRow(Base):
-    """One probe score with its 95 % interval. Its id is the hash of the record's id and the task."""
+    """A task's main score with its 95 % interval. Its id is the hash of the record's id and the task.
+
+    ``input`` is the hidden state that the probe heard, or ``weighted``.
+    """
 
     __tablename__ = "scores"
 
@@ -66,8 +69,8 @@ class ScoreRow(Base):
     value: Mapped[float] = mapped_column(Float(53))
     low: Mapped[float] = mapped_column(Float(53))
     high: Mapped[float] = mapped_column(Float(53))
-    items: Mapped[int] = mapped_column(Integer)
-    layer: Mapped[str] = mapped_column(Text)
+    tracks: Mapped[int] = mapped_column("items", Integer)  # columns keep the names they had in catalogs that exist
+    input: Mapped[str] = mapped_column("layer", Text)
     rate: Mapped[float | None] = mapped_column(Float(53))
     validation: Mapped[float | None] = mapped_column(Float(53))
 

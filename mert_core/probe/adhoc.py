@@ -52,7 +52,9 @@ class Request:
         if data is not None and not data.is_dir():
             raise MertError(f"--data {data}: no such folder; expected the data set as its authors lay it out")
         if data is not None and len({task.dataset for task in chosen}) > 1:
-            raise MertError(f"--data is one data set's folder, but {len(chosen)} tasks of several are asked; give --task")
+            raise MertError(
+                f"--data is one data set's folder, but {len(chosen)} tasks of several are asked; give --task"
+            )
         if run is not None:
             if name is not None:
                 raise MertError("--name goes with --model; a run has its name")

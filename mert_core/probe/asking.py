@@ -25,7 +25,7 @@ class Subject:
 
     Attributes:
         name: as tables call it.
-        model: folder or ``module:function``, for `mert_core.probe.adapters.open_encoder`; None: the run or floor ``name``.
+        model: folder or ``module:function``, for `mert_core.probe.adapters.open_encoder`; None: a run or floor.
     """
 
     name: str

@@ -88,13 +88,12 @@ class Embedded:
     @property
     def entry(self) -> Entry:
         """What the cache notes of it."""
-        rows = tuple(len(self.found[window]) for window in range(len(self.windows)))
-        return Entry(self.identity, *self.heard, self.windows, rows)
+        return Entry(self.identity, *self.heard, self.windows, tuple(len(rows) for rows in self.rows))
 
     @property
-    def rows(self) -> Vectors:
-        """All rows in the order of time, (rows, states, width)."""
-        return np.concatenate([self.found[window] for window in range(len(self.windows))])
+    def rows(self) -> list[Vectors]:
+        """The rows of each window in the order of time, (rows, states, width)."""
+        return [self.found[window] for window in range(len(self.windows))]
 
 
 def embed_sounds(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.audio.unusable import UnusableAudio
@@ -24,7 +26,7 @@ from mert_core.probe.tasks.base import Chunking, Pooling
 
 PROTOCOL = "windows side by side, every hidden state, mean over time or frames, half precision"
 PART_SOUNDS = 256
-PART_BYTES = 128e6
+PART_BYTES = 256e6
 
 
 class Embeddings:
@@ -47,8 +49,8 @@ class Embeddings:
         there = [place for place in places if place is not None]
         self._parts = list({id(place.part): place.part for place in there}.values())
         numbers = {id(part): number for number, part in enumerate(self._parts)}
-        arrays = [part.array() for part in self._parts]
-        self.states, self.width = arrays[0].shape[1:]
+        shapes = [part.array().shape for part in self._parts]  # and so each is checked
+        self.states, self.width = shapes[0][1:]
         rows = [0 if place is None else place.entry.rows for place in places]
         self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         self._part_of = np.array([-1 if place is None else numbers[id(place.part)] for place in places])
@@ -78,9 +80,9 @@ class Embeddings:
         if place is None:
             return np.zeros(0)
         begins = place.entry.windows.bounds()[:, 0] / SAMPLE_RATE
-        step = 0.0 if self.frame_rate is None else 1 / self.frame_rate
+        rate = self.frame_rate or 1.0
         return np.concatenate(
-            [begin + np.arange(rows) * step for begin, rows in zip(begins, place.entry.window_rows, strict=True)]
+            [begin + np.arange(rows) / rate for begin, rows in zip(begins, place.entry.window_rows, strict=True)]
         )
 
     def windows(self, position: int) -> list[tuple[int, int, int]]:
@@ -219,20 +221,28 @@ def open_embeddings(
 
 def _identities(sounds: Sequence[Sound]) -> tuple[list[str], dict[int, str]]:
     """Return each sound's identity, empty where it cannot be read, and the reasons."""
-    identities, unusable = [], {}
-    for number, sound in enumerate(sounds):
+
+    def identity_of(sound: Sound) -> str | UnusableAudio:
         try:
-            identities.append(sound.identity)
+            return sound.identity
         except UnusableAudio as error:
-            identities.append("")
-            unusable[number] = str(error.reason)
-    return identities, unusable
+            return error
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        asked = tqdm(pool.map(identity_of, sounds), "identify", len(sounds), leave=False, unit="sound", delay=1)
+        found = list(asked)
+    unusable = {number: str(one.reason) for number, one in enumerate(found) if isinstance(one, UnusableAudio)}
+    return [one if isinstance(one, str) else "" for one in found], unusable
 
 
 def _place(store: Store, identity: str, chunking: Chunking) -> Place | None:
     known = store.sounds.get(identity)
     windows = None if known is None else windows_of(known.samples, chunking)
     return None if windows is None else store.places.get((identity, windows))
+
+
+def _write(store: Store, done: list[Embedded]) -> None:
+    store.write([one.entry for one in done], [rows for one in done for rows in one.rows])
 
 
 def _compute(
@@ -248,8 +258,8 @@ def _compute(
         store.check_sound(found.identity, *found.heard)
         done.append(found)
         if len(done) == PART_SOUNDS or sum(one.nbytes for one in done) >= PART_BYTES:
-            store.write([one.entry for one in done], [one.rows for one in done])
+            _write(store, done)
             done = []
     if done:
-        store.write([one.entry for one in done], [one.rows for one in done])
+        _write(store, done)
     return reasons

@@ -63,7 +63,7 @@ def examine(asked: Asked, encoder: Encoder, config: Config, layout: Layout) -> R
 
 
 def _check(asked: Asked, clips: ClipSet) -> None:
-    empty = [split for split in ("train", "valid", "test") if not clips.of(split)]  # type: ignore[arg-type]
+    empty = [split for split in ("train", "valid", "test") if not clips.of(split)]
     if empty:
         raise MertError(
             f"{asked.task.name}: {asked.folder} has no usable clip of the split {', '.join(empty)}"

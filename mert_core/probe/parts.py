@@ -61,16 +61,19 @@ class Entry:
         return sum(self.window_rows)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Part:
-    """Rows of some sounds, (rows, states, width); opened and checked at first use. Cheap to pickle if it is a file."""
+    """Rows of some sounds, (rows, states, width): a file, opened and checked when it is needed, or an array in memory.
+
+    Attributes:
+        path: of the file, with its checksum.
+        sha256: of the file.
+        kept: in place of a file.
+    """
 
     path: Path | None
-    sha256: str
-    _array: NDArray[np.float16] | None = field(default=None, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_array": self._array if self.path is None else None}
+    sha256: str = ""
+    kept: NDArray[np.float16] | None = field(default=None, repr=False, compare=False)
 
     def array(self) -> NDArray[np.float16]:
         """Return the rows, memory-mapped (rows, states, width).
@@ -78,18 +81,23 @@ class Part:
         Raises:
             MertError: they are gone, or not as they were written.
         """
-        if self._array is None:
-            assert self.path is not None
-            try:
-                status = self.path.stat()
-                seen = str(self.path), status.st_size, status.st_mtime_ns
-                if seen not in _verified and sha256_file(self.path) != self.sha256:
-                    raise MertError(_refusal(self.path, "the bytes are not those that were written"))
-                _verified.add(seen)
-                self._array = np.load(self.path, mmap_mode="r").view(np.ndarray)
-            except OSError as error:
-                raise MertError(_refusal(self.path, error.strerror or str(error))) from error
-        return self._array
+        if self.kept is not None:
+            return self.kept
+        assert self.path is not None
+        try:
+            status = self.path.stat()
+            return _opened(self.path, self.sha256, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            raise MertError(_refusal(self.path, error.strerror or str(error))) from error
+
+
+@lru_cache(maxsize=128)  # each holds a file descriptor, of which a process may have about a thousand
+def _opened(path: Path, sha256: str, size: int, modified: int) -> NDArray[np.float16]:
+    seen = str(path), size, modified
+    if seen not in _verified and sha256_file(path) != sha256:
+        raise MertError(_refusal(path, "the bytes are not those that were written"))
+    _verified.add(seen)
+    return np.load(path, mmap_mode="r").view(np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -142,20 +150,22 @@ class Store:
 
         Args:
             entries: its sounds.
-            rows: of each, (rows, states, width).
+            rows: theirs one after the other, in pieces (rows, states, width).
         """
         if self.folder is None:
             name = f"{len(self._parts)}"
-            self._register(name, entries, Part(None, "", np.concatenate(rows)))
+            self._register(name, entries, Part(None, kept=np.concatenate(rows)))
             return
         header = BytesIO()
         shape = sum(len(array) for array in rows), *rows[0].shape[1:]
         np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
-        pieces = [header.getvalue(), *(np.ascontiguousarray(array, dtype="<f2").data for array in rows)]
+        pieces: list[bytes | memoryview] = [header.getvalue()]
+        pieces += [np.ascontiguousarray(array, dtype="<f2").data for array in rows]
         digest = hashlib.sha256()
         for piece in pieces:
             digest.update(piece)
-        card = {"of": self.card, "sha256": digest.hexdigest(), "sounds": [_row(entry) for entry in entries]}
+        sounds = [_row(entry) for entry in entries]
+        card: dict[str, Any] = {"of": self.card, "sha256": digest.hexdigest(), "sounds": sounds}
         name = sha256_json(card)[:_NAME_DIGITS]
         path = self.folder / f"{name}.npy"
         with atomic_path(path) as temporary, temporary.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""What a probed encoder leaves: scores, layers, robustness and answers, as files that are equal to the byte when run again."""
+"""What a probed encoder leaves: scores, layers, robustness and answers, the same to the byte when run again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def write_results(folder: Path, name: str, results: list[Result]) -> None:
     tasks = {result.task: result.score for result, _ in scored}
     skipped = {result.task: result.skipped for result in results if result.verdict is None}
     write_json(folder / SCORES_NAME, {"run": name, "tasks": tasks, "skipped": skipped})
-    write_json(folder / LAYERS_NAME, {result.task: [list(row) for row in verdict.by_input] for result, verdict in scored})
+    write_json(
+        folder / LAYERS_NAME, {result.task: [list(row) for row in verdict.by_input] for result, verdict in scored}
+    )
     write_json(folder / ROBUSTNESS_NAME, {result.task: result.robustness for result, _ in scored if result.robustness})
     for result, verdict in scored:
         verdict.answers.save(answers_path(folder, result.task))

@@ -27,8 +27,10 @@ def examine_all(subject: Subject, questions: list[Asked], config: Config, layout
     Raises:
         MertError: as `mert_core.probe.examination.examine`.
     """
-    outcomes = _shared(subject, questions, config, layout) if config.probe.workers else _alone(
-        subject, questions, config, layout
+    outcomes = (
+        _shared(subject, questions, config, layout)
+        if config.probe.workers
+        else _alone(subject, questions, config, layout)
     )
     with tqdm(outcomes, desc=f"probe {subject.name}", total=len(questions), unit="task") as bar:
         for result in bar:

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 def track_result(tracker: Tracker, name: str, result: Result) -> None:
     """Record one task below the model's run, and its figure beside the model's others."""
-    tags = {"mert.stage": "probe-task", "probe.model": name, "probe.task": result.task, "probe.protocol": result.protocol}
+    tags = {
+        "mert.stage": "probe-task",
+        "probe.model": name,
+        "probe.task": result.task,
+        "probe.protocol": result.protocol,
+    }
     with tracker.child(f"probe-task/{name}/{result.task}", tags) as run:
         if result.verdict is None:
             run.tags({"probe.skipped": result.skipped})

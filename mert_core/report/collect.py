@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from mert_core.corpus import Corpus
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.probe import FLOORS, TASKS
+from mert_core.probe.tasks import DEMO, FLOORS, FOURTEEN
 from mert_core.records import Record, read_record
 from mert_core.targets.example import example_of
 from mert_core.teachers.registry import teacher_class
@@ -22,6 +23,9 @@ from mert_core.teachers.stage import open_teacher
 
 if TYPE_CHECKING:
     from mert_core.config import Config
+
+ENTRY = ("metric", "value", "low", "high", "metrics", "tracks", "input", "protocol")
+"""What `read_scores` needs to find of each task in ``scores.json``."""
 
 Curve = dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.float64]]]
 
@@ -82,14 +86,19 @@ class Scores:
     Attributes:
         run: a named run, or a floor.
         record: of the scores.
-        tasks: task to metric, value, low, high, items, layer, rate, …
-        layers: task to rows of layer and best validation score.
+        tasks: task to main metric, value, low, high, ``metrics`` (each with value, low, high), tracks, input, rate,
+            protocol, …
+        layers: task to rows of input (a hidden state, or ``weighted``) and its best validation score.
+        robustness: task to deformation to points (level, label, value, low, high), the clean one first.
+        skipped: task to why it was not probed.
     """
 
     run: str
     record: Record
     tasks: dict[str, dict[str, Any]]
-    layers: dict[str, list[tuple[int, float]]]
+    layers: dict[str, list[tuple[int | str, float]]]
+    robustness: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_floor(self) -> bool:
@@ -116,10 +125,24 @@ class Material:
     scores: list[Scores]
 
     @property
+    def stand_ins(self) -> list[str]:
+        """Stand-ins that every encoder was probed on, in the order in which they are declared."""
+        return common(self.scores, DEMO)
+
+    @property
+    def fourteen(self) -> list[str]:
+        """Those of the fourteen that every encoder was probed on."""
+        return common(self.scores, FOURTEEN)
+
+    @property
     def tasks(self) -> list[str]:
-        """Tasks that every encoder was probed on, in the order in which they are declared."""
-        common = set.intersection(*(set(scores.tasks) for scores in self.scores))
-        return [task for task in TASKS if task in common]
+        """Both: the stand-ins, then the fourteen."""
+        return self.stand_ins + self.fourteen
+
+
+def common(scores: Sequence[Scores], tasks: Iterable[str]) -> list[str]:
+    """Return those tasks that every encoder was probed on."""
+    return [task for task in tasks if all(task in item.tasks for item in scores)]
 
 
 def collect(config: Config, layout: Layout) -> Material:
@@ -228,11 +251,24 @@ def read_training(layout: Layout, run: str) -> Training:
 
 
 def read_scores(layout: Layout, run: str) -> Scores:
-    """Return a run's or a floor's probe scores."""
+    """Return a run's or a floor's probe scores.
+
+    Raises:
+        MertError: a file is missing, unreadable, or of a form that this version does not write.
+    """
     folder = layout.scores(run)
-    record = read_record(folder)
+    record, found = read_record(folder), read_json(folder / "scores.json")
+    tasks = found.get("tasks", {})
+    for task, score in tasks.items():
+        if lacking := [name for name in ENTRY if name not in score]:
+            raise MertError(
+                f"{folder / 'scores.json'}: {task} has no {', '.join(lacking)}; an earlier version wrote it. Probe "
+                f"again: `dvc repro`, or `mert probe --run {run}`."
+            )
     layers = {
-        task: [(int(layer), float(value)) for layer, value in rows]
+        task: [(heard if isinstance(heard, str) else int(heard), float(value)) for heard, value in rows]
         for task, rows in read_json(folder / "layers.json").items()
     }
-    return Scores(run, record, read_json(folder / "scores.json")["tasks"], layers)
+    deformed = folder / "robustness.json"
+    robustness = read_json(deformed) if deformed.exists() else {}
+    return Scores(run, record, tasks, layers, robustness, found.get("skipped", {}))

@@ -9,10 +9,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mert_core.report.collect import Material
-from mert_core.report.figures_probe import layer_by_task, scores_against_floors
+from mert_core.report.figures_layers import layer_guide
+from mert_core.report.figures_probe import scores_against_floors
+from mert_core.report.figures_robustness import robustness_curves
 from mert_core.report.figures_targets import teacher_example, usage
 from mert_core.report.figures_training import cqt_example, loss_by_term
 from mert_core.report.style import look, save_png
+
+Plan = tuple[str, str, str, Callable[[], Figure | None]]
+"""Of one figure: name, heading, caption, drawing."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,9 @@ def draw_all(material: Material, example_seconds: float, folder: Path) -> list[P
         example_seconds: longest stretch of the CQT example.
         folder: existing folder for the PNG files.
     """
-    plan: list[tuple[str, str, str, Callable[[], Figure | None]]] = [
-        (
-            "scores", "Scores against floors",
-            "The same probes on the pre-trained model, on the same network with random weights, and on mel statistics. "
-            "Layer and learning rate were chosen on validation; the test split was read once.",
-            lambda: scores_against_floors(material.scores, material.tasks),
-        ),
-        (
-            "layers", "Where each task is answered",
-            "Best validation score of each hidden state. A task's colours have one scale across the panels.",
-            lambda: layer_by_task(material.scores, material.tasks),
-        ),
+    plan: list[Plan] = [
+        *_of_probes(material, material.stand_ins, "", "stand-ins"),
+        *_of_probes(material, material.fourteen, "-fourteen", "fourteen tasks"),
         (
             "loss", "Loss by term",
             "Below the dashed line the student knows more than how often each code occurs: it has learned from the "
@@ -86,3 +82,30 @@ def draw_all(material: Material, example_seconds: float, folder: Path) -> list[P
                 save_png(figure, folder / f"{name}.png")
                 pictures.append(Picture(folder / f"{name}.png", heading, caption))
     return pictures
+
+
+def _of_probes(material: Material, tasks: list[str], ending: str, kind: str) -> list[Plan]:
+    """Return the figures of the stand-ins' probes, or of the fourteen's: never both in one."""
+    if not tasks:
+        return []
+    return [
+        (
+            f"scores{ending}", f"Scores against floors · {kind}",
+            "The same probes on the pre-trained model, on the same network with random weights, and on mel statistics. "
+            "Hidden state and learning rate were chosen on validation; the test split was read once. Shown is each "
+            "task's main metric; the table has them all.",
+            lambda: scores_against_floors(material.scores, tasks),
+        ),
+        (
+            f"layers{ending}", f"Layer guide · {kind}",
+            "Validation score of a probe on each hidden state (0: the encoder's input) and on a learned weighted sum "
+            "of all others. Framed: chosen on validation. A task's colours have one scale across the panels.",
+            lambda: layer_guide(material.scores, tasks),
+        ),
+        (
+            f"robustness{ending}", f"Robustness · {kind}",
+            "The same probes, trained on clean music, tested on deformed music; from left to right it gets worse. "
+            "Band: 95 % interval.",
+            lambda: robustness_curves(material.scores, tasks),
+        ),
+    ]  # fmt: skip

@@ -37,15 +37,45 @@ tr:last-child th, tr:last-child td { border-bottom: 0; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .interval { color: var(--soft); font-size: .85em; font-weight: 400; display: block; }
 .best { font-weight: 700; } .mark { color: var(--good); font-weight: 700; }
+table.board { width: auto; min-width: 100%; font-size: .88rem; }
+table.board th, table.board td { padding: .3rem .7rem; vertical-align: baseline; }
+table.board tr.begin > * { border-top: 1px solid var(--line); }
+table.board tbody tr > * { border-bottom: 0; }
+table.board th:first-child { position: sticky; left: 0; z-index: 1; background: var(--card); padding-left: 0;
+  min-width: 12rem; }
+table.board thead th { vertical-align: bottom; text-align: right; min-width: 5.2rem; white-space: normal; }
+table.board thead th:first-child, table.board thead th.group { text-align: left; }
+table.board thead th.group { position: static; border-bottom: 0; padding-bottom: 0; font-weight: 400; }
+table.board thead th.published { min-width: 6.2rem; } table.board thead td { border-bottom: 0; }
+table.board td.n { white-space: normal; }
+table.board .interval, table.board .protocol { display: inline-block; white-space: nowrap; }
+table.board th .interval { display: block; }
+table.board tfoot > tr > * { border-top: 2px solid var(--line); border-bottom: 0; font-weight: 700; }
+table.board .floor { background: var(--tint); }
+table.board td.published { color: var(--soft); }
+table.board td.skipped { color: var(--soft); font-size: .85em; white-space: normal; min-width: 12rem; }
+table.board .protocol { color: var(--soft); font-size: .72rem; }
+.odd { color: #b35900; font-weight: 700; }
+ul.notes { color: var(--soft); font-size: .88rem; margin: .8rem 0 0; padding-left: 1.1rem; }
 figure { margin: .4rem 0 0; overflow-x: auto; }
 figure img { width: 100%; height: auto; display: block; background: #fff; border-radius: 8px; }
 code { font: .86em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 details summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 40rem) { main { padding: 1.2rem .7rem 3rem; } section { padding: .9rem .8rem; border-radius: 10px; }
   h1 { font-size: 1.5rem; } table { font-size: .86rem; } th, td { padding-right: .55rem; }
-  thead th { white-space: normal; } figure img { min-width: 40rem; } }
+  thead th { white-space: normal; } table.board th, table.board td { padding: .3rem .45rem; }
+  table.board th:first-child { min-width: 8.5rem; } figure img { min-width: 40rem; } }
 @media print { body { background: #fff; } section { break-inside: avoid; border: 0; padding: 0; } }
 """
+
+
+def document(title: str, body: str) -> str:
+    """Return a whole page that fetches nothing. It holds no date, host or path, so equal content gives equal bytes."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )
 
 
 def text(value: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mert_core.report.collect import Material, Scores
+from mert_core.report.words import DEMO_PREFIX, short
 
 
 @dataclass(frozen=True)
@@ -18,47 +20,78 @@ class Verdict:
         floor: the floor.
         above: tasks where the run's whole interval lies above the floor's.
         below: tasks where it lies below.
-        tasks: how many tasks were compared.
+        tasks: the tasks compared: all of them stand-ins, or none.
     """
 
     run: str
     floor: str
     above: list[str]
     below: list[str]
-    tasks: int
+    tasks: list[str]
 
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        counts = f"beats {self.floor.replace('-', ' ')} on {len(self.above)} of {self.tasks}"
-        names = f" ({', '.join(self.above)})" if self.above else ""
-        return counts + names + (f", falls below it on {', '.join(self.below)}" if self.below else "")
+        kind = "stand-ins" if self.tasks[0].startswith(DEMO_PREFIX) else "tasks"
+        counts = f"beats {self.floor.replace('-', ' ')} on {len(self.above)} of {len(self.tasks)} {kind}"
+        names = f" ({', '.join(map(short, self.above))})" if self.above else ""
+        return counts + names + (f", falls below it on {', '.join(map(short, self.below))}" if self.below else "")
 
 
-def beats(score: dict[str, Any], other: dict[str, Any]) -> bool:
+def beats(score: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether one 95 % interval lies wholly above another."""
     return bool(score["low"] > other["high"])
 
 
 def verdicts(material: Material) -> list[Verdict]:
-    """Return every run's standing against every floor."""
-    found = []
-    for scores in material.scores:
-        if scores.is_floor:
-            continue
-        for floor in material.scores:
-            if not floor.is_floor:
-                continue
-            above = [task for task in material.tasks if beats(scores.tasks[task], floor.tasks[task])]
-            below = [task for task in material.tasks if beats(floor.tasks[task], scores.tasks[task])]
-            found.append(Verdict(scores.run, floor.run, above, below, len(material.tasks)))
+    """Return every run's standing against every floor: at the stand-ins, and at those of the fourteen that were had."""
+    floors = [item for item in material.scores if item.is_floor]
+    return [
+        Verdict(
+            run.run, floor.run,
+            [task for task in tasks if beats(run.tasks[task], floor.tasks[task])],
+            [task for task in tasks if beats(floor.tasks[task], run.tasks[task])],
+            tasks,
+        )
+        for tasks in (material.stand_ins, material.fourteen)
+        if tasks
+        for run in material.scores
+        if not run.is_floor
+        for floor in floors
+    ]  # fmt: skip
+
+
+def beaten(material: Material) -> dict[str, dict[str, int]]:
+    """Return on how many tasks, stand-ins included, each run beats each floor."""
+    found: dict[str, dict[str, int]] = {}
+    for verdict in verdicts(material):
+        counts = found.setdefault(verdict.run, {})
+        counts[verdict.floor] = counts.get(verdict.floor, 0) + len(verdict.above)
     return found
 
 
-def unlike(scores: Sequence[Scores]) -> list[str]:
-    """Return the runs that were probed by another protocol, or on another probe set, than the first one."""
+def unlike(scores: Sequence[Scores], task: str) -> list[str]:
+    """Return the encoders whose score of a task cannot be compared with the others'.
 
-    def terms(item: Scores) -> tuple[Any, Any]:
-        return item.record.facts.get("protocol"), item.record.inputs.get("probe_set")
+    They were probed by another protocol or on other music than most encoders; where no terms are more common, than
+    the first one.
+    """
+    terms = {item.run: _terms(item, task) for item in scores if task in item.tasks}
+    if not terms:
+        return []
+    usual = Counter(terms.values()).most_common(1)[0][0]
+    return [run for run, found in terms.items() if found != usual]
 
-    return [item.run for item in scores if terms(item) != terms(scores[0])]
+
+def _terms(item: Scores, task: str) -> tuple[Any, ...]:
+    score = item.tasks[task]
+    return score["protocol"], score.get("test_set"), score["tracks"]
+
+
+def unlike_by_run(scores: Sequence[Scores], tasks: Sequence[str]) -> dict[str, list[str]]:
+    """Return the encoders with a score that cannot be compared, each with those tasks."""
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        for run in unlike(scores, task):
+            found.setdefault(run, []).append(task)
+    return found

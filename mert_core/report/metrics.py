@@ -6,25 +6,25 @@ from typing import Any
 
 from mert_core.report.collect import Material, Training
 from mert_core.report.figures_targets import entropy_bits, used_share
-from mert_core.report.judge import verdicts
+from mert_core.report.judge import beaten
 
 
 def metrics_of(material: Material) -> dict[str, Any]:
     """Return ``probe`` by run, task and metric, ``pretrain`` by run and term, and figures of corpus and targets."""
     probe = {
         item.run: {
-            task: {score["metric"]: {name: score[name] for name in ("value", "low", "high")}}
+            task: {
+                metric: {name: found[name] for name in ("value", "low", "high")}
+                for metric, found in sorted(score["metrics"].items())
+            }
             for task, score in sorted(item.tasks.items())
         }
         for item in material.scores
     }
-    beaten: dict[str, dict[str, int]] = {}
-    for verdict in verdicts(material):
-        beaten.setdefault(verdict.run, {})[verdict.floor] = len(verdict.above)
     return {
         "probe": probe,
         "pretrain": {training.run: _final(training) for training in material.trainings},
-        "beats": beaten,
+        "beats": beaten(material),
         "targets": {
             labels.teacher: {
                 "min_entropy_bits": float(entropy_bits(labels.usage).min()),

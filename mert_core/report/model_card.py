@@ -10,8 +10,8 @@ from mert_core.files import canonical_json
 from mert_core.paths import Layout
 from mert_core.pretrain.card import cost_section, read_cost
 from mert_core.records import RECORD_NAME, Record, read_record
-
-_SCORES_NAME = "scores.json"
+from mert_core.report.collect import read_scores
+from mert_core.report.words import DEMO_PREFIX, input_title, metric_title, ordered
 
 _TEXT = """---
 library_name: transformers
@@ -124,12 +124,21 @@ def _scores(layout: Layout, record: Record) -> str:
     folder = layout.scores(record.run or "")
     if not (folder / RECORD_NAME).is_file() or read_record(folder).inputs.get("checkpoint") != record.id:
         return "This checkpoint has not been probed."
-    tasks = json.loads((folder / _SCORES_NAME).read_text(encoding="utf-8"))["tasks"]
+    tasks = read_scores(layout, record.run or "").tasks
     rows = [
-        f"| {task} | {found['metric']} | {found['value']:.3f} | {found['low']:.3f}–{found['high']:.3f} |"
+        f"| {task} | {metric_title(metric)} | {input_title(found['input'])} | {score['value']:.3f} | "
+        f"{score['low']:.3f} to {score['high']:.3f} |"
         for task, found in sorted(tasks.items())
+        for metric, score in ((name, found["metrics"][name]) for name in ordered(task, found["metrics"]))
     ]
-    return "\n".join(["| task | metric | test score | 95 % interval |", "|---|---|---|---|", *rows])
+    note = "Tasks named demo/… are stand-ins from performed scores: not to be compared with published figures.\n\n"
+    return "\n".join(
+        [
+            f"{note if any(task.startswith(DEMO_PREFIX) for task in tasks) else ''}"
+            "| task | metric | probed | test score | 95 % interval |",
+            "|---|---|---|---|---|", *rows,
+        ]
+    )  # fmt: skip
 
 
 def _data(layout: Layout, record: Record) -> str:

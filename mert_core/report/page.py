@@ -7,33 +7,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from mert_core.catalog.build import score_id
-from mert_core.probe import FLOORS
-from mert_core.report.collect import Labels, Material, Scores
+from mert_core.probe.tasks import FLOORS
+from mert_core.report.board import fourteen, stand_ins
+from mert_core.report.board_html import board_section
+from mert_core.report.collect import Labels, Material
 from mert_core.report.figures import Picture
-from mert_core.report.html_parts import STYLE, figure, number, section, table, text
-from mert_core.report.judge import beats, unlike, verdicts
+from mert_core.report.html_parts import document, figure, number, section, table, text
+from mert_core.report.judge import unlike_by_run, verdicts
 from mert_core.report.style import plain
 
 MOST_QUARANTINED_SHOWN = 20
 
 
+EARLY = ("scores", "layers", "robustness")
+"""Beginnings of the names of the figures that stand with the scores."""
+
+
 def render(material: Material, pictures: list[Picture]) -> str:
     """Return the whole page. It holds no date, host or path of this machine, so equal inputs give equal bytes."""
-    by_name = {picture.path.stem: picture for picture in pictures}
-    early = [figure(by_name[name]) for name in ("scores", "layers") if name in by_name]
-    late = [figure(picture) for name, picture in by_name.items() if name not in {"scores", "layers"}]
+    early = [figure(picture) for picture in pictures if picture.path.stem.startswith(EARLY)]
+    late = [figure(picture) for picture in pictures if not picture.path.stem.startswith(EARLY)]
+    *tables, last = _boards(material)
     body = "".join(
         [
-            _head(material), _summary(material), *early, _training(material), *late,
+            _head(material), *tables, *early, last, _training(material), *late,
             _gate(material), _corpus(material), _quarantine(material), _lineage(material),
         ]
     )  # fmt: skip
-    title = f"MERT report · {', '.join(training.run for training in material.trainings)}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    return document(f"MERT report · {', '.join(training.run for training in material.trainings)}", body)
 
 
 def _head(material: Material) -> str:
@@ -41,12 +42,11 @@ def _head(material: Material) -> str:
     hours = f"{facts['seconds'] / 3600:.2f} hours of music" if "seconds" in facts else "music"
     runs = ", ".join(training.run for training in material.trainings)
     items = [f"<li><strong>{text(item.run)}</strong> {text(item.sentence)}</li>" for item in verdicts(material)]
-    warning = ""
-    if others := unlike(material.scores):
-        warning = (
-            f'<p class="warning">Not comparable: {text(", ".join(others))} were probed by another protocol or on '
-            "another probe set. Run <code>dvc repro</code>.</p>"
-        )
+    warning = "".join(
+        f'<p class="warning">Not comparable: {text(run)} was probed by another protocol or on other music at '
+        f"{text(', '.join(tasks))}. Run <code>dvc repro</code>.</p>"
+        for run, tasks in unlike_by_run(material.scores, material.tasks).items()
+    )
     return (
         f"<header><h1>What the model has learned</h1><p class='lead'>Run {text(runs)}, pre-trained on {hours}; frozen, "
         "then probed beside two floors, interval against interval: a floor is beaten on a task when the run’s whole "
@@ -55,27 +55,10 @@ def _head(material: Material) -> str:
     )
 
 
-def _summary(material: Material) -> str:
-    header = ["task", *(plain(item.run) for item in material.scores)]
-    rows = []
-    for task in material.tasks:
-        first = material.scores[0].tasks[task]
-        best = max(item.tasks[task]["value"] for item in material.scores)
-        about = f"{plain(first['metric'])}, {first['items']:,} test items"
-        name = f'{text(task)}<span class="interval">{text(about)}</span>'
-        rows.append([name, *(_score_cell(item, task, best, material.scores) for item in material.scores)])
-    note = "Score with its 95 % bootstrap interval. ▲ interval above that of both floors; bold: the highest score."
-    return section("Scores", table(header, rows, note, numeric=range(1, len(header))))
-
-
-def _score_cell(item: Scores, task: str, best: float, everyone: list[Scores]) -> str:
-    score = item.tasks[task]
-    floors = [other.tasks[task] for other in everyone if other.is_floor]
-    mark = ""
-    if not item.is_floor and all(beats(score, floor) for floor in floors):
-        mark = ' <span class="mark" title="interval above both floors">▲</span>'
-    value = f'<span class="best">{score["value"]:.3f}</span>' if score["value"] == best else f"{score['value']:.3f}"
-    return f'{value}{mark}<span class="interval">{score["low"]:.3f} – {score["high"]:.3f}</span>'
+def _boards(material: Material) -> list[str]:
+    """Return the table of the stand-ins, if there are any, and that of the fourteen."""
+    tables = [stand_ins(material.scores)] if material.stand_ins else []
+    return [board_section(board) for board in [*tables, fourteen(material.scores)]]
 
 
 def _training(material: Material) -> str:

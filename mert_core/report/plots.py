@@ -10,18 +10,19 @@ from typing import Any
 from mert_core.files import atomic_path
 from mert_core.report.collect import Material, Training
 from mert_core.report.figures_targets import entropy_bits, used_share
+from mert_core.report.words import ordered
 
 OWN_TERMS = ("feature_penalty", "accuracy")  # beside the loss and a term for each teacher
-SCORE_COLUMNS = ("metric", "value", "low", "high")
 
 
 def write_plots(material: Material, folder: Path) -> None:
-    """Write ``<run>/{train,valid}.csv`` (step and terms), ``scores.csv``, ``layers.csv`` and ``usage.csv``."""
+    """Write ``<run>/{train,valid}.csv`` (step and terms), the ``.csv`` of scores, layers, robustness and usage."""
     for training in material.trainings:
         for split in ("train", "valid"):
             write_csv(folder / training.run / f"{split}.csv", _curve(training, split))
     write_csv(folder / "scores.csv", _scores(material))
     write_csv(folder / "layers.csv", _layers(material))
+    write_csv(folder / "robustness.csv", _robustness(material))
     write_csv(folder / "usage.csv", _usage(material))
 
 
@@ -48,18 +49,31 @@ def _curve(training: Training, split: str) -> list[dict[str, Any]]:
 
 def _scores(material: Material) -> list[dict[str, Any]]:
     return [
-        {"task": task, "encoder": item.run} | {name: item.tasks[task][name] for name in SCORE_COLUMNS}
+        {"task": task, "encoder": item.run, "metric": metric}
+        | {name: item.tasks[task]["metrics"][metric][name] for name in ("value", "low", "high")}
         for task in material.tasks
         for item in material.scores
+        for metric in ordered(task, item.tasks[task]["metrics"])
     ]
 
 
 def _layers(material: Material) -> list[dict[str, Any]]:
     return [
-        {"encoder": item.run, "task": task, "layer": layer, "validation": value}
+        {"encoder": item.run, "task": task, "input": heard, "validation": value}
         for item in material.scores
         for task in material.tasks
-        for layer, value in item.layers[task]
+        for heard, value in item.layers[task]
+    ]
+
+
+def _robustness(material: Material) -> list[dict[str, Any]]:
+    return [
+        {"encoder": item.run, "task": task, "deformation": deformation}
+        | {name: point[name] for name in ("level", "label", "value", "low", "high")}
+        for item in material.scores
+        for task, deformations in item.robustness.items()
+        for deformation, points in deformations.items()
+        for point in points
     ]
 
 

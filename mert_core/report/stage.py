@@ -8,7 +8,7 @@ from mert_core.files import atomic_folder, write_json, write_text
 from mert_core.records import Record, write_record
 from mert_core.report.collect import Material, collect
 from mert_core.report.figures import draw_all
-from mert_core.report.judge import verdicts
+from mert_core.report.judge import beaten, verdicts
 from mert_core.report.metrics import metrics_of
 from mert_core.report.page import render
 from mert_core.report.plots import write_plots
@@ -66,6 +66,7 @@ def _track(material: Material, layout: Layout, tracker: Tracker) -> None:
             tracker.metrics({f"{item.run}/{task}/{name}": score[name] for name in ("value", "low", "high")})
     for verdict in verdicts(material):
         print(f"{verdict.run} {verdict.sentence} (interval against interval)")
-        tracker.metrics({f"{verdict.run}/tasks_above/{verdict.floor}": float(len(verdict.above))})
+    for run, floors in beaten(material).items():
+        tracker.metrics({f"{run}/tasks_above/{floor}": float(count) for floor, count in floors.items()})
     tracker.artifact(layout.report / PAGE_NAME)
     tracker.artifact(layout.report / FIGURES_NAME, FIGURES_NAME)

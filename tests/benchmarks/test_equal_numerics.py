@@ -14,9 +14,12 @@ from benchmarks.comparators.hubert import copy_weights
 from benchmarks.figures.crops import ours as our_crops
 from benchmarks.figures.crops import songs
 from benchmarks.figures.heads import our_loss, sides
+from benchmarks.figures.probes import Task, check
 from benchmarks.figures.step import reference
 from benchmarks.student import batch, objective, student
 from mert_core.model.config import MertConfig
+from mert_core.probe.bank import Recipe
+from mert_core.probe.selection import every_probe
 
 RATE = 24000
 
@@ -86,3 +89,11 @@ def test_every_reader_gives_crops_of_the_songs(tmp_path: Path) -> None:
                 (song, int(at)) for song, w in enumerate(windows) for at in np.flatnonzero((w == crop[:16]).all(1))
             ]
             assert any(np.array_equal(made[song][at : at + samples], crop) for song, at in starts), name
+
+
+@pytest.mark.parametrize("hidden", [0, 32])
+def test_a_bank_and_a_loop_with_the_same_draws_give_the_same_probes(hidden: int) -> None:
+    task, recipe = Task(states=3, width=16, items=330, held_out=60), Recipe(hidden=hidden, max_epochs=4)
+    assert check(task, every_probe(3, [1e-3, 1e-2], [0, 1])[::2], recipe) < 1e-4
+    score = task.loop(every_probe(3, [1e-2], [0])[:1], recipe)[0][1]
+    assert score > 0.3, "with draws of its own the loop learns nothing"

@@ -22,7 +22,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 def score(value: float) -> dict[str, object]:
     return {
-        "metric": "accuracy", "value": value, "low": value - 0.02, "high": value + 0.02, "items": 700, "layer": 3,
+        "metric": "accuracy", "value": value, "low": value - 0.02, "high": value + 0.02, "tracks": 700, "input": 3,
         "rate": 0.001, "validation": value, "per_seed": [value] * 3,
     }  # fmt: skip
 
@@ -31,7 +31,8 @@ def put(folder: Path, kind: str, inputs: dict[str, Record], run: str | None = No
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "content.bin").write_bytes(f"{kind} {run} {seed}".encode())
     if kind == "scores":
-        write_json(folder / "scores.json", {"run": run, "tasks": {"key": score(0.4), "pitch": score(0.7)}})
+        tasks = {"demo/gs_key": score(0.4), "nsynth_pitch": score(0.7)}
+        write_json(folder / "scores.json", {"run": run, "tasks": tasks})
     ids = {role: record.id for role, record in inputs.items()}
     return write_record(folder, stage=kind, kind=kind, run=run, inputs=ids, params={"seed": seed}, facts={"n": 0.1})
 
@@ -93,12 +94,12 @@ def test_filling_twice_and_rebuilding_give_the_same(config: Config, layout: Layo
 def test_a_score_leads_back_to_the_music_with_every_hash(
     config: Config, layout: Layout, line: dict[str, Record]
 ) -> None:
-    identity = hashlib.sha256(f"{line['scores'].id}/key".encode()).hexdigest()
-    assert score_id(line["scores"].id, "key") == identity
+    identity = hashlib.sha256(f"{line['scores'].id}/demo/gs_key".encode()).hexdigest()
+    assert score_id(line["scores"].id, "demo/gs_key") == identity
     text = lineage(config, layout, identity[:10])
-    assert text == lineage(config, layout, "tiny/key")
+    assert text == lineage(config, layout, "tiny/demo/gs_key")
     lines = text.splitlines()
-    assert lines[0].startswith("score tiny/key: accuracy 0.4000 [0.3800, 0.4200]")
+    assert lines[0].startswith("score tiny/demo/gs_key: accuracy 0.4000 [0.3800, 0.4200]")
     assert identity in lines[0]
     order = ["scores", "checkpoint", "targets", "teacher", "corpus", "probe_set"]
     assert [line[name].id in text_line for name, text_line in zip(order, lines[1:], strict=True)] == [True] * 6
@@ -106,8 +107,22 @@ def test_a_score_leads_back_to_the_music_with_every_hash(
     assert depths == [1, 4, 7, 10, 13, 4]
 
 
+def test_the_weighted_sum_is_called_so_and_older_scores_are_refused(config: Config, layout: Layout) -> None:
+    folder = layout.scores("tiny")
+    folder.mkdir(parents=True)
+    weighted = score(0.4) | {"input": "weighted"}
+    write_json(folder / "scores.json", {"run": "tiny", "tasks": {"demo/emo": weighted}, "skipped": {"mtt": "no data"}})
+    write_record(folder, stage="probe", kind="scores", run="tiny", inputs={}, params={}, facts={})
+    assert "(weighted sum of states, 700 test tracks)" in lineage(config, layout, "tiny/demo/emo").splitlines()[0]
+    weighted["layer"] = weighted.pop("input")
+    write_json(folder / "scores.json", {"run": "tiny", "tasks": {"demo/emo": weighted}})
+    write_record(folder, stage="probe", kind="scores", run="tiny", inputs={}, params={}, facts={})
+    with pytest.raises(MertError, match="demo/emo has no input; an earlier version wrote it"):
+        lineage(config, layout, "tiny/demo/emo")
+
+
 def test_the_floor_has_no_checkpoint(config: Config, layout: Layout, line: dict[str, Record]) -> None:
-    text = lineage(config, layout, "random-weights/pitch")
+    text = lineage(config, layout, "random-weights/nsynth_pitch")
     assert "checkpoint" not in text
     assert line["probe_set"].id in text
 
@@ -117,16 +132,16 @@ def test_an_old_score_stays_and_the_alias_means_the_new_one(
 ) -> None:
     record_stage(config, layout)
     new = put(layout.scores("tiny"), "scores", {"checkpoint": line["checkpoint"]}, "tiny", seed=2)
-    assert score_id(new.id, "key") in lineage(config, layout, "tiny/key")
-    assert line["scores"].id in lineage(config, layout, score_id(line["scores"].id, "key"))
+    assert score_id(new.id, "demo/gs_key") in lineage(config, layout, "tiny/demo/gs_key")
+    assert line["scores"].id in lineage(config, layout, score_id(line["scores"].id, "demo/gs_key"))
     (layout.scores("tiny") / "record.json").unlink()
-    with pytest.raises(MertError, match="2 scores tiny/key"):
-        lineage(config, layout, "tiny/key")
+    with pytest.raises(MertError, match="2 scores tiny/demo/gs_key"):
+        lineage(config, layout, "tiny/demo/gs_key")
 
 
 def test_unknown_and_ambiguous_ids_list_candidates(config: Config, layout: Layout, line: dict[str, Record]) -> None:
     for wanted in ("tiny/genre", "nonsense", "abc", "0000000000000000"):
-        with pytest.raises(MertError, match="score tiny/key"):
+        with pytest.raises(MertError, match="score tiny/demo/gs_key"):
             lineage(config, layout, wanted)
     twins = ["abcd" + "0" * 60, "abcd" + "1" * 60]
     engine = open_catalog(config, layout)
@@ -150,14 +165,14 @@ def test_a_changed_record_is_refused_and_a_half_written_folder_ignored(
     path = layout.corpus / "record.json"
     path.write_text(path.read_text().replace('"n": 0.1', '"n": 0.2'))
     with pytest.raises(MertError, match="was changed"):
-        lineage(config, layout, "tiny/key")
+        lineage(config, layout, "tiny/demo/gs_key")
     record_stage(config, layout)
     assert "was changed" in capsys.readouterr().err
 
 
 def test_a_missing_ancestor_is_named(config: Config, layout: Layout, line: dict[str, Record]) -> None:
     (layout.corpus / "record.json").unlink()
-    text = lineage(config, layout, "tiny/key")
+    text = lineage(config, layout, "tiny/demo/gs_key")
     (found,) = [text_line for text_line in text.splitlines() if line["corpus"].id in text_line]
     assert found.endswith("(not in this catalog)")
 
@@ -167,7 +182,7 @@ def test_a_wrong_url_is_named_and_does_not_stop_a_stage(
 ) -> None:
     config = load_config(PARAMS, ["catalog.url=nothing at all"])
     with pytest.raises(MertError, match=r"catalog\.url is 'nothing at all'"):
-        lineage(config, layout, "tiny/key")
+        lineage(config, layout, "tiny/demo/gs_key")
     record_stage(config, layout)
     assert "takes them in next time" in capsys.readouterr().err
 

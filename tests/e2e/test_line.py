@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from tests.e2e.tiny import clone, commit, run, set_parameters
+from tests.e2e.tiny import TASKS, clone, commit, run, set_parameters
 
 pytestmark = pytest.mark.e2e
-TASKS = {"key", "pitch", "family", "composer"}
 RUNS = {"tiny", "random-weights", "mel-statistics"}
 
 
@@ -32,10 +31,13 @@ def test_every_stage_left_what_it_promises(line: Path) -> None:
     metrics = json.loads((line / "metrics.json").read_text())
     assert set(metrics["probe"]) == RUNS
     for run_scores in metrics["probe"].values():
-        assert set(run_scores) == TASKS
+        assert set(run_scores) == set(TASKS)
         for task in run_scores.values():
             for score in task.values():
-                assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+                assert score["low"] <= score["value"] <= score["high"]
+        assert set(run_scores["demo/mtg_mood"]) == {"roc_auc", "ap"}
+        assert "sdr_vocals" in run_scores["demo/musdb18"]
+    assert "MagnaTagATune is not here" in (line / "data/probe/tiny/scores.json").read_text()
     curve = pq.read_table(line / "data/pretrain/tiny/curve.parquet").to_pandas()
     assert np.isfinite(curve["value"]).all()
     assert curve["step"].max() == 12
@@ -69,7 +71,7 @@ def test_forcing_a_stage_leaves_the_lock_as_it_was(line: Path, stage: str) -> No
 
 
 def test_lineage_leads_from_a_score_to_the_corpus(line: Path) -> None:
-    text = run(line, "mert", "lineage", "tiny/key")
+    text = run(line, "mert", "lineage", "tiny/demo/gs_key")
     for folder in ("data/pretrain/tiny", "data/targets/rvqvae", "data/teachers/rvqvae", "data/corpus"):
         identity = json.loads((line / folder / "record.json").read_text())["id"]
         assert identity[:12] in text, folder
@@ -85,8 +87,12 @@ def test_mlflow_has_one_run_per_stage_and_probe(line: Path) -> None:
     runs = client.search_runs([experiment.experiment_id])
     names = [found.info.run_name for found in runs]
     stages = "corpus", "teachers/rvqvae", "targets/mfcc-kmeans", "pretrain/tiny", "probe/tiny", "report"
-    for expected in (*stages, "probe/random-weights"):
+    for expected in (*stages, "probe/random-weights", *(f"probe-task/tiny/{task}" for task in TASKS)):
         assert expected in names
+    parents = {
+        found.data.tags.get("mlflow.parentRunId") for found in runs if found.info.run_name.startswith("probe-task/tiny")
+    }
+    assert parents == {found.info.run_id for found in runs if found.info.run_name == "probe/tiny"}
     assert {found.info.status for found in runs} == {"FINISHED"}
     training = next(found for found in runs if found.info.run_name == "pretrain/tiny")
     assert training.data.tags["dvc.stage"] == "pretrain@tiny"

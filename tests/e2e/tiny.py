@@ -12,13 +12,19 @@ import yaml
 
 BIN = Path(sys.executable).parent
 
+TASKS = ("demo/gs_key", "demo/mtg_mood", "demo/emo", "demo/nsynth_pitch", "demo/gtzan_rhythm", "demo/musdb18")
 SMALL = {
     "seed": 1,  # which draws short scores: parsing them is most of the stage
     "corpus.scores.minutes": 3,
     "corpus.scores.track_seconds": 8,
     "probe_set.mixes": {"train": 40, "valid": 20, "test": 24},
     "probe_set.notes": {"train": 60, "valid": 30, "test": 30},
+    "probe_set.rhythms": {"train": 4, "valid": 2, "test": 3},
+    "probe_set.phrases": {"train": 32, "valid": 16, "test": 16},
+    "probe_set.stems": {"train": 3, "valid": 1, "test": 2},
     "probe_set.mix_seconds": 3.0,
+    "probe_set.rhythm_seconds": 6.0,
+    "probe_set.stem_seconds": 3.0,
     "pieces.per_composer": 4,
     "pieces.train": 0.5,
     "pieces.valid": 0.25,
@@ -37,8 +43,13 @@ SMALL = {
     "pretrain.validate_every": 6,
     "pretrain.validate_batches": 1,
     "pretrain.log_every": 2,
-    "probe.rates": [1.0e-3],
-    "probe.max_epochs": 4,
+    "probe.tasks": [*TASKS, "mtt"],  # of the fourteen none is here: it is skipped
+    "probe.robustness": {"tasks": ["demo/gs_key"], "clips": 4},
+    "probe.demo.rates": [1.0e-3],
+    "probe.demo.max_epochs": 4,
+    "probe.demo.separation.hidden": 8,
+    "probe.demo.separation.mixes_per_track": 2,
+    "probe.demo.separation.max_epochs": 2,
     "probe.bootstrap": 100,
 }
 

@@ -32,7 +32,7 @@ CHANGES = {
         "device": "cpu",
     },
     "sweep": {"trials": 2, "concurrent": 1, "max_steps": 2, "grace_steps": 1, "reduction": 2},
-    "probe": {"max_epochs": 2, "hidden": 8, "bootstrap": 100},
+    "probe": {"hidden": 8, "bootstrap": 100},
 }
 
 

@@ -66,7 +66,7 @@ def _track(kind: str, split: str, number: int, generator: np.random.Generator) -
             "kind": kind,
             "key": np.int16(-1 if note or number == 0 else choice),
             "pitch": np.int16(pitch if note else -1),
-            "family": ("keys", "brass", "strings")[choice] if note else "",
+            "family": ("piano", "brass", "strings")[choice] if note else "",
             "composer": "" if note else ("soft", "loud", "loud")[choice],
             "programs": [np.int16(0)],
         },

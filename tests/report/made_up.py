@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from mert_core.audio.deform import DEFORMATIONS
 from mert_core.config import load_config
 from mert_core.files import write_json
 from mert_core.paths import Layout
@@ -17,13 +19,31 @@ from mert_core.targets.gate.labels import check_codebooks, check_lengths
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CODEBOOKS, ENTRIES, LAYERS = 8, 256, 5
-TASKS = {"key": "weighted_score", "pitch": "accuracy", "family": "accuracy", "composer": "accuracy"}
-VALUES = {
-    "tiny": {"key": 0.52, "pitch": 0.81, "family": 0.66, "composer": 0.31},
-    "95m": {"key": 0.58, "pitch": 0.84, "family": 0.69, "composer": 0.33},
-    "random-weights": {"key": 0.21, "pitch": 0.62, "family": 0.58, "composer": 0.28},
-    "mel-statistics": {"key": 0.24, "pitch": 0.86, "family": 0.61, "composer": 0.29},
-}
+FLOORS = ("random-weights", "mel-statistics")
+METRICS: dict[str, dict[str, float]] = {
+    "mtt": {"roc_auc": 0.84, "ap": 0.61}, "gs_key": {"weighted_score": 0.52}, "gtzan_genre": {"accuracy": 0.41},
+    "gtzan_rhythm": {"f_measure": 0.71, "f_measure_20ms": 0.44}, "emo": {"r2_brightness": 0.66, "r2_density": 0.28},
+    "nsynth_instrument": {"accuracy": 0.66}, "nsynth_pitch": {"accuracy": 0.81},
+    "vocalset_technique": {"accuracy": 0.58}, "vocalset_singer": {"accuracy": 0.37},
+    "mtg_instrument": {"roc_auc": 0.80, "ap": 0.35}, "mtg_mood": {"roc_auc": 0.71, "ap": 0.22},
+    "mtg_genre": {"roc_auc": 0.77, "ap": 0.31}, "mtg_top50": {"roc_auc": 0.79, "ap": 0.33},
+    "musdb18": {
+        **{f"sdr_{stem}": value for stem, value in (("bass", 3.1), ("chords", 1.2), ("lead", 2.4), ("other", 0.8))},
+        **{f"sdr_{stem}_museval": value for stem, value in (("bass", 2.9), ("chords", 0.9), ("lead", 2.2))},
+    },
+}  # fmt: skip
+"""What `tiny` scores at the stand-ins."""
+
+SHIFTS: dict[str, dict[str, float]] = {
+    "tiny": {}, "95m": dict.fromkeys(METRICS, 0.05) | {"musdb18": 0.6},
+    "random-weights": dict.fromkeys(METRICS, -0.02) | {"gs_key": -0.31, "nsynth_pitch": -0.19, "emo": -0.75},
+    "mel-statistics": dict.fromkeys(METRICS, 0.03) | {"gs_key": -0.28, "musdb18": -1.9, "emo": -0.12},
+}  # fmt: skip
+STAND_INS = [f"demo/{name}" for name in METRICS]
+PROTOCOL = "a1b2c3d4" * 8
+NO_DATA = "no folder is given for giantsteps: set datasets.giantsteps"
+DEFORMED = ("demo/gs_key", "demo/gtzan_genre", "demo/nsynth_pitch")
+LEVELS = {name: tuple(map(deformation.label, deformation.levels)) for name, deformation in DEFORMATIONS.items()}
 
 
 def write_corpus(layout: Layout, source: str = "scores", left_out: int = 3) -> Record:
@@ -137,25 +157,69 @@ def _example(random: np.random.Generator) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def write_scores(layout: Layout, run: str, checkpoint: Record | None, tasks: dict[str, str] = TASKS) -> Record:
+def value_of(run: str, task: str, metric: str) -> float:
+    name = task.removeprefix("demo/")
+    return METRICS[name][metric] + SHIFTS[run].get(name, 0.0)
+
+
+def entry(task: str, metrics: dict[str, float], protocol: str = PROTOCOL, chosen: int | str = 2) -> dict[str, Any]:
+    """Return a task's entry of scores.json, its main figure as the probes make it."""
+    wide = 0.4 if "musdb18" in task else 0.03
+    found = {name: {"value": value, "low": value - wide, "high": value + wide} for name, value in metrics.items()}
+    first = next(iter(metrics))
+    main = next((kind for kind in ("r2", "sdr") if first.startswith(f"{kind}_")), first)
+    parts = [value for name, value in metrics.items() if name.startswith(main) and not name.endswith("_museval")]
+    value = sum(parts) / len(parts) if main in {"r2", "sdr"} else metrics[first]
+    return {
+        "metric": main, "value": value, "low": value - wide, "high": value + wide, "metrics": found, "tracks": 700,
+        "classes": 24, "input": chosen, "rate": 0.001, "validation": value + 0.01, "per_seed": [value] * 3,
+        "protocol": protocol, "test_set": "7e57" * 16, "left_out": {},
+    }  # fmt: skip
+
+
+def write_scores(
+    layout: Layout, run: str, checkpoint: Record | None, tasks: dict[str, dict[str, Any]] | None = None
+) -> Record:
+    """Write what a probe leaves; ``tasks`` are entries, by default those of all stand-ins."""
     folder = layout.scores(run)
-    folder.mkdir(parents=True)
-    entries, layers = {}, {}
-    for number, (task, metric) in enumerate(tasks.items()):
-        value = VALUES[run][task]
-        count = 1 if run == "mel-statistics" else LAYERS
-        rows = [[layer, value - 0.03 * abs(layer - (number + 1)) + 0.01] for layer in range(count)]
+    folder.mkdir(parents=True, exist_ok=True)
+    entries, layers, robustness = {}, {}, {}
+    states = 1 if run == "mel-statistics" else LAYERS
+    for number, task in enumerate(STAND_INS if tasks is None else tasks):
+        if tasks is None:
+            name = task.removeprefix("demo/")
+            entries[task] = entry(task, {metric: value_of(run, task, metric) for metric in METRICS[name]})
+        else:
+            entries[task] = tasks[task]
+        value, best = entries[task]["value"], number % (states + (states > 1))
+        rows = [[layer, value - 0.03 * abs(layer - best) + 0.01] for layer in range(states)]
+        rows += [["weighted", value - 0.02 + 0.03 * (best == states)]] if states > 1 else []
         layers[task] = rows
-        entries[task] = {
-            "metric": metric, "value": value, "low": value - 0.03, "high": value + 0.03, "items": 700, "classes": 24,
-            "layer": max(rows, key=lambda row: row[1])[0], "rate": 0.001, "validation": value + 0.01,
-            "per_seed": [value] * 3,
-        }  # fmt: skip
-    write_json(folder / "scores.json", {"run": run, "protocol": "p", "tasks": entries})
+        entries[task]["input"] = max(rows, key=lambda row: row[1])[0]
+    for task in [task for task in DEFORMED if task in entries]:
+        robustness[task] = {
+            kind: _deformed(entries[task], labels) for kind, labels in LEVELS.items() if _applies(task, kind)
+        }
+    skipped = {} if tasks is not None and "gs_key" in tasks else {"gs_key": NO_DATA}
+    write_json(folder / "scores.json", {"run": run, "tasks": entries, "skipped": skipped})
     write_json(folder / "layers.json", layers)
+    write_json(folder / "robustness.json", robustness)
     inputs = {"probe_set": "5e" * 32} | ({"checkpoint": checkpoint.id} if checkpoint else {})
-    facts = {"protocol": "p", "tasks": entries}
-    return write_record(folder, stage="probe", kind="scores", run=run, inputs=inputs, params={}, facts=facts)
+    return write_record(
+        folder, stage="probe", kind="scores", run=run, inputs=inputs, params={}, facts={"tasks": entries}
+    )  # fmt: skip
+
+
+def _applies(task: str, kind: str) -> bool:
+    return kind != "pitch" or task not in {"demo/gs_key", "demo/nsynth_pitch"}
+
+
+def _deformed(score: dict[str, Any], labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    values = [score["value"] * 0.82**number for number in range(1 + len(labels))]
+    return [
+        {"level": number, "label": label, "value": value, "low": value - 0.03, "high": value + 0.03}
+        for number, (label, value) in enumerate(zip(("clean", *labels), values, strict=True))
+    ]
 
 
 def write_line(root: Path, runs: tuple[str, ...] = ("tiny",), source: str = "scores", left_out: int = 3) -> Layout:
@@ -164,6 +228,6 @@ def write_line(root: Path, runs: tuple[str, ...] = ("tiny",), source: str = "sco
     targets = write_targets(layout, write_corpus(layout, source, left_out))
     for number, run in enumerate(runs):
         write_scores(layout, run, write_training(layout, run, targets, better=0.2 * number))
-    for floor in ("random-weights", "mel-statistics"):
+    for floor in FLOORS:
         write_scores(layout, floor, None)
     return layout

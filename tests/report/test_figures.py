@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import TASKS
+from made_up import DEFORMED, STAND_INS, entry, write_line
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from mert_core.audio.deform import DEFORMATIONS
 from mert_core.config import Config
 from mert_core.paths import Layout
-from mert_core.report.collect import Material, Scores, collect
-from mert_core.report.figures_probe import layer_by_task, scores_against_floors
+from mert_core.report.collect import Material, Scores, collect, read_scores
+from mert_core.report.figures_layers import layer_guide
+from mert_core.report.figures_probe import scores_against_floors
+from mert_core.report.figures_robustness import robustness_curves
 from mert_core.report.figures_targets import brightness_rank, entropy_bits, teacher_example, usage, used_share
 from mert_core.report.figures_training import codebook_gain, cqt_example, loss_by_term
 from mert_core.report.style import look, save_png
@@ -51,7 +54,8 @@ def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
 def test_no_text_overlaps_or_leaves_the_figure(material: Material) -> None:
     with look():
         assert overlapping_texts(scores_against_floors(material.scores, material.tasks)) == []
-        assert overlapping_texts(layer_by_task(material.scores, material.tasks)) == []
+        assert overlapping_texts(layer_guide(material.scores, material.tasks)) == []
+        assert overlapping_texts(robustness_curves(material.scores, material.tasks)) == []
         assert overlapping_texts(loss_by_term(material.trainings)) == []
         assert overlapping_texts(cqt_example(material.trainings[0], 4.0)) == []
         assert overlapping_texts(usage(material.labels[0].usage)) == []
@@ -98,13 +102,77 @@ def test_gain_and_usage_are_computed_from_the_data(material: Material) -> None:
 
 def test_many_layers_and_no_layers(material: Material) -> None:
     tiny = material.scores[0]
-    deep = {task: [(layer, 0.3 + 0.01 * layer) for layer in range(25)] for task in TASKS}
-    flat = {task: [(0, 0.3)] for task in TASKS}
+    deep = {task: [*((layer, 0.3 + 0.01 * layer) for layer in range(25)), ("weighted", 0.5)] for task in STAND_INS}
+    flat = {task: [(0, 0.3)] for task in STAND_INS}
     with look():
-        figure = layer_by_task([Scores("tiny", tiny.record, tiny.tasks, deep)], list(TASKS))
-        assert figure is not None
+        for count in (1, 3):
+            figure = layer_guide([Scores("tiny", tiny.record, tiny.tasks, deep)] * count, STAND_INS)
+            assert figure is not None
+            assert overlapping_texts(figure) == []
+        assert layer_guide([Scores("tiny", tiny.record, tiny.tasks, flat)], STAND_INS) is None
+
+
+def test_the_layer_guide_frames_what_was_chosen(material: Material) -> None:
+    tiny = material.scores[0]
+    with look():
+        axes = layer_guide(material.scores, STAND_INS).axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "2", "3", "4", "sum"]
+    framed = [round(patch.get_x() + 0.45) for patch in axes.patches]
+    chosen = [tiny.tasks[task]["input"] for task in STAND_INS]
+    assert framed == [5 if heard == "weighted" else heard for heard in chosen]
+    assert "weighted" in chosen and 0 in chosen
+    shown = {text.get_text() for text in axes.texts}
+    assert f"{dict(tiny.layers['demo/gs_key'])['weighted']:.3f}" in shown
+
+
+def test_separation_has_an_axis_of_its_own_and_r2_may_be_negative(material: Material) -> None:
+    with look():
+        shares, decibels = scores_against_floors(material.scores, STAND_INS).axes
+    assert shares.get_xlim()[0] < -0.28  # random weights' R²
+    assert [text.get_text() for text in decibels.get_yticklabels()] == ["demo/musdb18\nSDR, mean"]
+    assert "dB" in decibels.get_xlabel() and "dB" not in shares.get_xlabel()
+    assert "−0.280" in {text.get_text() for text in shares.texts}
+
+
+def test_an_r2_far_below_zero_does_not_squeeze_the_others(material: Material) -> None:
+    bad = entry("demo/emo", {"r2_brightness": -40.0, "r2_density": -2.0})
+    scores = [Scores(item.run, item.record, item.tasks | {"demo/emo": bad}, item.layers) for item in material.scores]
+    with look():
+        figure = scores_against_floors(scores, ["demo/gs_key", "demo/emo"])
         assert overlapping_texts(figure) == []
-        assert layer_by_task([Scores("tiny", tiny.record, tiny.tasks, flat)], list(TASKS)) is None
+    assert figure.axes[0].get_xlim()[0] == -0.5
+    assert "−21.000" in {text.get_text() for text in figure.axes[0].texts}
+
+
+def test_robustness_draws_every_point_and_only_what_is_there(material: Material) -> None:
+    with look():
+        figure = robustness_curves(material.scores, STAND_INS)
+        assert robustness_curves(material.scores, ["demo/emo"]) is None
+    tiny = material.scores[0].robustness
+    drawn = [axes for axes in figure.axes if axes.get_visible()]
+    asked = [(task, kind) for task in DEFORMED for kind in DEFORMATIONS if kind in tiny[task]]
+    assert len(drawn) == len(asked) == 4 + 5 + 4
+    for axes, (task, kind) in zip(drawn, asked, strict=True):
+        assert axes.lines[0].get_ydata().tolist() == [point["value"] for point in tiny[task][kind]]
+        labels = [text.get_text() for text in axes.get_xticklabels()]
+        # Levels stand below the last panel of each deformation; pitch is not asked of the last task.
+        is_last = (task, kind) in {("demo/nsynth_pitch", kind), ("demo/gtzan_genre", "pitch")}
+        assert labels == (
+            [point["label"].split(" ")[0] for point in tiny[task][kind]] if is_last else [""] * len(labels)
+        )
+
+
+def test_many_runs_and_deformations_do_not_overlap(tmp_path: Path) -> None:
+    layout = write_line(tmp_path, runs=("tiny", "95m"))
+    scores = [read_scores(layout, run) for run in ("tiny", "95m", "random-weights", "mel-statistics")]
+    for item in scores:
+        item.robustness["demo/gs_key"] |= {"reverb": item.robustness["demo/gs_key"]["gain"]}
+        for task in ("demo/vocalset_technique", "demo/nsynth_instrument", "demo/gtzan_rhythm"):
+            item.robustness[task] = {"noise": item.robustness["demo/gs_key"]["noise"]}
+    with look():
+        assert overlapping_texts(robustness_curves(scores, STAND_INS)) == []
+        assert overlapping_texts(layer_guide(scores, STAND_INS)) == []
+        assert overlapping_texts(scores_against_floors(scores, STAND_INS)) == []
 
 
 def test_png_bytes_do_not_depend_on_the_machine(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import METRICS, write_scores
 
 from mert_core.paths import Layout
 from mert_core.pretrain.card import write_card
@@ -53,6 +54,19 @@ def test_utilisation_and_gpu_hours_are_those_of_a_gpu(layout: Layout) -> None:
     write_card(layout.cards, write_trained_run(layout), ledger() | gpu)
     rows = cost_of(model_card(layout, "95m")).splitlines()
     assert "| Model FLOPs utilisation, of the dense bf16 peak | 31.4% |" in rows and "| GPU-hours | 0.200 |" in rows
+
+
+def test_every_figure_of_exactly_these_weights_is_shown(layout: Layout) -> None:
+    record = write_trained_run(layout)
+    assert "has not been probed" in model_card(layout, "95m")
+    write_scores(layout, "95m", record)
+    table = model_card(layout, "95m").partition("\n## Scores\n")[2].partition("\n## ")[0]
+    assert "not to be compared with published figures" in table
+    rows = [line for line in table.splitlines() if line.startswith("| demo/")]
+    assert len(rows) == sum(map(len, METRICS.values()))
+    assert any(row.startswith("| demo/gs_key | weighted score | state 1 | 0.570 | 0.540 to 0.600 |") for row in rows)
+    write_scores(layout, "95m", None)
+    assert "has not been probed" in model_card(layout, "95m")
 
 
 def test_another_checkpoints_cost_is_not_shown(layout: Layout) -> None:

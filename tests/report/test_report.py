@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_up import CODEBOOKS, PARAMS, TASKS, VALUES, write_line
+from made_up import CODEBOOKS, FLOORS, METRICS, PARAMS, STAND_INS, entry, value_of, write_line, write_scores
+from page_reader import Page
 
 from mert_core.catalog import score_id
 from mert_core.config import Config, load_config
@@ -16,37 +15,13 @@ from mert_core.files import sha256_file
 from mert_core.paths import Layout
 from mert_core.records import read_record
 from mert_core.report import stage
+from mert_core.report.collect import collect, read_scores
+from mert_core.report.page import render
 from mert_core.tracking import NullTracker
 
 FIGURES = {
-    "scores.png", "layers.png", "loss.png", "usage-rvqvae.png", "cqt-tiny.png", "teacher-rvqvae.png",
+    "scores.png", "layers.png", "robustness.png", "loss.png", "usage-rvqvae.png", "cqt-tiny.png", "teacher-rvqvae.png",
 }  # fmt: skip
-
-
-class Page(HTMLParser):
-    """Collects what the page shows and what it would load."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-        self.sources: list[str] = []
-        self.open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.sources += [value or "" for name, value in attributes if name in {"src", "href"}]
-        if tag not in {"meta", "img"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.texts))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +31,7 @@ def reported(config: Config, line: Layout) -> Layout:
 
 
 def test_the_page_is_one_whole_file_with_all_of_it(reported: Layout) -> None:
-    page = Page(reported.report / "report.html")
+    page = Page((reported.report / "report.html").read_text())
     assert page.open == []
     assert len(page.sources) == len(FIGURES)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
@@ -64,26 +39,30 @@ def test_the_page_is_one_whole_file_with_all_of_it(reported: Layout) -> None:
     assert "http://" not in raw
     assert "https://" not in raw
     assert str(reported.root) not in raw
-    assert "tiny beats random weights on 3 of 4 (key, pitch, family)" in page.text
-    assert "tiny beats mel statistics on 1 of 4 (key)" in page.text
+    assert "tiny beats random weights on 3 of 14 stand-ins (gs_key, emo, nsynth_pitch)" in page.text
+    assert "tiny beats mel statistics on 3 of 14 stand-ins (gs_key, emo, musdb18)" in page.text
+    assert "Skipped: gs_key (tiny, random-weights, mel-statistics): no folder is given for giantsteps" in page.text
+    assert all(task in page.text for task in STAND_INS)
     assert "interval against interval" in page.text
-    assert "0.490 – 0.550" in page.text
+    assert "49.0 to 55.0" in page.text
     assert "CC0 & more" in page.text
     assert "broken/track 0.wav" in page.text
     assert f"codebook {CODEBOOKS - 1}" in page.text
     scores = read_record(reported.scores("tiny"))
-    for identity in (scores.id, read_record(reported.targets("rvqvae")).id, score_id(scores.id, "key"), "7e" * 32):
+    targets = read_record(reported.targets("rvqvae"))
+    for identity in (scores.id, targets.id, score_id(scores.id, "demo/gs_key"), "7e" * 32):
         assert identity in page.text
 
 
 def test_metrics_have_the_agreed_shape(reported: Layout) -> None:
     metrics = json.loads(reported.metrics.read_text())
     assert set(metrics["probe"]) == {"tiny", "random-weights", "mel-statistics"}
-    key = metrics["probe"]["tiny"]["key"]["weighted_score"]
+    key = metrics["probe"]["tiny"]["demo/gs_key"]["weighted_score"]
     assert key == {"value": 0.52, "low": pytest.approx(0.49), "high": pytest.approx(0.55)}
-    assert {task: next(iter(found)) for task, found in metrics["probe"]["tiny"].items()} == TASKS
+    found = {task: set(scores) for task, scores in metrics["probe"]["tiny"].items()}
+    assert found == {f"demo/{task}": set(values) for task, values in METRICS.items()}
     assert metrics["pretrain"]["tiny"]["rvqvae"] < metrics["pretrain"]["tiny"]["rvqvae_unigram"]
-    assert metrics["beats"] == {"tiny": {"random-weights": 3, "mel-statistics": 1}}
+    assert metrics["beats"] == {"tiny": {"random-weights": 3, "mel-statistics": 3}}
 
 
 def test_plots_are_numbers_by_step(reported: Layout) -> None:
@@ -92,9 +71,17 @@ def test_plots_are_numbers_by_step(reported: Layout) -> None:
     assert [int(row["step"]) for row in rows] == list(range(100, 1001, 100))
     assert float(rows[-1]["rvqvae"]) < float(rows[0]["rvqvae"]) < float(rows[0]["rvqvae_unigram"])
     with (reported.report / "plots" / "scores.csv").open() as stream:
-        found = {(row["task"], row["encoder"]): float(row["value"]) for row in csv.DictReader(stream)}
-    runs = ("tiny", "random-weights", "mel-statistics")
-    assert found == {(task, run): VALUES[run][task] for run in runs for task in TASKS}
+        found = {(row["task"], row["encoder"], row["metric"]): float(row["value"]) for row in csv.DictReader(stream)}
+    assert found == {
+        (task, run, metric): value_of(run, task, metric)
+        for run in ("tiny", "random-weights", "mel-statistics")
+        for task in STAND_INS
+        for metric in METRICS[task.removeprefix("demo/")]
+    }
+    with (reported.report / "plots" / "robustness.csv").open() as stream:
+        points = [row for row in csv.DictReader(stream) if row["encoder"] == "tiny" and row["task"] == "demo/gs_key"]
+    assert {row["deformation"] for row in points} == {"noise", "gain", "mp3", "lowpass"}
+    assert {float(row["value"]) for row in points if row["label"] == "clean"} == {0.52}
 
 
 def test_the_record_names_every_input_and_the_bytes_are_stable(config: Config, reported: Layout) -> None:
@@ -108,23 +95,35 @@ def test_the_record_names_every_input_and_the_bytes_are_stable(config: Config, r
     assert again == first
 
 
-def test_two_runs_and_a_folder_without_losses_of_files(tmp_path: Path) -> None:
+def test_two_runs_a_folder_without_losses_and_one_of_the_fourteen(tmp_path: Path) -> None:
     layout = write_line(tmp_path, runs=("tiny", "95m"), source="folder", left_out=0)
+    for run in ("tiny", "95m", *FLOORS):
+        pitch = {"nsynth_pitch": entry("nsynth_pitch", {"accuracy": 0.4 if run in FLOORS else 0.7})}
+        checkpoint = None if run in FLOORS else read_record(layout.model(run))
+        write_scores(layout, run, checkpoint, read_scores(layout, run).tasks | pitch)
     config = load_config(PARAMS, ["report.runs=[tiny, 95m]", "report.teachers=[rvqvae]"])
     stage.run(config, layout, NullTracker())
-    page = Page(layout.report / "report.html")
-    assert "95m beats mel statistics on 2 of 4" in page.text
+    page = Page((layout.report / "report.html").read_text())
+    assert "95m beats mel statistics on 3 of 14 stand-ins" in page.text
+    assert "tiny beats random weights on 1 of 1 tasks (nsynth_pitch)" in page.text
+    assert json.loads(layout.metrics.read_text())["beats"]["tiny"]["random-weights"] == 4
     assert "every file could be used" in page.text
     assert "44,100 Hz (200)" in page.text
-    assert {"cqt-tiny.png", "cqt-95m.png"} <= {path.name for path in (layout.report / "figures").iterdir()}
+    names = {path.name for path in (layout.report / "figures").iterdir()}
+    assert {"cqt-tiny.png", "cqt-95m.png"} <= names
+    # The fourteen have figures of their own, and nothing was deformed for them.
+    assert {"scores.png", "scores-fourteen.png", "layers.png", "layers-fourteen.png", "robustness.png"} <= names
+    assert "robustness-fourteen.png" not in names
 
 
 def test_scores_of_another_protocol_are_called_not_comparable(tmp_path: Path, config: Config) -> None:
     layout = write_line(tmp_path)
-    record = layout.scores("mel-statistics") / "record.json"
-    record.write_text(record.read_text().replace('"protocol": "p"', '"protocol": "q"'))
-    stage.run(config, layout, NullTracker())
-    assert "Not comparable: mel-statistics" in Page(layout.report / "report.html").text
+    scores = layout.scores("mel-statistics") / "scores.json"
+    tree = json.loads(scores.read_text())
+    tree["tasks"]["demo/emo"]["protocol"] = "0f" * 32
+    scores.write_text(json.dumps(tree))
+    text = Page(render(collect(config, layout), [])).text
+    assert "Not comparable: mel-statistics was probed by another protocol or on other music at demo/emo." in text
 
 
 def test_what_is_missing_is_named_and_nothing_is_left_behind(tmp_path: Path, config: Config) -> None:

@@ -1,14 +1,15 @@
 """The demo corpus: real scores of music21's corpus, really played, with true labels."""
 
 from mert_core.corpus.scores.card import data_card
+from mert_core.corpus.scores.items import mix_item, note_item, rhythm_item
 from mert_core.corpus.scores.library import Library, load_library
+from mert_core.corpus.scores.phrases import phrase_item
+from mert_core.corpus.scores.stems import stem_items
 from mert_core.corpus.scores.synthesis import mix_mono, render_stems
 from mert_core.corpus.scores.tracks import (
     corpus_track,
     count_corpus,
     count_probe_set,
-    mix_item,
-    note_item,
     perform_corpus,
     perform_probe_set,
 )
@@ -25,5 +26,8 @@ __all__ = [
     "note_item",
     "perform_corpus",
     "perform_probe_set",
+    "phrase_item",
     "render_stems",
+    "rhythm_item",
+    "stem_items",
 ]

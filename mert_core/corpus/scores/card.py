@@ -7,7 +7,9 @@ from typing import Any
 from mert_core.config import Config
 from mert_core.corpus.facts import size_table
 from mert_core.corpus.scores.instruments import FAMILIES, NOTE_FAMILIES, NOTE_HIGHEST, NOTE_LOWEST
+from mert_core.corpus.scores.performers import PERFORMERS, TECHNIQUES
 from mert_core.corpus.scores.soundfont import load_soundfont
+from mert_core.corpus.scores.stems import ROLES
 
 _ORIGIN = """
 | class | scores in music21's corpus | encoding |
@@ -69,11 +71,21 @@ def _corpus_text(config: Config) -> str:
 
 def _probe_text(config: Config) -> str:
     probe_set = config.probe_set
-    return (
-        f"Excerpts of {probe_set.mix_seconds:g} s with a certain key and a composer (`kind` mix), and single notes of "
-        f"the scores in {probe_set.note_seconds:g} s with a pitch ({NOTE_LOWEST} to {NOTE_HIGHEST}) and one of "
-        f"{len(NOTE_FAMILIES)} instrument families (`kind` note; {', '.join(NOTE_FAMILIES)})."
-    )
+    shared = len(PERFORMERS) - len({one.program for one in PERFORMERS})
+    held_out = ", ".join(one.name for one in PERFORMERS if one.held_out)
+    return f"""\
+Labelled music for the stand-ins of the fourteen tasks; docs/stand-ins.md says how each label follows from the score.
+
+- `mix`: excerpts of {probe_set.mix_seconds:g} s with a certain key, and with composer, instruments, moods, genres,
+  density and register.
+- `note`: single notes of the scores in {probe_set.note_seconds:g} s with a pitch ({NOTE_LOWEST} to {NOTE_HIGHEST}) and
+  one of {len(NOTE_FAMILIES)} instrument families ({", ".join(NOTE_FAMILIES)}).
+- `rhythm`: excerpts of {probe_set.rhythm_seconds:g} s whose beats are equally far apart and heard.
+- `phrase`: {probe_set.phrase_seconds:g} s of a single line, played with one of {len(TECHNIQUES)} techniques
+  ({", ".join(TECHNIQUES)}) by one of {len(PERFORMERS)} performers, of whom {shared} pairs share an instrument.
+  Techniques are asked of {held_out} in the test split alone.
+- `stem:mix`, {", ".join(f"`stem:{role}`" for role in ROLES)}: {probe_set.stem_seconds:g} s of music in three or more
+  parts with percussion on its beats, and the four stems whose int16 samples add up to it; `mix` names the mixture."""
 
 
 def _making(config: Config) -> str:

@@ -28,6 +28,7 @@ _FEWEST_BEATS = 4
 _STEADY = 1.02  # longest over shortest time between beats
 _ON_THE_BEAT_SECONDS = 0.02
 _HEARD_BEATS = 0.75  # share of the beats on which some note begins
+_PATIENCE = 50  # draws; a few pieces of one composer may all be too free
 
 
 def probe_track(track_id: str, played: Played, kind: str, **own: Any) -> SourceTrack:
@@ -49,7 +50,7 @@ def rhythm_item(config: Config, library: Library, split: Split, index: int) -> S
     """Play one excerpt whose beats are steady and can be heard."""
     rng = generator(config.seed, "rhythms", split, index)
     samples = whole_samples(config.probe_set.rhythm_seconds)
-    played = draw(library, split, index, samples, rng, has_steady_pulse, "has a steady pulse")
+    played = draw(library, split, index, samples, rng, has_steady_pulse, "has a steady pulse", _PATIENCE)
     return probe_track(f"rhythm-{split}-{index:05d}", played, "rhythm")
 
 

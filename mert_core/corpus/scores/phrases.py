@@ -23,7 +23,8 @@ from mert_core.errors import MertError
 _MEDIAN_NOTE_SECONDS = (0.35, 0.6)  # long enough for a trill or a vibrato
 _FEWEST_NOTES = 4
 _SOUNDING_SHARE = 0.7  # of a phrase; the rest is rests
-_LEVEL_SPREAD_DB = 2.0  # about a performer's own
+# How far a performer is from the usual on the day.
+_LEVEL_SPREAD_DB, _BRIGHTNESS_SPREAD_DB, _TUNING_SPREAD_CENTS = 3.0, 2.5, 4.0
 _FIRST_SLIDE = -3  # semitones: where the first note of a phrase slides from
 
 
@@ -72,6 +73,14 @@ def _sing(
     excerpt: Excerpt, line: Part, performer: Performer, technique: str, samples: int, rng: np.random.Generator
 ) -> Played | None:
     """Play a line; None where it can hardly be heard."""
+    spreads = (_LEVEL_SPREAD_DB, _BRIGHTNESS_SPREAD_DB, _TUNING_SPREAD_CENTS)
+    level, brightness, tuning = (float(rng.uniform(-spread, spread)) for spread in spreads)
+    performer = replace(
+        performer,
+        level_db=performer.level_db + level,
+        brightness_db=performer.brightness_db + brightness,
+        tuning_cents=performer.tuning_cents + tuning,
+    )
     notes = [
         stroke
         for note in _sung(line, performer, excerpt.quarter_seconds, samples / SAMPLE_RATE, rng)
@@ -79,7 +88,7 @@ def _sing(
     ]
     part = PlayedPart(tuple(notes), performer.program, 1.0, 0.0)
     waveform = colour(mix_mono(render_stems([part], samples)), performer.brightness_db)
-    gain = level_gain(waveform, performer.level_db + float(rng.uniform(-_LEVEL_SPREAD_DB, _LEVEL_SPREAD_DB)))
+    gain = level_gain(waveform, performer.level_db)
     if gain is None:
         return None
     performance = Performance(

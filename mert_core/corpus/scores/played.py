@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,7 @@ def draw(
     rng: np.random.Generator,
     wanted: Callable[[Performance], bool],
     what: str,
+    patience: int = REDRAWS,
 ) -> Played:
     """Draw performances of the composer whose turn it is until one is as wanted and can be heard.
 
@@ -67,21 +69,24 @@ def draw(
         rng: draws all.
         wanted: says of a performance whether it will do.
         what: the same in words, for the error.
+        patience: after so many draws it is the next composer's turn.
 
     Raises:
         MertError: none of 400 is.
     """
-    for _ in range(REDRAWS):
-        piece = choose(library, split, turn, rng)
+    for attempt in range(REDRAWS):
+        piece = choose(library, split, turn + attempt // patience, rng)
         performance = draw_performance(piece, samples / SAMPLE_RATE, rng)
         if not wanted(performance):
             continue
         played = sound(piece, performance, samples, rng)
         if played is not None:
             return played
-    composer = library.composers[turn % len(library.composers)]
+    turns = range(turn, turn + math.ceil(REDRAWS / patience))
+    tried = sorted({library.composers[number % len(library.composers)] for number in turns})
     raise MertError(
-        f"no excerpt of the {split} pieces of {composer} {what}, though {REDRAWS} were tried; raise pieces.per_composer"
+        f"no excerpt of the {split} pieces of {', '.join(tried)} {what}, though {REDRAWS} were tried; "
+        "raise pieces.per_composer"
     )
 
 

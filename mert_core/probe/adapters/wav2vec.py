@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,22 +84,27 @@ def load_wav2vec(folder: ModelFolder, device: str, normalise: bool | None) -> Wa
         raise MertError(
             f"{folder.path} is a {folder.model_type}, which needs the package transformers: pip install transformers"
         ) from error
+    loud = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # what it would warn of is refused below
     try:
         model, loading = getattr(transformers, FAMILY[folder.model_type]).from_pretrained(
-            Path(folder.path), local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
+            folder.path, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )  # fmt: skip
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise MertError(f"transformers cannot load {folder.path}: {error}") from error
-    missing = sorted(set(loading["missing_keys"]) - _UNUSED)
-    if missing or loading["mismatched_keys"]:
-        found = [f"missing: {name}" for name in missing]
-        found += [f"misshapen: {name}" for name in loading["mismatched_keys"]]
+    finally:
+        transformers.logging.set_verbosity(loud)
+    found = [f"missing: {name}" for name in sorted(set(loading["missing_keys"]) - _UNUSED)]
+    for name, stored, wanted in sorted(loading["mismatched_keys"]):
+        found.append(f"misshapen: {name} {tuple(stored)}, expected {tuple(wanted)}")
+    if found:
         raise MertError(
             f"the weights in {folder.path} do not fit config.json, {len(found)} tensor(s): {'; '.join(found[:8])}. "
             "Check that both are of one model."
         )
-    wanted = True if folder.normalise is None else folder.normalise
-    normalise = wanted if normalise is None else normalise
+    if normalise is None:
+        normalise = folder.normalise is not False
     description = {
         "encoder": folder.model_type,
         "content": folder.content_hash(),

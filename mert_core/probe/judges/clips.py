@@ -106,8 +106,9 @@ def recipe_of(case: Case) -> Recipe:
 
 
 def truth_of(kind: Kind, classes: Sequence[str], clips: Sequence[Clip]) -> NDArray[Any]:
-    """Return answers as numbers: class indices (clips,), −1 for one that is no class; tags as 0 and 1, or values
-    (clips, classes).
+    """Return answers as numbers.
+
+    Class indices (clips,), −1 for one that is no class; tags as 0 and 1, or values, (clips, classes).
     """
     if kind is Kind.SINGLE:
         index = {name: number for number, name in enumerate(classes)}
@@ -136,9 +137,7 @@ def _scorer(metric: Metric, truth: NDArray[Any]) -> Callable[[NDArray[np.float32
     return lambda outputs: metric(truth, outputs)
 
 
-def _outputs(
-    selection: Selection, features: Features, tracks: NDArray[np.int64], count: int
-) -> NDArray[np.float32]:
+def _outputs(selection: Selection, features: Features, tracks: NDArray[np.int64], count: int) -> NDArray[np.float32]:
     """Return each seed's output per clip (seeds, clips, outputs): the mean over its windows."""
     return mean_over_tracks(selection.trained.predict(features), tracks, count)
 

@@ -22,7 +22,9 @@ from mert_core.probe.tasks import (
 )
 from mert_core.probe.tasks.base import Chunking, Kind, Pooling, Task
 
-__all__ = ["DEMO", "FLOORS", "FOURTEEN", "MEL_STATISTICS", "RANDOM_WEIGHTS", "TASKS", "Chunking", "Kind", "Pooling", "Task"]
+__all__ = [
+    "DEMO", "FLOORS", "FOURTEEN", "MEL_STATISTICS", "RANDOM_WEIGHTS", "TASKS", "Chunking", "Kind", "Pooling", "Task",
+]  # fmt: skip
 
 RANDOM_WEIGHTS = "random-weights"
 MEL_STATISTICS = "mel-statistics"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -19,9 +20,9 @@ from mert_core.corpus.scores import (
     count_corpus,
     count_probe_set,
     data_card,
+    mix_item,
     note_item,
     perform_corpus,
-    perform_probe_set,
 )
 from mert_core.corpus.scores.instruments import FAMILIES, NOTE_FAMILIES
 from mert_core.corpus.track import SourceTrack
@@ -31,12 +32,6 @@ from mert_core.corpus.track import SourceTrack
 def tracks(scores_config: Config, scores_cache: Path, library: Library) -> list[SourceTrack]:
     """All tracks of a small corpus."""
     return list(perform_corpus(scores_config, scores_cache, library))
-
-
-@pytest.fixture(scope="module")
-def items(scores_config: Config, scores_cache: Path, library: Library) -> list[SourceTrack]:
-    """All items of a small probe set."""
-    return list(perform_probe_set(scores_config, scores_cache, library))
 
 
 def test_corpus_is_as_long_as_asked(tracks: list[SourceTrack], scores_config: Config) -> None:
@@ -60,15 +55,21 @@ def test_waveforms_are_audible_and_do_not_clip(tracks: list[SourceTrack], items:
 def test_track_ids_are_unique_and_rows_fit_one_table(tracks: list[SourceTrack], items: list[SourceTrack]) -> None:
     everything = [*tracks, *items]
     assert len({track.track_id for track in everything}) == len(everything)
-    labels = pa.Table.from_pylist([track.labels for track in everything])
-    assert labels.schema.field("key").type == pa.int16()
-    assert labels.schema.field("programs").type == pa.list_(pa.int16())
+    for table in (tracks, items):
+        labels = pa.Table.from_pylist([track.labels for track in table])
+        assert all(set(track.labels or ()) == set(labels.column_names) for track in table)
+        assert labels.schema.field("key").type == pa.int16()
+        assert labels.schema.field("programs").type == pa.list_(pa.int16())
     notes = pa.Table.from_pylist([row for track in everything for row in track.notes or []])
     assert {notes.schema.field(name).type for name in ("part", "pitch", "velocity", "program")} == {pa.int16()}
 
 
 def test_probe_items(items: list[SourceTrack], scores_config: Config) -> None:
-    assert len(items) == count_probe_set(scores_config) == 32
+    assert len(items) == count_probe_set(scores_config)
+    assert Counter(item.labels["kind"] for item in items if item.labels) == {
+        "mix": 68, "note": 22, "rhythm": 6, "phrase": 32,
+        "stem:mix": 4, "stem:vocals": 4, "stem:drums": 4, "stem:bass": 4, "stem:other": 4,
+    }  # fmt: skip
     for item in items:
         assert item.labels is not None
         assert item.notes
@@ -76,7 +77,7 @@ def test_probe_items(items: list[SourceTrack], scores_config: Config) -> None:
             assert 0 <= item.labels["key"] < 24
             assert item.waveform.size == 96000
             assert item.beats
-        else:
+        elif item.labels["kind"] == "note":
             (note,) = item.notes
             assert item.labels["key"] == -1
             assert note["pitch"] == item.labels["pitch"]
@@ -86,6 +87,21 @@ def test_probe_items(items: list[SourceTrack], scores_config: Config) -> None:
             assert item.beats == []
     families = Counter(item.labels["family"] for item in items if item.split == "train" and item.labels["family"])
     assert families == dict.fromkeys(NOTE_FAMILIES, 2)
+
+
+def test_old_items_do_not_change(scores_config: Config, library: Library) -> None:
+    """A probe set may grow; excerpts and notes that it had stay, as their embeddings lie in caches."""
+    digests = {}
+    for player in (mix_item, note_item):
+        played = [player(scores_config, library, "valid", index) for index in range(4)]
+        rows = [
+            [int(row["pitch"]), int(row["velocity"]), int(row["program"]), f"{row['onset_seconds']:.3f}"]
+            for track in played
+            for row in track.notes or ()
+        ]
+        levels = [f"{np.sqrt(np.mean(np.square(track.waveform, dtype=np.float64))):.3e}" for track in played]
+        digests[player.__name__] = hashlib.sha256(json.dumps([rows, levels]).encode()).hexdigest()[:16]
+    assert digests == {"mix_item": "50fff343285d1265", "note_item": "b447030b9a1de99f"}
 
 
 def test_one_track_alone_is_the_same(tracks: list[SourceTrack], scores_config: Config, library: Library) -> None:
@@ -124,3 +140,6 @@ def test_data_card_names_origin_and_licence(scores_config: Config, kind: str) ->
     card = data_card(scores_config, kind, {**size, "splits": {"train": size}, "clipped_samples": 0})
     for word in ("music21", "TimGM6mb", "GPL-2", "non-commercial", "Seed 1337"):
         assert word in card
+    if kind == "probe_set":
+        assert all(f"`{name}`" in card for name in ("mix", "note", "rhythm", "phrase", "stem:mix", "stem:drums"))
+        assert "3 pairs" in card and "violin 2, clarinet 2, trumpet in the test split alone" in card

@@ -86,13 +86,21 @@ def clip_set(kind: Kind, per_split: int = 64, windows: int = 1, shuffled: int | 
 
 
 def case_of(
-    kind: Kind, metrics: tuple[str, ...], clips: ClipSet, *, chunk_seconds: float | None = None, caches: Path | None = None,
-    robust: bool = False, **changes: Any,
+    kind: Kind, metrics: tuple[str, ...], clips: ClipSet, *, chunk_seconds: float | None = None,
+    caches: Path | None = None, robust: bool = False, **changes: Any,
 ) -> Case:  # fmt: skip
     """Return a small case: 32 units, two rates, three seeds."""
     settings = load_config(Path(__file__).parents[3] / "params.yaml").probe.of_demo()
     settings = settings.model_copy(
-        update={"hidden": 32, "bootstrap": 200, "batch_items": 16, "max_epochs": 20, "patience": 8, "rates": [1e-3, 5e-3]} | changes
+        update={
+            "hidden": 32,
+            "bootstrap": 200,
+            "batch_items": 16,
+            "max_epochs": 20,
+            "patience": 8,
+            "rates": [1e-3, 5e-3],
+        }
+        | changes
     )
     task = Task("demo/planted", "Planted", "planted", "height", kind, metrics, Chunking(chunk_seconds))
     if robust:

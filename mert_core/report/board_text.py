@@ -1,0 +1,128 @@
+"""The leaderboard for a terminal: blocks of columns no wider than it, notes below."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from mert_core.report.board import Board, Cell, Column
+from mert_core.report.words import metric_title
+
+ABSENT, SKIPPED, ODD, ABOVE = "–", "skipped", "‡", "*"
+PROTOCOL_DIGITS = 8
+PAPER_WIDTH = 10
+LEAST_WIDTH = 60
+LEAST_DIGITS = 4
+GAP = "  "
+
+
+def as_text(board: Board, width: int) -> str:
+    """Return a table as text.
+
+    Args:
+        board: the table.
+        width: of the terminal, in characters; columns that do not fit stand below, with the tasks again.
+    """
+    width = max(width, LEAST_WIDTH)
+    letters = paper_letters(board)
+    headings = [_heading(column, letters) for column in board.columns]
+    depth = max(map(len, headings), default=1)
+    labels = _padded([*[""] * (depth - 1), "task", *_labels(board), "average"])
+    columns = []
+    for place, heading in enumerate(headings):
+        cells = _cells([line.cells[place] for line in board.lines], board.averages[place].value)
+        columns.append(_padded([*[""] * (depth - len(heading)), *heading, *cells]))
+    parts = [board.title]
+    for block in _blocks(labels, columns, width):
+        rows = [GAP.join(row) for row in zip(*block, strict=True)]
+        rule = "─" * len(rows[0])
+        parts += ["", *rows[:depth], rule, *rows[depth:-1], rule, rows[-1]]
+    notes = [part for note in notes_of(board) for part in textwrap.wrap(note, width, subsequent_indent=GAP)]
+    return "\n".join(line.rstrip() for line in [*parts, "", *notes])
+
+
+def paper_letters(board: Board) -> dict[str, str]:
+    """Return a letter for each paper that the table quotes."""
+    sources = dict.fromkeys(column.source for column in board.columns if not column.ours)
+    return {source: chr(ord("a") + number) for number, source in enumerate(sources)}
+
+
+def notes_of(board: Board) -> list[str]:
+    """Return what stands below a table: how to read it, what was skipped, what cannot be compared."""
+    notes = []
+    if board.own:
+        notes.append(
+            "Percent, SDR in dB. Ours: value, 95 % interval and the beginning of the protocol's hash. "
+            f"{ABOVE} interval above those of the floors. {ABSENT} no figure."
+        )
+    else:
+        notes.append(f"Percent, SDR in dB. {ABSENT} no figure.")
+    notes += [f"{letter}: {source}." for source, letter in paper_letters(board).items()]
+    for reason, tasks in board.skipped.items():
+        by_models: dict[tuple[str, ...], list[str]] = {}
+        for task, models in tasks.items():
+            by_models.setdefault(tuple(models), []).append(task)
+        notes += [
+            f"{SKIPPED.capitalize()}: {', '.join(names)} ({', '.join(models)}): {reason}"
+            for models, names in by_models.items()
+        ]
+    for model, odd in board.unlike.items():
+        why = "was probed by another protocol or on other music"
+        notes.append(f"{ODD} Not comparable, {model} {why}: {', '.join(odd)}.")
+    notes.append(
+        "Average: the mean over the fourteen of the mean of each one's metrics, beats at ±20 ms and museval left out; "
+        "only where every figure is there."
+    )
+    lacking: dict[str, list[str]] = {}
+    for column, mean in zip(board.columns, board.averages, strict=True):
+        if column.ours and mean.missing:
+            lacking.setdefault(mean.note, []).append(column.model)
+    return notes + [f"No average of {', '.join(models)}: {note}" for note, models in lacking.items()]
+
+
+def _labels(board: Board) -> Iterable[str]:
+    wide = max((len(line.task) for line in board.lines), default=0)
+    before = ""
+    for line in board.lines:
+        name = "" if line.task == before else line.task
+        before = line.task
+        yield f"{name:<{wide}}{GAP}{metric_title(line.metric) if line.metric else ABSENT}"
+
+
+def _heading(column: Column, letters: dict[str, str]) -> list[str]:
+    if column.ours:
+        return [column.model]
+    return textwrap.wrap(f"{column.model} ({letters[column.source]})", PAPER_WIDTH)
+
+
+def _cells(cells: Sequence[Cell], mean: float | None) -> Iterable[str]:
+    """Yield a column's cells and its average, figures and intervals aligned."""
+    figures = [ABSENT if value is None else f"{value:.1f}" for value in (*(cell.value for cell in cells), mean)]
+    wide = max(LEAST_DIGITS, *map(len, figures))
+    between = [f"[{cell.low:.1f}, {cell.high:.1f}]" if cell.state == "scored" else "" for cell in cells]
+    widest = max(map(len, between), default=0)
+    for cell, figure, interval in zip(cells, figures, between, strict=False):
+        if cell.state == "skipped":
+            yield SKIPPED
+        elif interval:
+            mark = ODD if not cell.comparable else ABOVE if cell.above else " "
+            yield f"{figure:>{wide}}{mark}{interval:<{widest}} {cell.protocol[:PROTOCOL_DIGITS]}"
+        else:
+            yield f"{figure:>{wide}}"
+    yield f"{figures[-1]:>{wide}}"
+
+
+def _padded(column: list[str]) -> list[str]:
+    width = max(map(len, column))
+    return [f"{cell:<{width}}" for cell in column]
+
+
+def _blocks(labels: list[str], columns: Sequence[list[str]], width: int) -> Iterable[list[list[str]]]:
+    block, used = [labels], len(labels[0])
+    for column in columns:
+        if len(block) > 1 and used + len(GAP) + len(column[0]) > width:
+            yield block
+            block, used = [labels], len(labels[0])
+        block.append(column)
+        used += len(GAP) + len(column[0])
+    yield block
