@@ -152,8 +152,8 @@ class _Group:
         self.losses, self.epochs = np.full(len(networks), np.inf), np.zeros(len(networks), dtype=np.int64)
         self.active = np.arange(len(networks))
         self.waited = np.zeros(len(networks), dtype=np.int64)
-        self.rates = np.array([network.rate for network in networks])
-        self.adam = Adam(list(self.heads.weights.values()), self.rates)
+        rates = np.array([network.rate for network in networks])
+        self.adam = Adam([*self.heads.weights.values()], rates)
 
     def train(self, bar: tqdm | None) -> None:
         """Train until all networks have stopped."""
@@ -190,10 +190,10 @@ class _Group:
 
     def _step(self, features: list[Tensor], spectra: list[Tensor], readers: list[int], dropout: list[Tensor]) -> None:
         """Take one step; each seed has features, spectra, networks that read them, and dropout."""
-        gradients = dict(zip(self.heads.weights, self.adam.gradient, strict=True))
+        gradients = {name: torch.zeros_like(weight) for name, weight in self.heads.weights.items()}
         for name, weight in self.heads.weights.items():
             weight.requires_grad_(name not in LAST_WEIGHTS)
-            weight.grad = gradients[name].zero_()
+            weight.grad = gradients[name]
         seed_of = np.repeat(np.arange(len(readers)), readers)
         between = torch.stack(dropout, dim=1)[:, torch.from_numpy(seed_of).to(self.train_set.device)]
         hidden = self._heard(self.heads.hidden(features, readers, list(between)), features[0].shape[1])
@@ -211,7 +211,7 @@ class _Group:
                 gradients[name][place] = gradient
         hidden.backward(asked)
         with torch.no_grad():
-            self.adam.step()
+            self.adam.steps([weight.detach() for weight in self.heads.weights.values()], [*gradients.values()])()
 
     def _heard(self, hidden: Tensor, excerpts: int) -> Tensor:
         """Return the rows (networks, rows, hidden) of the frames that have a loss."""
@@ -241,18 +241,15 @@ class _Group:
         self.best.put(self.active[fallen].tolist(), self.heads.only(places))
         self.waited = np.where(fallen, 0, self.waited + 1)
         slower = self.waited > self.recipe.plateau_patience
-        self.rates = np.where(slower, self.rates * self.recipe.plateau_factor, self.rates)
+        self.adam.rates = np.where(slower, self.adam.rates * self.recipe.plateau_factor, self.adam.rates)
         self.waited[slower] = 0
         going = epoch - self.epochs[self.active] < self.recipe.patience
         if not going.any():
             self.active = self.active[going]
         elif not going.all():
             self.heads = self.heads.only(np.flatnonzero(going).tolist())
-            self.active, self.waited, self.rates = self.active[going], self.waited[going], self.rates[going]
-            kept = torch.from_numpy(going).to(self.train_set.device)
-            self.adam.follow(list(self.heads.weights.values()), self.rates, kept)
-        elif slower.any():
-            self.adam.follow([weight.detach() for weight in self.heads.weights.values()], self.rates)
+            self.active, self.waited = self.active[going], self.waited[going]
+            self.adam.keep(torch.from_numpy(going).to(self.train_set.device))
 
 
 def alike(frames: NDArray[np.int64], at_once: int) -> Iterator[tuple[NDArray[np.int64], int]]:
