@@ -23,9 +23,9 @@ from mert_core.probe.training import Examples, train_probes
 
 STATES, WIDTH, CLASSES, ITEMS, HELD_OUT = 13, 768, 10, 600, 150
 RATES, SEEDS = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2), (0, 1, 2)
-EPOCHS, ONE_IN = 2, 7
+EPOCHS, ONE_IN = 4, 19
 BANK_TARGET, KEPT_TARGET = 20.0, 10.0
-CLIPS, CLIP_SECONDS, MEASURED_EPOCHS, PROBE_EPOCHS = 4, 5.0, 2, 30
+CLIPS, CLIP_SECONDS, MEASURED_EPOCHS, PROBE_EPOCHS = 2, 5.0, 2, 30
 
 
 class Task:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -24,36 +24,40 @@ class Adam:
         self._step = torch.zeros((), device=weights[0].device)
         self._mean = [torch.zeros_like(weight) for weight in weights]
         self._square = [torch.zeros_like(weight) for weight in weights]
-        self.gradient = [torch.zeros_like(weight) for weight in weights]
-        self.follow(weights, rates)
+        self.rates = rates
+        """Of each probe (probes,)."""
 
-    def follow(self, weights: Sequence[Tensor], rates: NDArray[np.float64], going: Tensor | None = None) -> None:
-        """Go on with other weights or rates.
+    def keep(self, going: Tensor) -> None:
+        """Drop probes.
 
         Args:
-            weights: from now on; those of the probes that go on.
-            rates: of those probes (probes,).
-            going: bool (probes,), which of the probes until now go on; None: all.
+            going: bool (probes,).
         """
-        if going is not None:
-            self._mean = [part[going] for part in self._mean]
-            self._square = [part[going] for part in self._square]
-            self.gradient = [torch.zeros_like(weight) for weight in weights]
-        self._groups: list[tuple[float, list[list[Tensor]]]] = []
-        every = (weights, self.gradient, self._mean, self._square)
-        for rate in np.unique(rates):
-            probes = np.flatnonzero(rates == rate).tolist()
-            if len(probes) == len(rates):
-                slices = [[part for part in parts if part.numel()] for parts in every]
-            else:
-                slices = [[part[probe] for part in parts if part.numel() for probe in probes] for parts in every]
-            self._groups.append((float(rate), slices))
+        self._mean, self._square = ([part[going] for part in moment] for moment in (self._mean, self._square))
+        self.rates = self.rates[going.cpu().numpy()]
 
-    def step(self) -> None:
-        """Take one step along `gradient`."""
-        self._step += 1
-        for rate, (weights, gradients, means, squares) in self._groups:
-            torch._fused_adam_(
-                weights, gradients, means, squares, [], [self._step] * len(weights), lr=rate, beta1=BETAS[0],
-                beta2=BETAS[1], weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,
-            )  # fmt: skip
+    def steps(self, weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> Callable[[], None]:
+        """Return what takes a step along a gradient, which is written anew before each; good until rates change.
+
+        Args:
+            weights: (probes, …) each.
+            gradient: in the weights' shapes.
+        """
+        groups: list[tuple[float, list[list[Tensor]]]] = []
+        every = [[part for part in parts if part.numel()] for parts in (weights, gradient, self._mean, self._square)]
+        for rate in np.unique(self.rates):
+            probes = np.flatnonzero(self.rates == rate).tolist()
+            if len(probes) == len(self.rates):
+                groups.append((float(rate), every))
+            else:
+                groups.append((float(rate), [[part[probe] for part in parts for probe in probes] for parts in every]))
+
+        def step() -> None:
+            self._step += 1
+            for rate, (values, gradients, means, squares) in groups:
+                torch._fused_adam_(
+                    values, gradients, means, squares, [], [self._step] * len(values), lr=rate, beta1=BETAS[0],
+                    beta2=BETAS[1], weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,
+                )  # fmt: skip
+
+        return step

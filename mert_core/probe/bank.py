@@ -157,6 +157,14 @@ class Block:
         self.flat = torch.cat([weight[going].flatten() for weight in self.weights])
         self.weights = self.views(self.flat)
 
+    def copy_to(self, flat: Tensor, probe: int) -> None:
+        """Copy one probe's weights into the first of some numbers (`Shape.parameters` or more,)."""
+        start = 0
+        for weight in self.weights:
+            part = weight[probe].flatten()
+            flat[start : start + len(part)] = part
+            start += len(part)
+
     def outputs(self, states: Tensor) -> Tensor:
         """Return (probes, rows, outputs) from standardised states (states, rows, width); nothing is dropped."""
         first = self._first(self._read(states)[0])

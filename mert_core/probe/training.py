@@ -58,7 +58,6 @@ class _Course:
     positions: NDArray[np.int64]
     block: Block
     adam: Adam
-    rates: NDArray[np.float64]
     waited: NDArray[np.int64]
     sums: Tensor | None = None
 
@@ -99,7 +98,7 @@ class _Trainer:
         block.dropout = self.recipe.dropout
         rates = np.array([self.best.probes[i].rate for i in positions])
         waited = np.zeros(len(positions), dtype=np.int64)
-        return _Course(np.array(positions), block, Adam(block.weights, rates), rates, waited)
+        return _Course(np.array(positions), block, Adam(block.weights, rates), waited)
 
     def epoch(self, number: int, pool: ThreadPoolExecutor) -> None:
         """Train all probes that have not stopped for one epoch, and judge them."""
@@ -133,13 +132,13 @@ class _Trainer:
 
     def _steps(self, course: _Course, prepared: dict[int, _Segment]) -> None:
         segment = prepared[self.best.probes[course.positions[0]].seed]
-        start = 0
+        gradient = [torch.empty_like(weight) for weight in course.block.weights]
+        step, start = course.adam.steps(course.block.weights, gradient), 0
         for dropout, truth in zip(segment.dropout, segment.truth.split(self.recipe.batch_items), strict=True):
             states = segment.states[:, start : start + len(truth)]
             start += len(truth)
-            of_loss = partial(self.objective.gradient, truth=truth)
-            course.block.gradient(states, dropout, of_loss, course.adam.gradient)
-            course.adam.step()
+            course.block.gradient(states, dropout, partial(self.objective.gradient, truth=truth), gradient)
+            step()
 
     def _hear(self, course: _Course, start: int, states: Tensor) -> None:
         """Add the outputs of some validation rows to those of their tracks."""
@@ -160,24 +159,18 @@ class _Trainer:
         risen = now > best.validation[course.positions]
         places = course.positions[risen]
         best.validation[places], best.epochs[places] = now[risen], number
-        if risen.any():
-            rows = torch.from_numpy(risen).to(self.device)
-            flat = torch.cat([weight[rows].flatten(1) for weight in course.block.weights], dim=1)
-            best.weights[torch.from_numpy(places).to(self.device), : flat.shape[1]] = flat
+        for number_in_block in np.flatnonzero(risen).tolist():
+            course.block.copy_to(best.weights[course.positions[number_in_block]], number_in_block)
         course.waited = np.where(risen, 0, course.waited + 1)
         slower = course.waited > self.recipe.plateau_patience
-        course.rates = np.where(slower, course.rates * self.recipe.plateau_factor, course.rates)
+        course.adam.rates = np.where(slower, course.adam.rates * self.recipe.plateau_factor, course.adam.rates)
         course.waited[slower] = 0
         going = number - best.epochs[course.positions] < self.recipe.patience
         if not going.all():
+            course.positions, course.waited = course.positions[going], course.waited[going]
             kept = torch.from_numpy(going).to(self.device)
             course.block.keep(kept)
-            course.positions, course.rates = course.positions[going], course.rates[going]
-            course.waited = course.waited[going]
-            if going.any():
-                course.adam.follow(course.block.weights, course.rates, kept)
-        elif slower.any():
-            course.adam.follow(course.block.weights, course.rates)
+            course.adam.keep(kept)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from mert_core.errors import MertError
 from mert_core.probe import training
-from mert_core.probe.bank import WEIGHTED, Probe, Recipe, dropout_factors
+from mert_core.probe.bank import WEIGHTED, Probe, Recipe, Shape, blocks_of, dropout_factors
 from mert_core.probe.features import InMemory, moments
 from mert_core.probe.objectives import Objective
 from mert_core.probe.trained import mean_over_tracks
@@ -118,6 +118,39 @@ def test_the_number_of_threads_moves_no_bit() -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0].weights, found[1].weights)
+
+
+def test_a_block_of_many_inputs_trains_the_same_probes(monkeypatch) -> None:
+    train, valid = splits()
+    probes = tuple(Probe(number, rate, seed) for number in (2, WEIGHTED, 0, 1) for rate in RATES for seed in (0, 1))
+    score = scoring("accuracy", valid.truth)
+    recipe = replace(RECIPE, patience=3)
+    expected = train_probes(probes, train, valid, SINGLE, recipe, score)
+    assert len(list(blocks_of(probes, None, expected.shape))) == 4
+    monkeypatch.setattr(training, "CACHE_FLOATS", None)  # as on a GPU
+    found = train_probes(probes, train, valid, SINGLE, recipe, score)
+    assert np.array_equal(found.epochs, expected.epochs)
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["single", "multi", "regression"])
+def test_the_gradient_written_out_is_autograds(kind) -> None:
+    objective, generator = Objective(kind, 3), np.random.default_rng(0)
+    truth = generator.integers(0, 3, 5) if kind == "single" else generator.integers(0, 2, (5, 3))
+    outputs = torch.from_numpy(generator.normal(size=(4, 5, 3))).float().requires_grad_()
+    targets = objective.targets(truth)
+    (expected,) = torch.autograd.grad(objective.loss(outputs, targets), outputs)
+    torch.testing.assert_close(objective.gradient(outputs.detach(), targets), expected)
+
+
+def test_blocks_hold_what_a_cache_holds_and_one_input_each() -> None:
+    probes = [Probe(number, rate, seed) for seed in (0, 1) for number in (0, 1) for rate in (1e-2, 1e-3, 1e-4)]
+    shape = Shape(10, 0, 2)
+    blocks = list(blocks_of(probes, 2 * shape.parameters, shape))
+    assert sorted(position for block in blocks for position in block) == list(range(12))
+    assert [len(block) for block in blocks] == [2, 1] * 4
+    assert all(len({(probes[i].seed, probes[i].input) for i in block}) == 1 for block in blocks)
+    assert all(len(block) == 1 for block in blocks_of(probes, 1, shape))
 
 
 class OnDisk(InMemory):
