@@ -198,6 +198,12 @@ def _verdict(
         name: resampled_scores(values, name.endswith(MUSEVAL), case.settings.bootstrap, case.seed)
         for name, values in points.items()
     }
+    undefined = [name for name, (value, _) in drawn.items() if not np.isfinite(value[0])]
+    if undefined:
+        raise MertError(
+            f"{case.task.name}: {', '.join(undefined)} cannot be told: in no test track do all stems sound. "
+            "Look at the data set's stems."
+        )
     main = [f"sdr_{stem}" for stem in case.clips.classes]
 
     def figure(value: NDArray[np.float64], resamples: NDArray[np.float64]) -> Figure:

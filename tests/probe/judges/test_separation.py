@@ -101,3 +101,14 @@ def test_resampled_means_and_medians_are_those_of_the_drawn_tracks() -> None:
     np.testing.assert_allclose(median_of(values, counts), np.nanmedian(values[drawn], axis=1))
     assert np.isnan(mean_of(np.full(3, np.nan), counts[:, :3])).all()
     assert np.isnan(median_of(np.full(3, np.nan), counts[:, :3])).all()
+
+
+def test_a_stem_that_no_track_has_is_named(repository: Path) -> None:
+    clips = _clips()
+    quiet = ArraySound(np.zeros((1, 36000), dtype=np.float32))
+    without = tuple(
+        replace(clip, label={**clip.label, "bright": quiet}) if clip.split == "test" else clip for clip in clips.clips
+    )
+    case = _case(replace(clips, clips=without), repository, None, rates=[1e-2], max_epochs=1, mixes_per_track=1)
+    with pytest.raises(MertError, match="sdr_bright"):
+        judge_separation(case)

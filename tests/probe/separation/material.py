@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -71,10 +69,3 @@ def features_of(
     tensor = InMemory(torch.cat(rows, dim=1))
     offsets = np.concatenate([[0], np.cumsum([row.shape[1] for row in rows])]).astype(np.int64)
     return Standardised(tensor, moments(tensor) if found is None else found), offsets
-
-
-def folder_of(tmp_path: Path, name: str) -> Path:
-    """Return a folder for caches."""
-    folder = tmp_path / name
-    folder.mkdir()
-    return folder
