@@ -14,6 +14,7 @@ FLOORS = [
     {"corpus", "targets"},
     {"pretrain", "probe"},
     {"report", "catalog", "sweep", "services", "doctor", "embed", "upload"},
+    {"commands"},
     {"cli"},
 ]
 

@@ -1,0 +1,137 @@
+"""The stages as commands: each opens its MLflow run, and the catalog takes in its record."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mert_core.commands.context import context, set_threads
+from mert_core.errors import MertError
+from mert_core.paths import Layout
+
+if TYPE_CHECKING:
+    from mert_core.config import Config
+    from mert_core.records import Record
+
+
+def _corpus(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.corpus import stage
+
+    return stage.run(config, layout, tracker)
+
+
+def _probe_set(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.corpus import stage
+
+    return stage.run_probe_set(config, layout, tracker)
+
+
+def _downloaded(config: Config, layout: Layout, name: str) -> Config:
+    """Fetch a teacher's published weights and return parameters that name the file."""
+    from mert_core.teachers.download import download
+    from mert_core.teachers.registry import teacher_class
+
+    if teacher_class(name).needs != "weights":
+        raise MertError(f"--download: {name} has no published weights to fetch; say `mert teachers fit {name}`")
+    file = download(layout.caches / "weights")
+    settings = {**(config.teachers.get(name) or {}), "checkpoint": str(file)}
+    return config.model_copy(update={"teachers": {**config.teachers, name: settings}})
+
+
+def _teachers(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.teachers import stage
+
+    return stage.run(config, layout, tracker, run)
+
+
+def _targets(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.targets import stage
+
+    return stage.run(config, layout, tracker, run)
+
+
+def _pretrain(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.pretrain import stage
+
+    return stage.run(config, layout, tracker, run)
+
+
+def _probe(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.probe import stage
+
+    return stage.run(config, layout, tracker, run)
+
+
+def _report(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
+    from mert_core.report import stage
+
+    return stage.run(config, layout, tracker)
+
+
+STAGES: dict[str, tuple[str, bool]] = {
+    "corpus": ("music → PCM shards and manifest", False),
+    "probe-set": ("labelled excerpts and single notes to probe on", False),
+    "pretrain": ("train a named run", True),
+    "report": ("tables, figures, report.html and metrics.json", False),
+}
+_ACTIONS: dict[str, Callable[[Config, Layout, Any, str], Record]] = {
+    "corpus": _corpus,
+    "probe-set": _probe_set,
+    "teachers": _teachers,
+    "targets": _targets,
+    "pretrain": _pretrain,
+    "probe": _probe,
+    "report": _report,
+}
+
+
+def run_stage(options: argparse.Namespace) -> int:
+    """Run the stage that ``options.command`` names."""
+    config, layout = context(options)
+    name, run = options.command, getattr(options, "run", None)
+    resume_run_id = None
+    if getattr(options, "download", False):
+        config = _downloaded(config, layout, run or "")
+    set_threads(config)
+    from mert_core.catalog import record_stage
+    from mert_core.tracking import open_run
+
+    if name in {"teachers", "targets", "pretrain"}:
+        from mert_core.teachers.registry import check_teachers, teacher_class
+
+        check_teachers(config)
+        if name != "pretrain":
+            teacher_class(run or "")  # an unknown one must not open a run
+    if name == "pretrain":
+        from mert_core.pretrain.stage import resumable_run_id
+
+        resume_run_id = resumable_run_id(config, layout, options.run)
+    with open_run(config, layout, name, run, resume_run_id=resume_run_id) as tracker:
+        record = _ACTIONS[name](config, layout, tracker, run or "")
+    record_stage(config, layout)
+    print(f"{name}{f' {run}' if run else ''}: {record.kind} {record.id[:12]}")
+    return 0
+
+
+def probe_tasks(options: argparse.Namespace) -> int:
+    """Probe a run as the stage does, or ask any tasks of any encoder."""
+    if options.run and not options.tasks:
+        for flag in ("data", "name"):
+            if getattr(options, flag):
+                raise MertError(f"--{flag} goes with --{'task' if flag == 'data' else 'model'}")
+        return run_stage(options)
+    from mert_core.probe.adhoc import Request
+
+    config, layout = context(options)
+    request = Request.of(config, options.run, options.model, options.name, options.tasks, options.data)
+    set_threads(config)
+    from mert_core.catalog import record_stage
+    from mert_core.probe.adhoc import probe
+    from mert_core.tracking import open_run
+
+    with open_run(config, layout, "probe", request.subject.name) as tracker:
+        text = probe(config, layout, tracker, request)
+    record_stage(config, layout)
+    print(text)
+    return 0
