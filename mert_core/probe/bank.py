@@ -2,7 +2,7 @@
 
 Probes of one seed see the same rows in the same order, and probes of one seed and input even the same numbers: their
 first layers are one product of a batch with all their weights side by side, (batch, width) × (width, probes · hidden).
-Gradients are written out: of a probe's 1.4 ms a step (width 768, one core) autograd would take a tenth.
+Gradients are written out, which spares autograd's bookkeeping and its memory.
 
 A probe's draws (first weights, order of the rows, dropout) follow from its seed alone: inputs and rates are compared
 on equal luck, and a probe trained in a bank is the probe trained alone.
@@ -98,21 +98,21 @@ def dropout_factors(rows: int, recipe: Recipe, generator: torch.Generator) -> Te
 
 
 def blocks_of(probes: Sequence[Probe], floats: int | None, shape: Shape) -> Iterator[list[int]]:
-    """Yield positions of probes that are to train side by side: of one seed, all weighted or none.
+    """Yield positions of probes that are to train side by side: of one seed, all weighted or none, by input.
 
     Args:
         probes: in any order.
-        floats: a block's probes have one input and at most so many weights, so that a processor's cache holds them;
-            None: a block has all inputs.
+        floats: a block has at most so many weights (but at least one probe), so that a processor's cache holds them;
+            None: as many as there are.
         shape: of a probe.
     """
 
-    def kind(position: int) -> tuple[int, bool, int]:
-        probe = probes[position]
-        return probe.seed, probe.input == WEIGHTED, 0 if floats is None else probe.input
+    def kind(position: int) -> tuple[int, bool]:
+        return probes[position].seed, probes[position].input == WEIGHTED
 
     most = len(probes) if floats is None else max(1, floats // shape.parameters)
-    for _, group in groupby(sorted(range(len(probes)), key=lambda i: (kind(i), probes[i].input, probes[i].rate)), kind):
+    order = sorted(range(len(probes)), key=lambda i: (kind(i), probes[i].input, probes[i].rate))
+    for _, group in groupby(order, kind):
         alike = list(group)
         yield from (alike[start : start + most] for start in range(0, len(alike), most))
 
@@ -123,7 +123,6 @@ class Block:
     Attributes:
         inputs: the hidden state each probe reads; None: each its own weighted sum.
         dropout: share of the hidden units that is dropped in training.
-        flat: all weights (floats,); `weights` are views of it.
         weights: (probes, …) for each of `Shape.sections`.
     """
 
@@ -133,18 +132,11 @@ class Block:
         self.shape = shape
         self.dropout = dropout
         self.inputs = None if inputs is None else list(inputs)
-        self.flat = torch.cat([weight.flatten() for weight in weights])
-        self.weights = self.views(self.flat)
+        self.weights = list(weights)
+        self._parts = self._side_by_side()
 
     def __len__(self) -> int:
         return len(self.weights[0])
-
-    def views(self, flat: Tensor) -> list[Tensor]:
-        """Return numbers, one per weight (floats,), in the weights' shapes."""
-        probes = len(flat) // self.shape.parameters
-        sizes = [probes * torch.Size(section).numel() for section in self.shape.sections]
-        parts = zip(flat.split(sizes), self.shape.sections, strict=True)
-        return [part.view(probes, *section) for part, section in parts]
 
     def keep(self, going: Tensor) -> None:
         """Drop probes.
@@ -154,8 +146,8 @@ class Block:
         """
         if self.inputs is not None:
             self.inputs = [number for number, goes in zip(self.inputs, going.tolist(), strict=True) if goes]
-        self.flat = torch.cat([weight[going].flatten() for weight in self.weights])
-        self.weights = self.views(self.flat)
+        self.weights = [weight[going] for weight in self.weights]
+        self._parts = self._side_by_side()
 
     def copy_to(self, flat: Tensor, probe: int) -> None:
         """Copy one probe's weights into the first of some numbers (`Shape.parameters` or more,)."""
@@ -167,7 +159,7 @@ class Block:
 
     def outputs(self, states: Tensor) -> Tensor:
         """Return (probes, rows, outputs) from standardised states (states, rows, width); nothing is dropped."""
-        first = self._first(self._read(states)[0])
+        first, _, _ = self._first(states)
         return self._second(first.relu_()) if self.shape.hidden else first
 
     def gradient(
@@ -181,8 +173,8 @@ class Block:
             loss_gradient: from outputs (probes, rows, outputs) to the loss's gradient with respect to them.
             into: tensors in the weights' shapes.
         """
-        read, mixture = self._read(states)
-        first = self._first(read)
+        first, mixture, summed = self._first(states)
+        back = torch.empty_like(first)
         if self.shape.hidden:
             first.relu_()
             if dropout is not None:
@@ -191,47 +183,48 @@ class Block:
             torch.bmm(grown.transpose(1, 2), first, out=into[2])
             torch.sum(grown, dim=1, out=into[3])
             # Beyond a unit that is 0, by ReLU or dropout, nothing flows; to all others the factor is the same.
-            back = self._like_first(len(read), first.shape[1])
             torch.bmm(grown if dropout is None else grown.div_(1 - self.dropout), self.weights[2], out=back)
             back.mul_(first.sign_())
         else:
-            back = self._like_first(len(read), first.shape[1])
             back.copy_(loss_gradient(first))
-        if len(read) == 1:
-            rows = back.shape[1]
-            side_by_side = back.transpose(0, 1).reshape(rows, -1)
-            torch.mm(side_by_side.T, read[0], out=into[0].view(-1, self.shape.width))
-        else:
-            torch.bmm(back.transpose(1, 2), read, out=into[0])
         torch.sum(back, dim=1, out=into[1])
-        if mixture is not None:
+        if mixture is not None and summed is not None:
+            torch.bmm(back.transpose(1, 2), summed, out=into[0])
             asked = torch.bmm(back, self.weights[0]).flatten(1) @ states[-self.shape.mixed :].flatten(1).T
             torch.mul(mixture, asked - (mixture * asked).sum(dim=1, keepdim=True), out=into[-1])
+            return
+        wide, gradient = _wide(back), into[0].view(-1, self.shape.width)
+        for number, part in self._parts:
+            torch.mm(wide[:, part].T, states[number], out=gradient[part])
 
-    def _read(self, states: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return what the probes read (probes or 1, rows, width), and the weighted sum's weights (probes, mixed)."""
+    def _first(self, states: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the first layer (probes, rows, out); of a weighted sum, its weights (probes, mixed) and the sum too.
+
+        In memory the rows of one state come first: all probes that read it are one product.
+        """
+        weight, bias, rows = self.weights[0], self.weights[1], states.shape[1]
         if self.inputs is None:
             mixture = torch.softmax(self.weights[-1], dim=1)
-            summed = mixture @ states[-self.shape.mixed :].flatten(1)
-            return summed.view(len(mixture), *states.shape[1:]), mixture
-        if len(set(self.inputs)) == 1:
-            return states[self.inputs[0]][None], None
-        return states[self.inputs], None
+            summed = (mixture @ states[-self.shape.mixed :].flatten(1)).view(len(mixture), rows, -1)
+            return torch.baddbmm(bias[:, None], summed, weight.transpose(1, 2)), mixture, summed
+        first = states.new_empty(rows, *bias.shape).transpose(0, 1)
+        wide, side_by_side, biases = _wide(first), weight.view(-1, self.shape.width), bias.flatten()
+        for number, part in self._parts:
+            torch.addmm(biases[part], states[number], side_by_side[part].T, out=wide[:, part])
+        return first, None, None
 
-    def _first(self, read: Tensor) -> Tensor:
-        """Return the first layer (probes, rows, out); of probes that read the same, by one product."""
-        weight, bias = self.weights[0], self.weights[1]
-        if len(read) > 1 or len(weight) == 1:
-            return torch.baddbmm(bias[:, None], read, weight.transpose(1, 2))
-        wide = torch.addmm(bias.flatten(), read[0], weight.view(-1, self.shape.width).T)
-        return wide.view(len(wide), len(weight), -1).transpose(0, 1)
-
-    def _like_first(self, reads: int, rows: int) -> Tensor:
-        """Return an empty tensor in the order in memory that `_first` gives."""
-        probes, out = self.weights[1].shape
-        if reads > 1 or probes == 1:
-            return self.flat.new_empty(probes, rows, out)
-        return self.flat.new_empty(rows, probes, out).transpose(0, 1)
+    def _side_by_side(self) -> list[tuple[int, slice]]:
+        """Return each hidden state that is read and where the first layers of its readers lie."""
+        size, start, parts = self.weights[1].shape[1], 0, []
+        for number, readers in groupby(self.inputs or []):
+            parts.append((number, slice(start, start + size * len(list(readers)))))
+            start = parts[-1][1].stop
+        return parts
 
     def _second(self, first: Tensor) -> Tensor:
         return torch.baddbmm(self.weights[3][:, None], first, self.weights[2].transpose(1, 2))
+
+
+def _wide(first: Tensor) -> Tensor:
+    """Return a layer (probes, rows, out), whose rows come first in memory, as (rows, probes · out)."""
+    return first.transpose(0, 1).flatten(1)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mert_core.errors import MertError
 from mert_core.probe.bank import WEIGHTED, Probe, Recipe
@@ -105,6 +104,8 @@ def select(
     Raises:
         MertError: see `train_probes` and `choose`.
     """
+    from tqdm import tqdm
+
     probes = every_probe(train.features.states, rates, seeds)
     with tqdm(total=len(probes) * recipe.max_epochs, desc=f"probes {name}", unit="epoch", leave=False) as bar:
         trained = train_probes(probes, train, valid, objective, recipe, score, bar, device)

@@ -74,8 +74,9 @@ class Trained:
         shape = self.shape if weighted else replace(self.shape, mixed=0)
         sizes = [torch.Size(section).numel() for section in shape.sections]
         parts = self.weights[list(positions)][:, : shape.parameters].split(sizes, dim=1)
+        shaped = (part.reshape(len(positions), *to) for part, to in zip(parts, shape.sections, strict=True))
         inputs = None if weighted else [self.probes[i].input for i in positions]
-        return Block(shape, inputs, parts)
+        return Block(shape, inputs, [part.contiguous() for part in shaped])
 
 
 def rescaled(outputs: Tensor, scale: tuple[Tensor, Tensor] | None) -> Tensor:

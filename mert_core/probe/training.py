@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from mert_core.errors import MertError
 from mert_core.probe.adam import Adam
@@ -21,6 +20,9 @@ from mert_core.probe.features import SLAB_BYTES, Features, Standardised, moments
 from mert_core.probe.objectives import Objective
 from mert_core.probe.trained import Trained, rescaled, rows_per_track
 from mert_core.workers import single_threads
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Score = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """From outputs of all validation tracks (probes, tracks, outputs) to the task's own metric (probes,)."""

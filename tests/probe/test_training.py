@@ -143,13 +143,13 @@ def test_the_gradient_written_out_is_autograds(kind) -> None:
     torch.testing.assert_close(objective.gradient(outputs.detach(), targets), expected)
 
 
-def test_blocks_hold_what_a_cache_holds_and_one_input_each() -> None:
-    probes = [Probe(number, rate, seed) for seed in (0, 1) for number in (0, 1) for rate in (1e-2, 1e-3, 1e-4)]
+def test_blocks_hold_what_a_cache_holds_and_one_seed() -> None:
+    probes = [Probe(number, rate, seed) for seed in (0, 1) for number in (WEIGHTED, 0, 1) for rate in (1e-2, 1e-3)]
     shape = Shape(10, 0, 2)
-    blocks = list(blocks_of(probes, 2 * shape.parameters, shape))
+    blocks = list(blocks_of(probes, 3 * shape.parameters, shape))
     assert sorted(position for block in blocks for position in block) == list(range(12))
-    assert [len(block) for block in blocks] == [2, 1] * 4
-    assert all(len({(probes[i].seed, probes[i].input) for i in block}) == 1 for block in blocks)
+    assert sorted(len(block) for block in blocks) == [1, 1, 2, 2, 3, 3]
+    assert all(len({(probes[i].seed, probes[i].input == WEIGHTED) for i in block}) == 1 for block in blocks)
     assert all(len(block) == 1 for block in blocks_of(probes, 1, shape))
 
 

@@ -152,7 +152,8 @@ class _Group:
         self.losses, self.epochs = np.full(len(networks), np.inf), np.zeros(len(networks), dtype=np.int64)
         self.active = np.arange(len(networks))
         self.waited = np.zeros(len(networks), dtype=np.int64)
-        self.adam = Adam(list(self.heads.weights.values()), np.array([network.rate for network in networks]))
+        rates = np.array([network.rate for network in networks])
+        self.adam = Adam([*self.heads.weights.values()], rates)
 
     def train(self, bar: tqdm | None) -> None:
         """Train until all networks have stopped."""
@@ -169,10 +170,6 @@ class _Group:
         frames = int(self.train_set.frames[0])
         crop = min(self.recipe.crop_frames or frames, frames)
         going = Counter(self.networks[network].seed for network in self.active)
-        gradients = {name: torch.zeros_like(weight) for name, weight in self.heads.weights.items()}
-        take_step = self.adam.steps(
-            [weight.detach() for weight in self.heads.weights.values()], list(gradients.values())
-        )
         orders, starts = [], []
         for draws in (self.generators[seed] for seed in going):
             orders.append(torch.randperm(len(self.train_set), generator=draws).split(self.recipe.batch_mixes))
@@ -183,8 +180,7 @@ class _Group:
                 features.append(self.train_set.features(which, start[which], crop))
                 spectra.append(self.train_set.spectra(which, start[which], crop, self.recipe.every_frames))
                 dropout.append(self._dropout(len(which), crop, self.generators[seed]))
-            self._find_gradients(gradients, features, spectra, list(going.values()), dropout)
-            take_step()
+            self._step(features, spectra, list(going.values()), dropout)
 
     def _dropout(self, excerpts: int, frames: int, draws: torch.Generator) -> Tensor:
         """Draw one seed's factors between LSTM layers (layers - 1, batch, frames, hidden)."""
@@ -192,18 +188,12 @@ class _Group:
         kept = torch.rand(shape, generator=draws) >= self.recipe.dropout
         return (kept / (1 - self.recipe.dropout)).to(self.train_set.device)
 
-    def _find_gradients(
-        self,
-        gradients: dict[str, Tensor],
-        features: list[Tensor],
-        spectra: list[Tensor],
-        readers: list[int],
-        dropout: list[Tensor],
-    ) -> None:
-        """Write gradients; each seed has features, spectra, a number of networks that read them, and dropout."""
+    def _step(self, features: list[Tensor], spectra: list[Tensor], readers: list[int], dropout: list[Tensor]) -> None:
+        """Take one step; each seed has features, spectra, networks that read them, and dropout."""
+        gradients = {name: torch.zeros_like(weight) for name, weight in self.heads.weights.items()}
         for name, weight in self.heads.weights.items():
             weight.requires_grad_(name not in LAST_WEIGHTS)
-            weight.grad = gradients[name].zero_()
+            weight.grad = gradients[name]
         seed_of = np.repeat(np.arange(len(readers)), readers)
         between = torch.stack(dropout, dim=1)[:, torch.from_numpy(seed_of).to(self.train_set.device)]
         hidden = self._heard(self.heads.hidden(features, readers, list(between)), features[0].shape[1])
@@ -220,6 +210,8 @@ class _Group:
             for name, gradient in zip(LAST_WEIGHTS, found, strict=True):
                 gradients[name][place] = gradient
         hidden.backward(asked)
+        with torch.no_grad():
+            self.adam.steps([weight.detach() for weight in self.heads.weights.values()], [*gradients.values()])()
 
     def _heard(self, hidden: Tensor, excerpts: int) -> Tensor:
         """Return the rows (networks, rows, hidden) of the frames that have a loss."""
@@ -252,10 +244,12 @@ class _Group:
         self.adam.rates = np.where(slower, self.adam.rates * self.recipe.plateau_factor, self.adam.rates)
         self.waited[slower] = 0
         going = epoch - self.epochs[self.active] < self.recipe.patience
-        if going.any() and not going.all():
+        if not going.any():
+            self.active = self.active[going]
+        elif not going.all():
             self.heads = self.heads.only(np.flatnonzero(going).tolist())
+            self.active, self.waited = self.active[going], self.waited[going]
             self.adam.keep(torch.from_numpy(going).to(self.train_set.device))
-        self.active, self.waited = self.active[going], self.waited[going]
 
 
 def alike(frames: NDArray[np.int64], at_once: int) -> Iterator[tuple[NDArray[np.int64], int]]:
