@@ -62,9 +62,14 @@ class Layout:
         """Return the probe scores of a named run."""
         return self.data / "probe" / run
 
+    @property
+    def probed_top(self) -> Path:
+        """Scores of tasks that were asked outside the line, by model and task."""
+        return self.data / "probed"
+
     def probed(self, name: str, task: str) -> Path:
-        """Return the scores of one model at one task that was asked outside the line."""
-        return self.data / "probed" / name / task
+        """Return the scores of one model at one such task."""
+        return self.probed_top / name / task
 
     @property
     def report(self) -> Path:

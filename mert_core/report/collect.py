@@ -91,6 +91,7 @@ class Scores:
         layers: task to rows of input (a hidden state, or ``weighted``) and its best validation score.
         robustness: task to deformation to points (level, label, value, low, high), the clean one first.
         skipped: task to why it was not probed.
+        folders: task to the folder that holds its answers.
     """
 
     run: str
@@ -99,6 +100,7 @@ class Scores:
     layers: dict[str, list[tuple[int | str, float]]]
     robustness: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
 
     @property
     def is_floor(self) -> bool:
@@ -251,12 +253,20 @@ def read_training(layout: Layout, run: str) -> Training:
 
 
 def read_scores(layout: Layout, run: str) -> Scores:
-    """Return a run's or a floor's probe scores.
+    """Return a run's or a floor's probe scores, as the line left them.
 
     Raises:
         MertError: a file is missing, unreadable, or of a form that this version does not write.
     """
-    folder = layout.scores(run)
+    return read_scores_of(layout.scores(run), run)
+
+
+def read_scores_of(folder: Path, run: str) -> Scores:
+    """Return the scores that one folder holds.
+
+    Raises:
+        MertError: as `read_scores`.
+    """
     record, found = read_record(folder), read_json(folder / "scores.json")
     tasks = found.get("tasks", {})
     for task, score in tasks.items():
@@ -271,4 +281,5 @@ def read_scores(layout: Layout, run: str) -> Scores:
     }
     deformed = folder / "robustness.json"
     robustness = read_json(deformed) if deformed.exists() else {}
-    return Scores(run, record, tasks, layers, robustness, found.get("skipped", {}))
+    folders = dict.fromkeys(tasks, folder)
+    return Scores(run, record, tasks, layers, robustness, found.get("skipped", {}), folders)

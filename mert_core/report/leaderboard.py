@@ -8,20 +8,14 @@ from typing import Literal
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probe.tasks import DEMO
-from mert_core.records import RECORD_NAME
 from mert_core.report.board import Board, fourteen, stand_ins
 from mert_core.report.board_csv import as_csv
 from mert_core.report.board_text import as_text
-from mert_core.report.collect import Scores, read_scores
+from mert_core.report.collect import Scores
+from mert_core.report.probed import probed_names, read_whole
 
 Format = Literal["text", "csv", "html"]
 FORMATS: tuple[Format, ...] = ("text", "csv", "html")
-
-
-def probed_runs(layout: Layout) -> list[str]:
-    """Return the runs and floors that have been probed here, sorted."""
-    top = layout.scores("any").parent
-    return sorted(path.parent.name for path in top.glob(f"*/{RECORD_NAME}") if not path.parent.name.startswith("."))
 
 
 def read_probed(layout: Layout) -> list[Scores]:
@@ -30,11 +24,11 @@ def read_probed(layout: Layout) -> list[Scores]:
     Raises:
         MertError: nothing has been probed yet, or a file cannot be read.
     """
-    runs = probed_runs(layout)
+    runs = probed_names(layout)
     if not runs:
         top = layout.scores("any").parent
         raise MertError(f"nothing has been probed: {top} holds no scores. Run `dvc repro`, or `mert probe --run NAME`.")
-    return [read_scores(layout, run) for run in runs]
+    return [read_whole(layout, run) for run in runs]
 
 
 def boards(scores: Sequence[Scores], *, demo: bool = False) -> list[Board]:

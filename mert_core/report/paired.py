@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probe.tasks import DEMO, FOURTEEN
-from mert_core.report.collect import Scores, read_scores
+from mert_core.report.collect import Scores
 from mert_core.report.judge import unlike
-from mert_core.report.leaderboard import probed_runs
+from mert_core.report.probed import read_whole
 from mert_core.report.words import is_decibel, metric_title
 
 if TYPE_CHECKING:
@@ -34,21 +34,18 @@ def compared(layout: Layout, a: str, b: str, *, demo: bool = False, width: int =
     Raises:
         MertError: one of them was not probed, they have no task in common, or their answers do not match.
     """
-    runs = probed_runs(layout)
-    if unknown := [name for name in (a, b) if name not in runs]:
-        raise MertError(f"{unknown[0]} has not been probed here; found {', '.join(runs) or 'nothing'}")
     if a == b:
         raise MertError(f"--compare {a} {b}: expected two different runs")
-    pair = read_scores(layout, a), read_scores(layout, b)
+    pair = read_whole(layout, a), read_whole(layout, b)
     groups = [("Stand-ins: performed scores", DEMO)] + ([] if demo else [("Fourteen tasks", FOURTEEN)])
-    parts = [part for title, tasks in groups if (part := _group(layout, pair, title, tasks, width))]
+    parts = [part for title, tasks in groups if (part := _group(pair, title, tasks, width))]
     if not parts:
         what = "stand-in" if demo else "task"
         raise MertError(f"{a} and {b} were probed on no common {what}. Run `mert probe --run NAME` for both.")
     return "\n\n".join(parts) + "\n"
 
 
-def _group(layout: Layout, pair: tuple[Scores, Scores], title: str, tasks: Iterable[str], width: int) -> str:
+def _group(pair: tuple[Scores, Scores], title: str, tasks: Iterable[str], width: int) -> str:
     from mert_core.probe.answers import Answers, answers_path
     from mert_core.probe.comparison import compare
 
@@ -57,7 +54,7 @@ def _group(layout: Layout, pair: tuple[Scores, Scores], title: str, tasks: Itera
     if not both:
         return ""
     a, b = (
-        {task: Answers.load(answers_path(layout.scores(item.run), task)) for task in both if task not in odd}
+        {task: Answers.load(answers_path(item.folders[task], task)) for task in both if task not in odd}
         for item in pair
     )
     return as_table(title, pair[0].run, pair[1].run, compare(a, b), odd, width)

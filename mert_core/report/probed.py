@@ -1,0 +1,50 @@
+"""Everything probed here: what the line left, and what ``mert probe --task`` has added to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from mert_core.errors import MertError
+from mert_core.paths import Layout
+from mert_core.records import RECORD_NAME
+from mert_core.report.collect import Scores, read_scores_of
+
+
+def probed_names(layout: Layout) -> list[str]:
+    """Return the runs, floors and other models that have been probed here, sorted."""
+    found = {path.parent.name for path in layout.scores("any").parent.glob(f"*/{RECORD_NAME}")}
+    top = layout.probed_top
+    found |= {path.relative_to(top).parts[0] for path in top.glob(f"*/**/{RECORD_NAME}")}
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def read_whole(layout: Layout, name: str) -> Scores:
+    """Return all scores of one model. A task that the line has asked is the line's, whatever was added later.
+
+    Raises:
+        MertError: it was not probed, or a file cannot be read.
+    """
+    parts = [read_scores_of(folder, name) for folder in _folders(layout, name)]
+    if not parts:
+        raise MertError(f"{name} has not been probed here; found {', '.join(probed_names(layout)) or 'nothing'}")
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = replace(
+            whole,
+            tasks=part.tasks | whole.tasks,
+            layers=part.layers | whole.layers,
+            robustness=part.robustness | whole.robustness,
+            skipped={task: why for task, why in (part.skipped | whole.skipped).items() if task not in part.tasks},
+            folders=part.folders | whole.folders,
+        )
+    return whole
+
+
+def _folders(layout: Layout, name: str) -> list[Path]:
+    line = layout.scores(name)
+    added = sorted(path.parent for path in (layout.probed_top / name).rglob(RECORD_NAME))
+    visible = [
+        folder for folder in added if not any(part.startswith(".") for part in folder.relative_to(layout.data).parts)
+    ]
+    return [*([line] if (line / RECORD_NAME).exists() else []), *visible]
