@@ -124,7 +124,7 @@ def probe_tasks(options: argparse.Namespace) -> int:
     from mert_core.probe.adhoc import Request
 
     config, layout = context(options)
-    request = Request.of(config, options.run, options.model, options.name, options.tasks, options.data)
+    request = Request.of(config, layout, options.run, options.model, options.name, options.tasks, options.data)
     set_threads(config)
     from mert_core.catalog import record_stage
     from mert_core.probe.adhoc import probe

@@ -40,10 +40,10 @@ class Request:
 
     @classmethod
     def of(
-        cls, config: Config, run: str | None, model: str | None, name: str | None, tasks: Sequence[str] | None,
-        data: Path | None,
+        cls, config: Config, layout: Layout, run: str | None, model: str | None, name: str | None,
+        tasks: Sequence[str] | None, data: Path | None,
     ) -> Request:  # fmt: skip
-        """Check the options of ``mert probe``.
+        """Check the options of ``mert probe``. The folder of a run of this checkout is that run.
 
         Raises:
             MertError: an unknown run or task, a folder that is missing, a name that is taken or no name.
@@ -62,7 +62,10 @@ class Request:
                 config.run(run)
             return cls(Subject(run), tuple(chosen), data)
         assert model is not None
-        name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-.")
+        own = Path(model).name
+        if name is None and own in config.runs and Path(model).resolve() == layout.model(own):
+            return cls(Subject(own), tuple(chosen), data)
+        name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", own).strip("-.")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise MertError(f"--name {name!r}: expected letters, digits, dots and dashes")
         if name in FLOORS or name in config.runs:

@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_task_is_asked_of_a_folder(small: Config, tmp_path: Path, notes: Path, model: Path) -> None:
     layout = Layout.at(tmp_path)
-    request = Request.of(small, None, str(model), None, ["nsynth_pitch"], notes)
+    request = Request.of(small, layout, None, str(model), None, ["nsynth_pitch"], notes)
     text = probe(small, layout, NullTracker(), request)
     assert text.startswith("nsynth_pitch: accuracy ")
     assert text.endswith("left out: 1"), "a note that the json names has no sound"
@@ -47,16 +47,24 @@ def test_a_task_is_asked_of_a_folder(small: Config, tmp_path: Path, notes: Path,
     assert json.loads((folder / "scores.json").read_text()) == scores
 
 
+def test_the_folder_of_a_run_is_that_run(small: Config, tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path)
+    request = Request.of(small, layout, None, str(layout.model("tiny")), None, ["gs_key"], None)
+    assert (request.subject.name, request.subject.model) == ("tiny", None)
+    with pytest.raises(MertError, match="a run or floor of params.yaml is named so"):
+        Request.of(small, layout, None, str(tmp_path / "elsewhere" / "tiny"), None, ["gs_key"], None)
+
+
 def test_what_is_not_here_is_skipped_unless_nothing_is(small: Config, tmp_path: Path, notes: Path, model: Path) -> None:
     layout = Layout.at(tmp_path)
     config = small.model_copy(update={"datasets": small.datasets.model_copy(update={"places": {"nsynth": str(notes)}})})
-    request = Request.of(config, None, str(model), "mine", ["mtt", "nsynth_instrument"], None)
+    request = Request.of(config, layout, None, str(model), "mine", ["mtt", "nsynth_instrument"], None)
     lines = probe(config, layout, NullTracker(), request).splitlines()
     assert lines[0] == "mtt: skipped, MagnaTagATune is not here"
     assert lines[1].startswith("nsynth_instrument: accuracy")
     assert not layout.probed("mine", "mtt").exists()
     with pytest.raises(MertError, match=r"MagnaTagATune is not here \(looked in .*mtt\)\. Give its folder with --data"):
-        probe(config, layout, NullTracker(), Request.of(config, None, str(model), "mine", ["mtt"], None))
+        probe(config, layout, NullTracker(), Request.of(config, layout, None, str(model), "mine", ["mtt"], None))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,7 @@ def test_bad_requests_say_what_is_wrong(
     data: str | None, message: str,
 ) -> None:  # fmt: skip
     with pytest.raises(MertError, match=message):
-        Request.of(small, run, model, name, tasks, None if data is None else tmp_path / data)
+        Request.of(small, Layout.at(tmp_path), run, model, name, tasks, None if data is None else tmp_path / data)
 
 
 def test_what_was_asked_outside_the_line_stands_in_the_leaderboard(
@@ -87,7 +95,7 @@ def test_what_was_asked_outside_the_line_stands_in_the_leaderboard(
 
     layout = Layout.at(tmp_path)
     for name, task in (("mine", "nsynth_pitch"), ("mine", "nsynth_instrument"), ("yours", "nsynth_pitch")):
-        probe(small, layout, NullTracker(), Request.of(small, None, str(model), name, [task], notes))
+        probe(small, layout, NullTracker(), Request.of(small, layout, None, str(model), name, [task], notes))
     text = leaderboard(layout)
     assert "mine" in text and "yours" in text
     rows = [line for line in leaderboard(layout, "csv").splitlines() if ",mine," in line or line.startswith("mine,")]
