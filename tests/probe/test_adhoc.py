@@ -51,7 +51,7 @@ def test_the_folder_of_a_run_is_that_run(small: Config, tmp_path: Path) -> None:
     layout = Layout.at(tmp_path)
     request = Request.of(small, layout, None, str(layout.model("tiny")), None, ["gs_key"], None)
     assert (request.subject.name, request.subject.model) == ("tiny", None)
-    with pytest.raises(MertError, match="a run or floor of params.yaml is named so"):
+    with pytest.raises(MertError, match=r"a run or floor of params\.yaml is named so"):
         Request.of(small, layout, None, str(tmp_path / "elsewhere" / "tiny"), None, ["gs_key"], None)
 
 
