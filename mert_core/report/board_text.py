@@ -53,10 +53,10 @@ def notes_of(board: Board) -> list[str]:
     if board.own:
         notes.append(
             "Percent, SDR in dB. Ours: value, 95 % interval and the beginning of the protocol's hash. "
-            f"{ABOVE} interval above those of the floors. {ABSENT} no figure."
+            f"{ABOVE} interval above those of the floors. {ABSENT} not probed here, or not published."
         )
     else:
-        notes.append(f"Percent, SDR in dB. {ABSENT} no figure.")
+        notes.append(f"Percent, SDR in dB. {ABSENT} not probed here, or not published.")
     notes += [f"{letter}: {source}." for source, letter in paper_letters(board).items()]
     for reason, tasks in board.skipped.items():
         by_models: dict[tuple[str, ...], list[str]] = {}

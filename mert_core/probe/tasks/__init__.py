@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
+from pkgutil import iter_modules
 
-from mert_core.probe.tasks import (
-    emo,
-    gs_key,
-    gtzan_genre,
-    gtzan_rhythm,
-    mtg_genre,
-    mtg_instrument,
-    mtg_mood,
-    mtg_top50,
-    mtt,
-    musdb18,
-    nsynth_instrument,
-    nsynth_pitch,
-    vocalset_singer,
-    vocalset_technique,
-)
 from mert_core.probe.tasks.base import Chunking, Kind, Pooling, Task
 
 __all__ = [
@@ -31,13 +17,20 @@ MEL_STATISTICS = "mel-statistics"
 FLOORS = (RANDOM_WEIGHTS, MEL_STATISTICS)
 """Probed like runs, to say what pre-training adds."""
 
-FOURTEEN: dict[str, Task] = {
-    module.TASK.name: module.TASK
-    for module in (
-        mtt, gs_key, gtzan_genre, gtzan_rhythm, emo, nsynth_instrument, nsynth_pitch, vocalset_technique,
-        vocalset_singer, mtg_instrument, mtg_mood, mtg_genre, mtg_top50, musdb18,
-    )
-}  # fmt: skip
+_MARBLE = (
+    "mtt", "gs_key", "gtzan_genre", "gtzan_rhythm", "emo", "nsynth_instrument", "nsynth_pitch", "vocalset_technique",
+    "vocalset_singer", "mtg_instrument", "mtg_mood", "mtg_genre", "mtg_top50", "musdb18",
+)  # fmt: skip
+
+
+def _declared() -> dict[str, Task]:
+    """Return the ``TASK`` of every module of this folder, by name."""
+    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__) if found.name != "base")
+    return {module.TASK.name: module.TASK for module in modules}
+
+
+_ALL = _declared()
+FOURTEEN: dict[str, Task] = {name: _ALL[name] for name in _MARBLE}
 """The tasks with published figures, in MARBLE's order."""
 
 DEMO: dict[str, Task] = {
@@ -50,4 +43,4 @@ DEMO: dict[str, Task] = {
 """The same questions of performed scores: the demo's data set has one question per task, and
 short clips that are embedded whole, once for all tasks that ask of them."""
 
-TASKS: dict[str, Task] = FOURTEEN | DEMO
+TASKS: dict[str, Task] = FOURTEEN | _ALL | DEMO
