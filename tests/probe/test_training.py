@@ -10,7 +10,7 @@ from mert_core.errors import MertError
 from mert_core.probe import training
 from mert_core.probe.bank import WEIGHTED, Probe, Recipe, Shape, blocks_of, dropout_factors
 from mert_core.probe.features import InMemory, moments
-from mert_core.probe.objectives import Objective
+from mert_core.probe.objectives import FEW_CLASSES, Objective
 from mert_core.probe.trained import mean_over_tracks
 from mert_core.probe.training import Examples, train_probes
 from tests.probe.material import CLASSES, RECIPE, SEEDS, examples, planted, scoring
@@ -133,11 +133,13 @@ def test_a_block_of_many_inputs_trains_the_same_probes(monkeypatch) -> None:
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["single", "multi", "regression"])
-def test_the_gradient_written_out_is_autograds(kind) -> None:
-    objective, generator = Objective(kind, 3), np.random.default_rng(0)
-    truth = generator.integers(0, 3, 5) if kind == "single" else generator.integers(0, 2, (5, 3))
-    outputs = torch.from_numpy(generator.normal(size=(4, 5, 3))).float().requires_grad_()
+@pytest.mark.parametrize(
+    ("kind", "width"), [("single", 3), ("single", FEW_CLASSES + 1), ("multi", 3), ("regression", 3)]
+)
+def test_the_gradient_written_out_is_autograds(kind, width) -> None:
+    objective, generator = Objective(kind, width), np.random.default_rng(0)
+    truth = generator.integers(0, width, 5) if kind == "single" else generator.integers(0, 2, (5, width))
+    outputs = torch.from_numpy(generator.normal(size=(4, 5, width))).float().requires_grad_()
     targets = objective.targets(truth)
     (expected,) = torch.autograd.grad(objective.loss(outputs, targets), outputs)
     torch.testing.assert_close(objective.gradient(outputs.detach(), targets), expected)
