@@ -38,9 +38,9 @@ _COMPARATORS = {
 }
 
 _PROBES = (
-    "A step of one probe with a hidden layer of 512 is 0.1 GFLOP in two products, which both sides must do. A core with "
-    "AVX512 does some 100 GFLOP in a second at best, so that on two cores no bank takes less than 0.5 ms per step of a "
-    "probe: the 20 times that are aimed at are out of a processor's reach there."
+    "A step of one probe with a hidden layer of 512 is 0.1 GFLOP in two products, which both sides must do. A core "
+    "with AVX512 does some 100 GFLOP in a second at best, so that on two cores no bank takes less than 0.5 ms per step "
+    "of a probe: the 20 times that are aimed at are out of a processor's reach there."
 )
 _MEMORY = (
     "With one clip alone, what both sides have alike (weights, gradients, moments and libraries, some 2 GiB) is most "

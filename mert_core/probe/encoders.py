@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -49,7 +50,25 @@ class Encoder(Protocol):
         """Return what it is, weights' hash included; equal descriptions embed alike, under the same code."""
 
 
-class ModelEncoder:
+class HiddenStates(ABC):
+    """An encoder that has all its hidden states at once, each (batch, frames, width)."""
+
+    @torch.no_grad()
+    def pooled(self, waveform: Tensor) -> Tensor:
+        """Return (states, batch, width)."""
+        return torch.stack([state.float().mean(dim=1) for state in self.hidden(waveform)])
+
+    @torch.no_grad()
+    def frames(self, waveform: Tensor) -> Tensor:
+        """Return (states, batch, frames, width)."""
+        return torch.stack([state.float() for state in self.hidden(waveform)])
+
+    @abstractmethod
+    def hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """Return the hidden states of (batch, samples) at 24 kHz."""
+
+
+class ModelEncoder(HiddenStates):
     """A MERT encoder, hidden states 0 to L.
 
     The model is used on the device it is on, and put into evaluation mode: no dropout, and nothing is masked.
@@ -67,17 +86,8 @@ class ModelEncoder:
         self.width = model.config.hidden_size
         self.frame_rate = float(FRAME_RATE)
 
-    @torch.no_grad()
-    def pooled(self, waveform: Tensor) -> Tensor:
-        """Return (layers + 1, batch, width)."""
-        return torch.stack([state.float().mean(dim=1) for state in self._hidden(waveform)])
-
-    @torch.no_grad()
-    def frames(self, waveform: Tensor) -> Tensor:
-        """Return (layers + 1, batch, frames, width)."""
-        return torch.stack([state.float() for state in self._hidden(waveform)])
-
-    def _hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
+    def hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """Return layers + 1 states."""
         if self.normalise:
             waveform = normalised(waveform)
         if waveform.shape[-1] <= WHOLE_SECONDS * SAMPLE_RATE:

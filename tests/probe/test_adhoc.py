@@ -85,19 +85,3 @@ def test_bad_requests_say_what_is_wrong(
 ) -> None:  # fmt: skip
     with pytest.raises(MertError, match=message):
         Request.of(small, Layout.at(tmp_path), run, model, name, tasks, None if data is None else tmp_path / data)
-
-
-def test_what_was_asked_outside_the_line_stands_in_the_leaderboard(
-    small: Config, tmp_path: Path, notes: Path, model: Path
-) -> None:
-    from mert_core.report.leaderboard import leaderboard
-    from mert_core.report.paired import compared
-
-    layout = Layout.at(tmp_path)
-    for name, task in (("mine", "nsynth_pitch"), ("mine", "nsynth_instrument"), ("yours", "nsynth_pitch")):
-        probe(small, layout, NullTracker(), Request.of(small, layout, None, str(model), name, [task], notes))
-    text = leaderboard(layout)
-    assert "mine" in text and "yours" in text
-    rows = [line for line in leaderboard(layout, "csv").splitlines() if ",mine," in line or line.startswith("mine,")]
-    assert {"nsynth_pitch", "nsynth_instrument"} <= {cell for row in rows for cell in row.split(",")}
-    assert "nsynth_pitch" in compared(layout, "mine", "yours") or "NSynth pitch" in compared(layout, "mine", "yours")

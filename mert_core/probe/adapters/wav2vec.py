@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.errors import MertError
 from mert_core.probe.adapters.folder import ModelFolder
-from mert_core.probe.encoders import normalised
+from mert_core.probe.encoders import HiddenStates, normalised
 
 FAMILY = {"hubert": "HubertModel", "wav2vec2": "Wav2Vec2Model", "data2vec-audio": "Data2VecAudioModel"}
 """Model type → class of ``transformers``."""
 _UNUSED = {"masked_spec_embed"}  # speech recognisers are published without it, and nothing is masked here
 
 
-class Wav2VecEncoder:
+class Wav2VecEncoder(HiddenStates):
     """A model of that family in evaluation mode: hidden states 0 to L, of waveforms resampled to its rate.
 
     Args:
@@ -37,17 +37,8 @@ class Wav2VecEncoder:
         self.frame_rate = rate / math.prod(config.conv_stride)
         self.resample = resampler(rate, self.device)
 
-    @torch.no_grad()
-    def pooled(self, waveform: Tensor) -> Tensor:
-        """Return (states, batch, width)."""
-        return torch.stack([state.float().mean(dim=1) for state in self._hidden(waveform)])
-
-    @torch.no_grad()
-    def frames(self, waveform: Tensor) -> Tensor:
-        """Return (states, batch, frames, width)."""
-        return torch.stack([state.float() for state in self._hidden(waveform)])
-
-    def _hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
+    def hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """Return the states of layers 0 to L."""
         waveform = self.resample(waveform)
         return self.model(normalised(waveform) if self.normalise else waveform, output_hidden_states=True).hidden_states
 
