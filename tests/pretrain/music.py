@@ -47,7 +47,7 @@ def params(**changes: Any) -> Pretrain:
         "weight_decay": 0.01, "clip_norm": 10.0, "temperature": 0.1, "mask_probability": 0.8, "mask_frames": 5,
         "mask_trim_clips": 8,
         "mixture_probability": 0.5, "mixture_snippets": 3, "mixture_seconds": (0.1, 0.3),
-        "teachers": predicted(tones=1.0, cqt=1.0), "weights": LossWeights(feature_penalty=10.0),
+        "teachers": predicted(tones=1.0, cqt=1.0), "weights": LossWeights(feature_penalty=10.0, unmasked=0.0),
         "precision": "fp32", "device": "cpu",
         "activation_checkpointing": False, "compile": False, "sharding": "none",
         "checkpoint_every": 2, "checkpoint_keep": 2, "log_every": 3, "validate_every": 4, "validate_batches": 1,

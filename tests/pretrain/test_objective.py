@@ -87,14 +87,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bottom": {"acoustic_codebooks": "bottom"},
     "temperature": {"temperature": 0.05},
     "learned temperature": {"learn_temperature": True},
-    "weights": {"teachers": predicted(tones=0.5, cqt=5.0), "weights": {"feature_penalty": 0.0}},
-    "spectra": {"teachers": SPECTRA, "weights": {"feature_penalty": 1.0}},
+    "weights": {"teachers": predicted(tones=0.5, cqt=5.0), "weights": {"feature_penalty": 0.0, "unmasked": 0.0}},
+    "spectra": {"teachers": SPECTRA, "weights": {"feature_penalty": 1.0, "unmasked": 0.0}},
     "unmasked": {
         "teachers": predicted(tones=1.0, cqt=1.0, logmel=1.0), "weights": {"feature_penalty": 10.0, "unmasked": 0.5},
     },
     "two teachers of codes": {"teachers": predicted(tones=0.5, cqt=2.0, pitches=3.0)},
     "codes alone": {"teachers": predicted(pitches=1.0, tones=0.0)},
-    "spectra alone": {"teachers": predicted(chroma=1.0), "weights": {"feature_penalty": 1.0}},
+    "spectra alone": {"teachers": predicted(chroma=1.0), "weights": {"feature_penalty": 1.0, "unmasked": 0.0}},
 }  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def gradient(objective: Objective, batches: list[Batch], total: int) -> torch.Te
 
 
 def test_workers_with_unlike_masks_are_normalised_by_the_frames_of_all() -> None:
-    source = crop_source(params(weights={"feature_penalty": 0.0}))
+    source = crop_source(params(weights={"feature_penalty": 0.0, "unmasked": 0.0}))
     objective = objective_of(source.params).eval()
     whole = source.batch(0, 4, range(4))
     mask = whole.mask.clone()
