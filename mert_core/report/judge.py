@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mert_core.report.collect import Material, Scores
-from mert_core.report.words import DEMO_PREFIX, short
+from mert_core.report.words import DEMO_PREFIX
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Verdict:
         """The verdict in words."""
         kind = "stand-ins" if self.tasks[0].startswith(DEMO_PREFIX) else "tasks"
         counts = f"beats {self.floor.replace('-', ' ')} on {len(self.above)} of {len(self.tasks)} {kind}"
-        names = f" ({', '.join(map(short, self.above))})" if self.above else ""
-        return counts + names + (f", falls below it on {', '.join(map(short, self.below))}" if self.below else "")
+        names = f" ({', '.join(self.above)})" if self.above else ""
+        return counts + names + (f", falls below it on {', '.join(self.below)}" if self.below else "")
 
 
 def beats(score: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -38,11 +38,6 @@ def task_title(task: str) -> str:
     return task if TASKS[task].is_demo else TASKS[task].title
 
 
-def short(task: str) -> str:
-    """Return a task's name without ``demo/``, for where only stand-ins stand."""
-    return task.removeprefix(DEMO_PREFIX)
-
-
 def is_decibel(metric: str) -> bool:
     """Return whether a metric is a ratio in dB; all others are shares of one."""
     return metric.startswith("sdr")

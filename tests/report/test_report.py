@@ -39,8 +39,8 @@ def test_the_page_is_one_whole_file_with_all_of_it(reported: Layout) -> None:
     assert "http://" not in raw
     assert "https://" not in raw
     assert str(reported.root) not in raw
-    assert "tiny beats random weights on 3 of 14 stand-ins (gs_key, emo, nsynth_pitch)" in page.text
-    assert "tiny beats mel statistics on 3 of 14 stand-ins (gs_key, emo, musdb18)" in page.text
+    assert "tiny beats random weights on 3 of 14 stand-ins (demo/gs_key, demo/emo, demo/nsynth_pitch)" in page.text
+    assert "tiny beats mel statistics on 3 of 14 stand-ins (demo/gs_key, demo/emo, demo/musdb18)" in page.text
     assert "Skipped: gs_key (tiny, random-weights, mel-statistics): no folder is given for giantsteps" in page.text
     assert all(task in page.text for task in STAND_INS)
     assert "interval against interval" in page.text
