@@ -35,7 +35,10 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
     # asking for more later is slower (three interleaved pairs with the demo's student: by 6 to 8 %).
     package_root = str(Path(mert_core.__path__[0]).parent)
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
+    variables = {
+        "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads),
+        "TQDM_MININTERVAL": "10",  # a worker's bar is printed here line below line
+    }  # fmt: skip
     if os.environ.get("RAY_ADDRESS"):
         with _initialised(runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
             yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -55,14 +55,26 @@ def _shared(subject: Subject, questions: list[Asked], config: Config, layout: La
         import ray
         from ray.exceptions import RayTaskError
 
-        ask = ray.remote(num_cpus=1)(_in_worker)
-        waiting = [ask.remote(subject, asked, config.model_dump(), layout, threads) for asked in questions]
-        while waiting:
-            (done,), waiting = ray.wait(waiting)
+        def begin(asked: Asked) -> Any:
+            return ray.remote(num_cpus=1)(_in_worker).remote(subject, asked, config.model_dump(), layout, threads)
+
+        alike = _alike(questions)
+        begun = {begin(group[0]): group[1:] for group in alike}
+        while begun:
+            (done,), _ = ray.wait(list(begun))
+            begun |= {begin(asked): [] for asked in begun.pop(done)}
             try:
                 yield ray.get(done)
             except RayTaskError as error:
                 raise error.cause from error
+
+
+def _alike(questions: list[Asked]) -> list[list[Asked]]:
+    """Return the questions by what they have embedded: the first of each embeds it, the others find it in the cache."""
+    groups: dict[Hashable, list[Asked]] = {}
+    for asked in questions:
+        groups.setdefault((asked.folder, asked.task.chunking, asked.task.pooling), []).append(asked)
+    return list(groups.values())
 
 
 _opened: dict[Subject, Any] = {}  # of a worker's process: the encoder outlives a task
