@@ -228,8 +228,8 @@ def train_probes(
             trainer.epoch(number, pool)
             running = sum(len(course.positions) for course in trainer.courses)
             if bar is not None:
+                bar.set_postfix_str(f"{running} of {len(probes)} training", refresh=False)
                 bar.update(before + (before - running) * (recipe.max_epochs - number))
-                bar.set_postfix_str(f"{running} of {len(probes)} training")
             if not running:
                 break
     return trainer.best
