@@ -13,6 +13,7 @@ from mert_core.errors import MertError
 from mert_core.probe.answers import Answers
 from mert_core.probe.bootstrap import means_of, percentiles, scores_of
 from mert_core.probe.metrics import Metric, Points
+from mert_core.probe.separation.intervals import is_median, resampled_scores
 
 FLIPS_AT_ONCE = 1 << 22
 
@@ -105,18 +106,26 @@ def _of_task(task: str, a: Answers, b: Answers, resamples: int, flips: int, seed
         if figure.points is None:
             rows.append(_by_bootstrap(task, figure, a, b, resamples, seed))
         else:
-            earned = figure.points(a.truth, a.outputs), figure.points(b.truth, b.outputs)
+            found = (figure.points(each.truth, each.outputs) for each in (a, b))
+            earned = _both_known(task, figure.name, *found)
             rows.append(_by_flips(task, figure.name, *earned, resamples, flips, seed))
     for name in a.points:
-        rows.append(_by_flips(task, name, a.points[name], b.points[name], resamples, flips, seed))
+        earned = _both_known(task, name, a.points[name], b.points[name])
+        if is_median(name):
+            rows.append(_by_medians(task, name, *earned, resamples, seed))
+        else:
+            rows.append(_by_flips(task, name, *earned, resamples, flips, seed))
     return rows
 
 
-def _by_flips(task: str, name: str, a: Points, b: Points, resamples: int, flips: int, seed: int) -> Difference:
+def _both_known(task: str, name: str, a: Points, b: Points) -> tuple[Points, Points]:
     known = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
     if not known.any():
         raise MertError(f"no track of {task} has a finite {name} by both models. Look at how they were scored.")
-    a, b = a[:, known], b[:, known]
+    return a[:, known], b[:, known]
+
+
+def _by_flips(task: str, name: str, a: Points, b: Points, resamples: int, flips: int, seed: int) -> Difference:
     per_track = b.mean(axis=0) - a.mean(axis=0)
     low, high = percentiles(means_of(per_track[None], resamples, seed))
     p = sign_flip(per_track, flips, seed)
@@ -129,15 +138,27 @@ def _by_flips(task: str, name: str, a: Points, b: Points, resamples: int, flips:
 def _by_bootstrap(task: str, figure: Metric, a: Answers, b: Answers, resamples: int, seed: int) -> Difference:
     # The same seed draws the same tracks for both.
     drawn = [scores_of(figure, each.truth, each.outputs, resamples, seed) for each in (a, b)]
+    scores = float(figure(a.truth, a.outputs).mean()), float(figure(b.truth, b.outputs).mean())
+    return _of_resamples(task, figure.name, scores, drawn, len(a.ids))
+
+
+def _by_medians(task: str, name: str, a: Points, b: Points, resamples: int, seed: int) -> Difference:
+    of_a, of_b = (resampled_scores(each, True, resamples, seed) for each in (a, b))
+    scores = float(of_a[0][0]), float(of_b[0][0])
+    return _of_resamples(task, name, scores, (of_a[1], of_b[1]), a.shape[1])
+
+
+def _of_resamples(
+    task: str, name: str, scores: tuple[float, float], drawn: Sequence[NDArray[np.float64]], tracks: int
+) -> Difference:
+    """Return the difference of two scores, from those of the same resamples by both models."""
     differences = drawn[1] - drawn[0]
     differences = differences[np.isfinite(differences)]
     low, high = percentiles(differences)
     smaller = min((differences <= 0).sum(), (differences >= 0).sum())
     p = min(1.0, 2 * (1 + int(smaller)) / (1 + len(differences)))
-    before, after = (float(figure(each.truth, each.outputs).mean()) for each in (a, b))
-    return Difference(
-        task, figure.name, before, after, after - before, low, high, p, "bootstrap", p, len(a.ids)
-    )  # fmt: skip
+    a, b = scores
+    return Difference(task, name, a, b, b - a, low, high, p, "bootstrap", p, tracks)
 
 
 def _aligned(task: str, a: Answers, b: Answers) -> Answers:

@@ -52,6 +52,24 @@ def test_a_large_difference_is_significant_and_none_is_not() -> None:
         assert row.difference == 0 and row.p == 1
 
 
+def test_a_median_over_tracks_is_compared_as_such() -> None:
+    generator = np.random.default_rng(0)
+    level = generator.exponential(3, TRACKS)  # its mean is 3, its median 2.1
+    level[7] = np.nan  # a stem that is silent
+    weak = level + 0.1 * generator.normal(size=(3, TRACKS))
+    strong = weak + 1
+    rows = compare({"stems": of_points(weak)}, {"stems": of_points(strong)})
+    mean, median = rows
+    assert (mean.metric, mean.test, median.metric, median.test) == ("sdr", "sign-flip", "sdr_museval", "bootstrap")
+    assert mean.a == pytest.approx(np.nanmean(weak)) and mean.tracks == TRACKS - 1
+    assert median.a == pytest.approx(np.nanmedian(weak.mean(axis=0))) and median.tracks == TRACKS - 1
+    assert (median.difference, median.low, median.high) == pytest.approx((1, 1, 1)) and median.p_holm < 0.01
+
+
+def of_points(earned: np.ndarray) -> Answers:
+    return Answers(IDS, points={"sdr": earned, "sdr_museval": earned})
+
+
 def test_swapping_the_models_turns_the_signs() -> None:
     a, b = {"tags": tags(0.5, 0), "classes": classes(0.6, 1)}, {"tags": tags(0.8, 3), "classes": classes(0.66, 4)}
     for one, two in zip(compare(a, b), compare(b, a), strict=True):

@@ -27,16 +27,13 @@ from mert_core.probe.selection import input_name
 from mert_core.probe.separation.augment import Part, RemixSound, draw_remixes, windows_of_track
 from mert_core.probe.separation.excerpts import Excerpt, Excerpts
 from mert_core.probe.separation.head import Heads, HeadShape
-from mert_core.probe.separation.intervals import resampled_scores
+from mert_core.probe.separation.intervals import MUSEVAL, is_median, resampled_scores
 from mert_core.probe.separation.separate import TrackFeatures, track_ratios
 from mert_core.probe.separation.stems import StoredTrack, store_tracks
 from mert_core.probe.separation.training import Network, SeparationRecipe, TrainedNetworks, train_networks
 from mert_core.probe.tasks import Chunking
 from mert_core.probe.verdict import Figure, Verdict
 from mert_core.workers import single_threads
-
-MUSEVAL = "_museval"
-"""What the name of a figure ends in that is a median of windows and tracks, as museval has it."""
 
 
 def judge_separation(case: Case) -> Judged:
@@ -195,7 +192,7 @@ def _verdict(
     case: Case, ids: Sequence[str], points: dict[str, Points], read: int | str, rate: float, validation: float
 ) -> Verdict:
     drawn = {
-        name: resampled_scores(values, name.endswith(MUSEVAL), case.settings.bootstrap, case.seed)
+        name: resampled_scores(values, is_median(name), case.settings.bootstrap, case.seed)
         for name, values in points.items()
     }
     undefined = [name for name, (value, _) in drawn.items() if not np.isfinite(value[0])]

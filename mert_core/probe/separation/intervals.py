@@ -8,6 +8,14 @@ from numpy.typing import NDArray
 from mert_core.probe.bootstrap import resampled
 from mert_core.probe.metrics import Counts, Points
 
+MUSEVAL = "_museval"
+"""What the name of a figure ends in that is a median of windows and tracks, as museval has it."""
+
+
+def is_median(figure: str) -> bool:
+    """Return whether a figure is a median over tracks; else it is their mean."""
+    return figure.endswith(MUSEVAL)
+
 
 def mean_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
     """Return the mean over the tracks that have a value, in each resample (resamples,); NaN where there is none.
