@@ -46,7 +46,13 @@ table.board th:first-child { position: sticky; left: 0; z-index: 1; background: 
 table.board thead th { vertical-align: bottom; text-align: right; min-width: 5.2rem; white-space: normal; }
 table.board thead th:first-child, table.board thead th.group { text-align: left; }
 table.board thead th.group { position: static; border-bottom: 0; padding-bottom: 0; font-weight: 400; }
-table.board thead th.published { min-width: 6.2rem; } table.board thead td { border-bottom: 0; }
+table.board thead td { border-bottom: 0; }
+table.board tr > .published { min-width: 0; padding-left: .25rem; padding-right: .35rem; }
+table.board thead th.published span { display: inline-block; writing-mode: vertical-rl; transform: rotate(180deg);
+  white-space: nowrap; text-align: left; font-size: .95em; }
+section:has(th.published) { position: relative; left: 50%; transform: translateX(-50%);
+  width: min(100vw - 2.2rem, 84rem); }
+section:has(th.published) th:first-child { min-width: 11rem; }
 table.board td.n { white-space: normal; }
 table.board .interval, table.board .protocol { display: inline-block; white-space: nowrap; }
 table.board th .interval { display: block; }
