@@ -23,7 +23,7 @@ from mert_core.probe.training import Examples, train_probes
 
 STATES, WIDTH, CLASSES, ITEMS, HELD_OUT = 13, 768, 10, 600, 150
 RATES, SEEDS = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2), (0, 1, 2)
-EPOCHS, ONE_IN = 4, 19
+EPOCHS, ONE_IN = 11, 19  # a patience of 10 lets no probe stop before
 BANK_TARGET, KEPT_TARGET = 20.0, 10.0
 CLIPS, CLIP_SECONDS, MEASURED_EPOCHS, PROBE_EPOCHS = 2, 5.0, 2, 30
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -114,7 +114,9 @@ def blocks_of(probes: Sequence[Probe], floats: int | None, shape: Shape) -> Iter
     order = sorted(range(len(probes)), key=lambda i: (kind(i), probes[i].input, probes[i].rate))
     for _, group in groupby(order, kind):
         alike = list(group)
-        yield from (alike[start : start + most] for start in range(0, len(alike), most))
+        count = -(-len(alike) // most)
+        bounds = [len(alike) * number // count for number in range(count + 1)]  # of one size: cores share them evenly
+        yield from (alike[start:stop] for start, stop in pairwise(bounds))
 
 
 class Block:
@@ -149,13 +151,9 @@ class Block:
         self.weights = [weight[going] for weight in self.weights]
         self._parts = self._side_by_side()
 
-    def copy_to(self, flat: Tensor, probe: int) -> None:
-        """Copy one probe's weights into the first of some numbers (`Shape.parameters` or more,)."""
-        start = 0
-        for weight in self.weights:
-            part = weight[probe].flatten()
-            flat[start : start + len(part)] = part
-            start += len(part)
+    def flat(self, probes: Tensor) -> Tensor:
+        """Return the weights of some probes, bool (probes,), each in one row (chosen, `Shape.parameters`)."""
+        return torch.cat([weight[probes].flatten(1) for weight in self.weights], dim=1)
 
     def outputs(self, states: Tensor) -> Tensor:
         """Return (probes, rows, outputs) from standardised states (states, rows, width); nothing is dropped."""

@@ -88,9 +88,8 @@ class _Trainer:
             torch.stack([torch.cat([part.flatten() for part in drawn[probe.seed][0]]) for probe in probes]).to(device),
             self.train.moments, self.scale,
         )  # fmt: skip
-        self.courses = [
-            self._course(positions) for positions in blocks_of(probes, CACHE_FLOATS if device == "cpu" else None, shape)
-        ]
+        blocks = blocks_of(probes, CACHE_FLOATS if device == "cpu" else None, shape)
+        self.courses = [self._course(positions) for positions in sorted(blocks, key=len, reverse=True)]
         size = rows_of(SLAB_BYTES, train.features)
         self.rows_at_once = max(1, size // recipe.batch_items) * recipe.batch_items
 
@@ -161,8 +160,9 @@ class _Trainer:
         risen = now > best.validation[course.positions]
         places = course.positions[risen]
         best.validation[places], best.epochs[places] = now[risen], number
-        for number_in_block in np.flatnonzero(risen).tolist():
-            course.block.copy_to(best.weights[course.positions[number_in_block]], number_in_block)
+        if risen.any():
+            flat = course.block.flat(torch.from_numpy(risen).to(self.device))
+            best.weights[torch.from_numpy(places), : flat.shape[1]] = flat
         course.waited = np.where(risen, 0, course.waited + 1)
         slower = course.waited > self.recipe.plateau_patience
         course.adam.rates = np.where(slower, course.adam.rates * self.recipe.plateau_factor, course.adam.rates)

@@ -77,7 +77,7 @@ def test_training_lowers_the_mel_distance_and_leaves_torchs_rng_alone() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
     assert seen[-1] < 0.8 * seen[0]
     assert not model.training
-    # Of eight entries; over seeds and processors 0.5 to 0.9 at least, 0.85 to 0.96 on average.
+    # Of eight entries; over seeds and processors 0.37 to 0.87 at least, 0.79 to 0.96 on average.
     assert figures["usage_least"] > 0.25
     assert figures["usage_mean"] > 0.6
 
