@@ -11,7 +11,7 @@ from mert_core.catalog.build import score_id
 from mert_core.catalog.tables import RecordRow, ScoreRow
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.records import read_record
+from mert_core.records import RECORD_NAME, read_record
 
 SHORTEST_PREFIX = 4
 MOST_CANDIDATES = 12
@@ -57,18 +57,20 @@ def find(session: Session, layout: Layout, wanted: str) -> ScoreRow | RecordRow:
 
 def _by_alias(session: Session, layout: Layout, wanted: str) -> ScoreRow:
     run, _, task = wanted.partition("/")  # a stand-in's name has a slash of its own
-    folder = layout.scores(run)
-    if (folder / "record.json").exists():
-        score = session.get(ScoreRow, score_id(read_record(folder).id, task))
-        if score is not None:
-            return score
+    folders = layout.scores(run), layout.probed(run, task)
+    for folder in folders:
+        if (folder / RECORD_NAME).exists():
+            score = session.get(ScoreRow, score_id(read_record(folder).id, task))
+            if score is not None:
+                return score
     named = select(ScoreRow).where(ScoreRow.run == run, ScoreRow.task == task)
     found = session.scalars(named.order_by(ScoreRow.id)).all()
     if len(found) == 1:
         return found[0]
     if found:
         lines = [f"  {row.id}  {describe(row)}" for row in found[:MOST_CANDIDATES]]
-        raise MertError(f"the catalog has {len(found)} scores {wanted}, none of them in {folder}:\n" + "\n".join(lines))
+        places = " or ".join(str(folder) for folder in folders)
+        raise MertError(f"the catalog has {len(found)} scores {wanted}, none of them in {places}:\n" + "\n".join(lines))
     raise MertError(f"no score is named {wanted!r}.\n{_candidates(session)}")
 
 

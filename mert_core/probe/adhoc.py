@@ -14,7 +14,7 @@ from mert_core.probe.asking import Asked, Subject, ask, tasks_named
 from mert_core.probe.results import Result, write_results
 from mert_core.probe.spread import examine_all
 from mert_core.probe.stage import data_sets
-from mert_core.probe.tasks import FLOORS, FOURTEEN, Task
+from mert_core.probe.tasks import FLOORS, FOURTEEN, TASKS, Task
 from mert_core.probe.tracked import track_result
 from mert_core.records import read_record, write_record
 
@@ -103,14 +103,14 @@ def _write(config: Config, layout: Layout, subject: Subject, result: Result, que
     inputs = data_sets([result])
     if subject.model is None and subject.name not in FLOORS:
         inputs["checkpoint"] = read_record(layout.model(subject.name)).id
-    if result.task.startswith("demo/"):
+    if TASKS[result.task].is_demo:
         inputs["probe_set"] = read_record(layout.probe_set).id
     with atomic_folder(layout.probed(subject.name, result.task)) as folder:
         write_results(folder, subject.name, [result])
         write_record(
             folder, stage="probe", kind="scores", run=subject.name, inputs=inputs,
             params={"seed": config.seed, "threads": config.threads, "probe": config.probe.model_dump(mode="json")},
-            facts={"protocol": result.protocol},
+            facts={"protocol": result.protocol, "encoder": result.encoder},
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, student_frames
 from mert_core.config import Config
 from mert_core.errors import MertError
-from mert_core.files import canonical_json
+from mert_core.files import canonical_json, sha256_json
 from mert_core.model import MertModel
 from mert_core.model.config import preset
 from mert_core.model.song import song_states
@@ -163,6 +163,11 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def identity(encoder: Encoder) -> str:
+    """Return a hash of what an encoder is, on every machine the same: weights, kind, how it hears."""
+    return sha256_json(encoder.describe())
 
 
 def fingerprint(encoder: Encoder) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mert_core.corpus.datasets.clips import ClipSet
 from mert_core.errors import MertError
 from mert_core.probe.asking import Asked
-from mert_core.probe.encoders import Encoder, fingerprint
+from mert_core.probe.encoders import Encoder, fingerprint, identity
 from mert_core.probe.judges import JUDGES
 from mert_core.probe.judges.case import Case
 from mert_core.probe.ledger import Choice, Ledger, hash_of_tracks
@@ -46,7 +46,7 @@ def examine(asked: Asked, encoder: Encoder, config: Config, layout: Layout) -> R
     task = asked.task
     protocol = protocol_hash(config, task)
     if asked.absent:
-        return Result(task.name, skipped=asked.absent, protocol=protocol)
+        return Result(task.name, skipped=asked.absent, protocol=protocol, encoder=identity(encoder))
     clips = asked.clips()
     _check(asked, clips)
     tests = hash_of_tracks([(clip.clip_id, clip.sound.identity) for clip in clips.of("test")])
@@ -58,7 +58,7 @@ def examine(asked: Asked, encoder: Encoder, config: Config, layout: Layout) -> R
     verdict, left_out, robustness = JUDGES[task.kind](case)
     return Result(
         task=task.name, verdict=verdict, protocol=protocol, left_out=clips.left_out | left_out, test_set=tests,
-        robustness=robustness,
+        robustness=robustness, encoder=identity(encoder),
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ class Result:
         protocol: hash of the task's whole protocol.
         left_out: reason → clips that could not be used.
         test_set: hash of the test tracks and their sound.
+        encoder: `mert_core.probe.encoders.identity` of who was asked.
         robustness: deformation → points, where it was asked for.
     """
 
@@ -33,6 +34,7 @@ class Result:
     protocol: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     test_set: str = ""
+    encoder: str = ""
     robustness: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from mert_core.files import atomic_folder, sha256_json
 from mert_core.probe.asking import Subject, ask, tasks_named
 from mert_core.probe.results import Result, write_results
 from mert_core.probe.spread import examine_all
-from mert_core.probe.tasks import FLOORS
+from mert_core.probe.tasks import FLOORS, TASKS
 from mert_core.probe.tracked import track_result
 from mert_core.records import Record, read_record, write_record
 
@@ -46,13 +46,13 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
         return write_record(
             folder, stage="probe", kind="scores", run=run_name, inputs=inputs | data_sets(results),
             params={"seed": config.seed, "threads": config.threads, "probe": config.probe.model_dump(mode="json")},
-            facts={"protocol": protocol_of_all(results)},
+            facts={"protocol": protocol_of_all(results), "encoder": results[0].encoder},
         )  # fmt: skip
 
 
 def data_sets(results: list[Result]) -> dict[str, str]:
     """Return the test sets of tasks that are no stand-ins, for a record's inputs."""
-    return {f"test_set/{item.task}": item.test_set for item in results if item.verdict and "demo/" not in item.task}
+    return {f"test_set/{item.task}": item.test_set for item in results if item.verdict and not TASKS[item.task].is_demo}
 
 
 def protocol_of_all(results: list[Result]) -> str:

@@ -86,14 +86,12 @@ class Board:
 
     Attributes:
         title: of the table.
-        is_demo: whether it is that of the stand-ins.
         columns: our runs, the floors, then what is published.
         lines: by task, then metric.
         averages: one per column.
     """
 
     title: str
-    is_demo: bool
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     averages: tuple[Average, ...]
@@ -131,7 +129,7 @@ def stand_ins(scores: Sequence[Scores]) -> Board:
     expected = {
         task: [metric for metric in _metrics(task, scores) if counts(metric)] for task in DEMO
     }  # fmt: skip
-    return _board("Stand-ins: performed scores", True, DEMO, scores, (), expected)
+    return _board("Stand-ins: performed scores", DEMO, scores, (), expected)
 
 
 def fourteen(scores: Sequence[Scores], figures: Sequence[Published] | None = None) -> Board:
@@ -142,11 +140,11 @@ def fourteen(scores: Sequence[Scores], figures: Sequence[Published] | None = Non
         figures: published ones; None: those of the package.
     """
     figures = published() if figures is None else figures
-    return _board("Fourteen tasks", False, FOURTEEN, scores, figures, fourteen_metrics())
+    return _board("Fourteen tasks", FOURTEEN, scores, figures, fourteen_metrics())
 
 
 def _board(
-    title: str, is_demo: bool, tasks: Iterable[str], scores: Sequence[Scores], figures: Sequence[Published],
+    title: str, tasks: Iterable[str], scores: Sequence[Scores], figures: Sequence[Published],
     expected: Mapping[str, Sequence[str]],
 ) -> Board:  # fmt: skip
     probed = {item.run: item for item in scores}
@@ -168,7 +166,7 @@ def _board(
     averages = tuple(average(_figures(lines, place), expected) for place in range(len(columns)))
     order = sorted(range(len(columns)), key=lambda place: _rank(columns[place], averages[place]))
     return Board(
-        title, is_demo, tuple(columns[place] for place in order),
+        title, tuple(columns[place] for place in order),
         tuple(Line(line.task, line.metric, tuple(line.cells[place] for place in order)) for line in lines),
         tuple(averages[place] for place in order),
     )  # fmt: skip
@@ -189,7 +187,7 @@ def _figures(lines: Sequence[Line], place: int) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for line in lines:
         value = line.cells[place].value
-        if value is not None:
+        if value is not None and line.cells[place].comparable:
             found.setdefault(line.task, {})[line.metric] = value
     return found
 

@@ -44,21 +44,21 @@ def beats(score: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def verdicts(material: Material) -> list[Verdict]:
-    """Return every run's standing against every floor: at the stand-ins, and at those of the fourteen that were had."""
+    """Return every run's standing against every floor: at the stand-ins, and at those of the fourteen that were had.
+
+    Tasks at which the two cannot be compared do not count.
+    """
     floors = [item for item in material.scores if item.is_floor]
-    return [
-        Verdict(
-            run.run, floor.run,
-            [task for task in tasks if beats(run.tasks[task], floor.tasks[task])],
-            [task for task in tasks if beats(floor.tasks[task], run.tasks[task])],
-            tasks,
-        )
-        for tasks in (material.stand_ins, material.fourteen)
-        if tasks
-        for run in material.scores
-        if not run.is_floor
-        for floor in floors
-    ]  # fmt: skip
+    found = []
+    for asked in (material.stand_ins, material.fourteen):
+        for run in (item for item in material.scores if not item.is_floor):
+            for floor in floors:
+                tasks = [task for task in asked if not unlike((run, floor), task)]
+                above = [task for task in tasks if beats(run.tasks[task], floor.tasks[task])]
+                below = [task for task in tasks if beats(floor.tasks[task], run.tasks[task])]
+                if tasks:
+                    found.append(Verdict(run.run, floor.run, above, below, tasks))
+    return found
 
 
 def beaten(material: Material) -> dict[str, dict[str, int]]:
@@ -86,12 +86,3 @@ def unlike(scores: Sequence[Scores], task: str) -> list[str]:
 def _terms(item: Scores, task: str) -> tuple[Any, ...]:
     score = item.tasks[task]
     return score["protocol"], score.get("test_set"), score["tracks"]
-
-
-def unlike_by_run(scores: Sequence[Scores], tasks: Sequence[str]) -> dict[str, list[str]]:
-    """Return the encoders with a score that cannot be compared, each with those tasks."""
-    found: dict[str, list[str]] = {}
-    for task in tasks:
-        for run in unlike(scores, task):
-            found.setdefault(run, []).append(task)
-    return found

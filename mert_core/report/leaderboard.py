@@ -15,7 +15,6 @@ from mert_core.report.collect import Scores
 from mert_core.report.probed import probed_names, read_whole
 
 Format = Literal["text", "csv", "html"]
-FORMATS: tuple[Format, ...] = ("text", "csv", "html")
 
 
 def read_probed(layout: Layout) -> list[Scores]:

@@ -15,7 +15,7 @@ def metrics_of(material: Material) -> dict[str, Any]:
         item.run: {
             task: {
                 metric: {name: found[name] for name in ("value", "low", "high")}
-                for metric, found in sorted(score["metrics"].items())
+                for metric, found in sorted(({score["metric"]: score} | score["metrics"]).items())
             }
             for task, score in sorted(item.tasks.items())
         }

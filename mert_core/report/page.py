@@ -8,12 +8,12 @@ from typing import Any
 
 from mert_core.catalog.build import score_id
 from mert_core.probe.tasks import FLOORS
-from mert_core.report.board import fourteen, stand_ins
+from mert_core.report.board import Board, fourteen, stand_ins
 from mert_core.report.board_html import board_section
 from mert_core.report.collect import Labels, Material
 from mert_core.report.figures import Picture
 from mert_core.report.html_parts import document, figure, number, section, table, text
-from mert_core.report.judge import unlike_by_run, verdicts
+from mert_core.report.judge import verdicts
 from mert_core.report.style import plain
 
 MOST_QUARANTINED_SHOWN = 20
@@ -27,17 +27,19 @@ def render(material: Material, pictures: list[Picture]) -> str:
     """Return the whole page. It holds no date, host or path of this machine, so equal inputs give equal bytes."""
     early = [figure(picture) for picture in pictures if picture.path.stem.startswith(EARLY)]
     late = [figure(picture) for picture in pictures if not picture.path.stem.startswith(EARLY)]
-    *tables, last = _boards(material)
+    boards = [stand_ins(material.scores)] if material.stand_ins else []
+    boards.append(fourteen(material.scores))
+    *tables, last = map(board_section, boards)
     body = "".join(
         [
-            _head(material), *tables, *early, last, _training(material), *late,
+            _head(material, boards), *tables, *early, last, _training(material), *late,
             _gate(material), _corpus(material), _quarantine(material), _lineage(material),
         ]
     )  # fmt: skip
     return document(f"MERT report · {', '.join(training.run for training in material.trainings)}", body)
 
 
-def _head(material: Material) -> str:
+def _head(material: Material, boards: list[Board]) -> str:
     facts = material.corpus.facts
     hours = f"{facts['seconds'] / 3600:.2f} hours of music" if "seconds" in facts else "music"
     runs = ", ".join(training.run for training in material.trainings)
@@ -45,7 +47,8 @@ def _head(material: Material) -> str:
     warning = "".join(
         f'<p class="warning">Not comparable: {text(run)} was probed by another protocol or on other music at '
         f"{text(', '.join(tasks))}. Run <code>dvc repro</code>.</p>"
-        for run, tasks in unlike_by_run(material.scores, material.tasks).items()
+        for board in boards
+        for run, tasks in board.unlike.items()
     )
     return (
         f"<header><h1>What the model has learned</h1><p class='lead'>Run {text(runs)}, pre-trained on {hours}; frozen, "
@@ -53,12 +56,6 @@ def _head(material: Material) -> str:
         "95 % interval lies above the floor’s.</p>"
         f'<ul class="verdicts">{"".join(items)}</ul>{warning}</header>'
     )
-
-
-def _boards(material: Material) -> list[str]:
-    """Return the table of the stand-ins, if there are any, and that of the fourteen."""
-    tables = [stand_ins(material.scores)] if material.stand_ins else []
-    return [board_section(board) for board in [*tables, fourteen(material.scores)]]
 
 
 def _training(material: Material) -> str:

@@ -10,6 +10,8 @@ from mert_core.paths import Layout
 from mert_core.records import RECORD_NAME
 from mert_core.report.collect import Scores, read_scores_of
 
+STALE = "probed from other weights than the rest; probe it again"
+
 
 def probed_names(layout: Layout) -> list[str]:
     """Return the runs, floors and other models that have been probed here, sorted."""
@@ -20,7 +22,10 @@ def probed_names(layout: Layout) -> list[str]:
 
 
 def read_whole(layout: Layout, name: str) -> Scores:
-    """Return all scores of one model. A task that the line has asked is the line's, whatever was added later.
+    """Return all scores of one model: what the line has asked, and what was added.
+
+    A name may have stood for other weights, before a run was trained anew, say. The line's are those that count, else
+    the latest; what was probed from others is skipped, and says so.
 
     Raises:
         MertError: it was not probed, or a file cannot be read.
@@ -30,6 +35,9 @@ def read_whole(layout: Layout, name: str) -> Scores:
         raise MertError(f"{name} has not been probed here; found {', '.join(probed_names(layout)) or 'nothing'}")
     whole = parts[0]
     for part in parts[1:]:
+        if part.record.facts.get("encoder") != whole.record.facts.get("encoder"):
+            whole = replace(whole, skipped=dict.fromkeys(part.tasks.keys() - whole.tasks.keys(), STALE) | whole.skipped)
+            continue
         whole = replace(
             whole,
             tasks=part.tasks | whole.tasks,
@@ -42,8 +50,10 @@ def read_whole(layout: Layout, name: str) -> Scores:
 
 
 def _folders(layout: Layout, name: str) -> list[Path]:
+    """Return the line's folder, then what was added, the latest first."""
     line = layout.scores(name)
-    added = sorted(path.parent for path in (layout.probed_top / name).rglob(RECORD_NAME))
+    records = sorted((layout.probed_top / name).rglob(RECORD_NAME), key=lambda path: path.stat().st_mtime_ns)
+    added = [path.parent for path in reversed(records)]
     visible = [
         folder for folder in added if not any(part.startswith(".") for part in folder.relative_to(layout.data).parts)
     ]

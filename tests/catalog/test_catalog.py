@@ -137,6 +137,8 @@ def test_an_old_score_stays_and_the_alias_means_the_new_one(
     (layout.scores("tiny") / "record.json").unlink()
     with pytest.raises(MertError, match="2 scores tiny/demo/gs_key"):
         lineage(config, layout, "tiny/demo/gs_key")
+    added = put(layout.probed("tiny", "nsynth_pitch"), "scores", {"checkpoint": line["checkpoint"]}, "tiny", seed=3)
+    assert score_id(added.id, "nsynth_pitch") in lineage(config, layout, "tiny/nsynth_pitch")
 
 
 def test_unknown_and_ambiguous_ids_list_candidates(config: Config, layout: Layout, line: dict[str, Record]) -> None:

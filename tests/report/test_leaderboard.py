@@ -235,7 +235,10 @@ def test_the_command_prints_or_writes(line: Layout, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == leaderboard(line, demo=True)
     assert main([*common, "--format", "csv", "--out", str(tmp_path / "board.csv")]) == 0
     assert (tmp_path / "board.csv").read_text() == leaderboard(line, "csv")
-    assert main([*common, "--out", str(tmp_path / "no" / "such" / "folder" / "b.txt")]) in {0, 2}
+    assert main([*common, "--out", str(tmp_path / "new" / "folder" / "b.txt")]) == 0
+    assert (tmp_path / "new" / "folder" / "b.txt").read_text() == leaderboard(line)
+    assert main([*common, "--out", str(tmp_path / "board.csv" / "b.txt")]) == 2
+    assert "board.csv" in capsys.readouterr().err
     assert set(FOURTEEN) <= {row["task"] for row in rows_of(leaderboard(line, "csv"))}
 
 
