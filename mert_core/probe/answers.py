@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
-from mert_core.probe.metrics import METRICS, Metric, Points, figures
+from mert_core.probe.metrics import Metric, Points, figures
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,3 @@ def answers_path(scores: Path, task: str) -> Path:
 
 def _text(names: Sequence[str]) -> NDArray[np.str_]:
     return np.array(names, dtype=np.str_) if names else np.zeros(0, dtype="<U1")
-
-
-def known_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Return those of a task's metrics that outputs are judged by; the others come as points."""
-    return tuple(name for name in names if name in METRICS)

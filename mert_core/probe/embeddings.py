@@ -85,14 +85,6 @@ class Embeddings:
             [begin + np.arange(rows) / rate for begin, rows in zip(begins, place.entry.window_rows, strict=True)]
         )
 
-    def windows(self, position: int) -> list[tuple[int, int, int]]:
-        """Return of each window of a sound its first sample, where it ends, and how many rows it has."""
-        place = self._places[position]
-        if place is None:
-            return []
-        bounds, rows = place.entry.windows.bounds().tolist(), place.entry.window_rows
-        return [(start, stop, count) for (start, stop), count in zip(bounds, rows, strict=True)]
-
     def samples(self, position: int) -> int:
         """Return the length of a whole sound, also where windows leave out its end; 0 if it is missing."""
         place = self._places[position]

@@ -32,13 +32,15 @@ class Encoder(Protocol):
         device: where it computes.
         states: how many hidden states, input of the first layer included: 0 to L.
         width: of a pooled vector (a frame's is narrower with mel statistics).
-        frame_rate: frames per second of `frames`.
     """
 
     device: str
     states: int
     width: int
-    frame_rate: float
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second of `frames`."""
 
     def pooled(self, waveform: Tensor) -> Tensor:
         """Return (states, batch, width) from (batch, samples) at 24 kHz on `device`: the mean over time."""

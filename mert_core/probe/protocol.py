@@ -30,6 +30,7 @@ RULES: dict[Kind, dict[str, str]] = {
     Kind.STEMS: {
         "loss": "squared error of magnitudes, one head per stem, STFT 2048/320",
         "input": "learned weighted sum",
+        "epoch": "squared error of magnitudes on validation",
         "training": "remixes of stems of any tracks, gain .25 to 1.25, channels swapped, drawn once for all seeds",
         "decoder": "one Wiener EM iteration, no residual",
         "scored": "10 log10 of whole tracks' energies, mean over tracks; museval: median of 1 s, median over tracks",

@@ -35,13 +35,13 @@ def applies(task: Task, deformation: str) -> bool:
 
     A shifted pitch is another key and another note, and in the stand-ins another register (``demo/emo``, the tags low
     and high of moods and of the commonest tags); a gain makes their loud music soft. The truth of a separation is the
-    stems as they are, so neither is asked of it.
+    stems as they are, so nothing is asked of it.
     """
+    if task.kind is Kind.STEMS:
+        return False
     if deformation == "pitch":
-        return task.kind != Kind.STEMS and task.name not in _MOVES_WITH_PITCH
-    if deformation == "gain":
-        return task.kind != Kind.STEMS and task.name not in _MOVES_WITH_GAIN
-    return True
+        return task.name not in _MOVES_WITH_PITCH
+    return deformation != "gain" or task.name not in _MOVES_WITH_GAIN
 
 
 @dataclass(frozen=True)

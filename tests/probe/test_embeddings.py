@@ -51,10 +51,7 @@ def test_half_precision_of_what_the_encoder_answers_to_each_window(
     assert stored.shape == exact.shape == (found.states, found.offsets[-1], found.width)
     assert ((stored - exact).abs() <= exact.abs() * 2**-11 + 2**-24 + 1e-5).all(), "rounding to 11 bits, and no more"
     assert found.frame_rate == (None if pooling == "mean" else 75.0)
-    assert [found.windows(number) for number in (1, 2)] == [
-        [(0, 9600, 1 if pooling == "mean" else 29)],
-        [(0, 12000, 1 if pooling == "mean" else 37), (12000, 24000, 1 if pooling == "mean" else 37)],
-    ]
+    assert np.diff(found.offsets)[1:3].tolist() == ([1, 2] if pooling == "mean" else [29, 2 * 37])
     times = found.times(2)
     assert times.tolist() == ([0, 0.5] if pooling == "mean" else [k + j / 75 for k in (0, 0.5) for j in range(37)])
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import os
 import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +35,47 @@ class FunctionEncoder:
         self.resample = resampler(int(getattr(function, "sample_rate", SAMPLE_RATE)), device)
         shared = bool(getattr(function, "thread_safe", False))
         self._turn: AbstractContextManager[Any] = nullcontext() if shared else threading.Lock()
-        few, many = (self._try(seconds) for seconds in _TRIAL_SECONDS)
-        self.states, self.width = few.shape[0], few.shape[3]
-        measured = (many.shape[2] - few.shape[2]) / (_TRIAL_SECONDS[1] - _TRIAL_SECONDS[0])
-        self.frame_rate = float(getattr(function, "frame_rate", measured))
-        if self.frame_rate <= 0:
+        self.states, _, _, self.width = self._try(SAMPLE_RATE).shape
+
+    def _try(self, samples: int) -> Tensor:
+        noise = torch.randn(2, samples, generator=torch.Generator().manual_seed(0)) * 0.1
+        return self.frames(noise.to(self.device))
+
+    @cached_property
+    def frame_rate(self) -> float:
+        """Frames per second: as the callable says, or from the lengths at which it answers with one frame more.
+
+        Raises:
+            MertError: it answers a longer sound with no more frames, or says a rate that is none.
+        """
+        if hasattr(self.function, "frame_rate"):
+            said = float(self.function.frame_rate)
+            if not said > 0:
+                raise MertError(f"{self.name} says frame_rate {said:g}; expected frames per second, above 0")
+            return said
+        lengths = [seconds * SAMPLE_RATE for seconds in _TRIAL_SECONDS]
+        few, many = (self._try(samples).shape[2] for samples in lengths)
+        if many <= few:
             raise MertError(
                 f"{self.name} answers {_TRIAL_SECONDS[1]} s with as many frames as {_TRIAL_SECONDS[0]} s "
-                f"({few.shape[2]}); give its frames per second as an attribute frame_rate"
+                f"({few}); give its frames per second as an attribute frame_rate"
             )
+        hop = (lengths[1] - lengths[0]) / (many - few)  # to within a frame in their difference
+        first, last = (
+            self._shortest(samples, frames, hop) for samples, frames in zip(lengths, (few, many), strict=True)
+        )
+        return (many - few) * SAMPLE_RATE / (last - first)
 
-    def _try(self, seconds: int) -> Tensor:
-        noise = torch.randn(2, seconds * SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
-        return self.frames(noise.to(self.device))
+    def _shortest(self, samples: int, frames: int, hop: float) -> int:
+        """Return the length of the shortest sound, up to one of so many samples, that has so many frames."""
+        below = max(1, samples - math.ceil(2 * hop))
+        while samples - below > 1:
+            middle = (samples + below) // 2
+            if self._try(middle).shape[2] < frames:
+                below = middle
+            else:
+                samples = middle
+        return samples
 
     def pooled(self, waveform: Tensor) -> Tensor:
         """Return (states, batch, width)."""

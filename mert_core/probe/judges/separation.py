@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ def judge_separation(case: Case) -> Judged:
         rates = {rate: bench.validation(trained, rate) for rate in sorted(set(case.settings.separation.rates))}
         rate = max(rates, key=rates.__getitem__)
         if not np.isfinite(rates[rate]):
-            raise MertError(f"{task.name}: no head learned at the rates {list(rates)}. Try lower rates.")
+            raise MertError(f"{task.name}: heads diverged at each of the rates {list(rates)}. Try lower rates.")
         read = input_name(WEIGHTED if len(bench.inputs) > 1 else bench.inputs[0])
         case.before_test(read, rate)
         points = bench.points(trained, "test", rate)
@@ -156,10 +156,20 @@ class _Bench:
         return Excerpt(sound, tuple(Part(track.path, track.identity, row, start) for row in rows))
 
     def validation(self, trained: TrainedNetworks, rate: float) -> float:
-        """Return the SDR at a rate on the validation split: the mean over its stems, tracks and seeds."""
-        points = self.points(trained, "valid", rate)
-        scores = [resampled_scores(points[f"sdr_{stem}"], False, 1, 0)[0][0] for stem in self.stems]
-        return float(np.mean(scores)) if np.isfinite(scores).all() else -np.inf
+        """Return the SDR at a rate on the validation split: the mean over its stems, tracks and seeds.
+
+        It is −∞ where a head has diverged: the error of none of its epochs was finite.
+
+        Raises:
+            MertError: no track of the split has all stems.
+        """
+        losses = [loss for network, loss in zip(trained.networks, trained.losses, strict=True) if network.rate == rate]
+        if not np.isfinite(losses).all():
+            return -np.inf
+        found = self.points(trained, "valid", rate)
+        points = {name: found[name] for name in (f"sdr_{stem}" for stem in self.stems)}
+        _check_told(self.case.task.name, points, "validation")
+        return _mean_of(points.values())
 
     def points(self, trained: TrainedNetworks, split: Split, rate: float) -> dict[str, Points]:
         """Return each figure of each seed and track of a split (seeds, tracks); NaN where a stem is silent."""
@@ -188,29 +198,35 @@ class _Bench:
         return track_ratios(heads, ensembles, TrackFeatures(features, offsets, bounds, frame_rate), track, self.device)
 
 
+def _check_told(task: str, points: Mapping[str, Points], split: str) -> None:
+    untold = [name for name, each in points.items() if np.isnan(each.mean(axis=0)).all()]
+    if untold:
+        raise MertError(
+            f"{task}: {', '.join(untold)} cannot be told: in no {split} track do all stems sound. "
+            "Look at the data set's stems."
+        )
+
+
+def _mean_of(points: Iterable[Points]) -> float:
+    """Return the mean over stems of each one's mean over seeds and the tracks where it has a ratio."""
+    return float(np.mean([np.nanmean(each.mean(axis=0)) for each in points]))
+
+
 def _verdict(
     case: Case, ids: Sequence[str], points: dict[str, Points], read: int | str, rate: float, validation: float
 ) -> Verdict:
+    _check_told(case.task.name, points, "test")
     drawn = {
         name: resampled_scores(values, is_median(name), case.settings.bootstrap, case.seed)
         for name, values in points.items()
     }
-    undefined = [name for name, (value, _) in drawn.items() if not np.isfinite(value[0])]
-    if undefined:
-        raise MertError(
-            f"{case.task.name}: {', '.join(undefined)} cannot be told: in no test track do all stems sound. "
-            "Look at the data set's stems."
-        )
     main = [f"sdr_{stem}" for stem in case.clips.classes]
 
     def figure(value: NDArray[np.float64], resamples: NDArray[np.float64]) -> Figure:
         return Figure(float(value[0]), *percentiles(resamples))
 
     summary = figure(*(np.mean([drawn[name][part] for name in main], axis=0) for part in (0, 1)))
-    per_seed = [
-        float(np.mean([resampled_scores(points[name][[seed]], False, 1, 0)[0] for name in main]))
-        for seed in range(len(case.settings.seeds))
-    ]
+    per_seed = [_mean_of(points[name][[seed]] for name in main) for seed in range(len(case.settings.seeds))]
     return Verdict(
         metric=case.task.metrics[0],
         summary=summary,

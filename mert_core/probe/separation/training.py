@@ -33,28 +33,24 @@ class Network:
 
 @dataclass(frozen=True)
 class SeparationRecipe:
-    """How separation is learned and judged.
+    """How separation is learned.
 
     Attributes:
         hidden: of Open-Unmix's layers.
         layers: of its LSTM.
         dropout: between those.
-        mixes_per_track: remixes to train on, per track of the training split.
-        batch_mixes: of them per step.
+        batch_mixes: remixes per step.
         crop_frames: how much of each is used per step, anywhere in it; 0: all.
         every_frames: masks and their loss are of each n-th frame only; the others share most of their samples.
         max_epochs: at most so many passes.
         patience: a network stops after so many epochs without a lower validation loss.
         plateau_patience: after more than so many such epochs its rate falls, and the count begins anew.
         plateau_factor: what the rate is then multiplied by.
-        remix_seed: of what is mixed with what.
-        bootstrap: resamples of the test tracks.
     """
 
     hidden: int = 512
     layers: int = 3
     dropout: float = 0.4
-    mixes_per_track: int = 64
     batch_mixes: int = 16
     crop_frames: int = 0
     every_frames: int = 1
@@ -62,8 +58,6 @@ class SeparationRecipe:
     patience: int = 10
     plateau_patience: int = 4
     plateau_factor: float = 0.5
-    remix_seed: int = 0
-    bootstrap: int = 1000
 
     def __post_init__(self) -> None:
         if self.hidden < 2 or self.hidden % 2 or self.layers < 1:

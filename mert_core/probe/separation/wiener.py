@@ -24,7 +24,8 @@ def filtered(magnitudes: Tensor, mixture: Tensor, iterations: int = 1) -> Tensor
         iterations: steps; MARBLE's and Open-Unmix's 1.
 
     Returns:
-        Complex spectra (stems, channels, frames, bins), computed in double precision as `openunmix` advises.
+        Complex spectra (stems, channels, frames, bins). The package computes in double precision, as it advises; one
+        channel, which needs no covariance, takes the same step in closed form and the input's precision.
     """
     if len(mixture) == 1 and iterations == 1:
         return torch.cat(

@@ -214,6 +214,26 @@ def module():
     return Module()
 
 
+def hop_512():
+    return lambda waveform: windows(waveform, 1024, 512)[..., :4]
+
+
+def hop_441():
+    return lambda waveform: windows(waveform, 441, 441)[..., :4]
+
+
+def hop_317():
+    return lambda waveform: windows(waveform, 2048, 317)[..., :4]
+
+
+def resampled():
+    def answer(waveform):
+        return windows(waveform, 512, 512)[..., :4]
+
+    answer.sample_rate = 22050
+    return answer
+
+
 def constant():
     return lambda waveform: torch.ones(len(waveform), 3, 4)
 
@@ -288,7 +308,6 @@ def test_a_module_gets_its_own_rate_and_drops_nothing(callables: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("constant", "5 s with as many frames as 1 s"),
         ("flat", r"answers a waveform \(2, 24000\) with the shape \(2, 24000\); expected a tensor \(batch, frames"),
         ("listing", "with a list; expected"),
         ("another_batch", "with a batch of 2"),
@@ -302,6 +321,19 @@ def test_a_module_gets_its_own_rate_and_drops_nothing(callables: str) -> None:
 def test_callables_that_are_no_encoder(callables: str, name: str, message: str) -> None:
     with pytest.raises(MertError, match=message):
         open_encoder(f"{callables}:{name}")
+
+
+def test_the_frame_rate_is_exact_where_a_hop_does_not_divide_the_second(callables: str) -> None:
+    for hop in (512, 441, 317):
+        assert open_encoder(f"{callables}:hop_{hop}").frame_rate == pytest.approx(24000 / hop, rel=1e-9)
+    assert open_encoder(f"{callables}:resampled").frame_rate == pytest.approx(22050 / 512, rel=1e-4)
+
+
+def test_a_callable_whose_frames_do_not_grow_answers_clips_alone(callables: str) -> None:
+    encoder = open_encoder(f"{callables}:constant")
+    assert encoder.pooled(music(0.5)).shape == (1, len(music(0.5)), 4)
+    with pytest.raises(MertError, match="5 s with as many frames as 1 s"):
+        _ = encoder.frame_rate
 
 
 def test_a_module_that_is_not_there(callables: str) -> None:

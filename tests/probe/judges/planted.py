@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +107,15 @@ def case_of(
         robustness = settings.robustness.model_copy(update={"tasks": [task.name], "clips": 16})
         settings = settings.model_copy(update={"robustness": robustness})
     return Case(task, clips, Planted(), settings, 1337, caches, lambda chosen, rate: None)
+
+
+def watched(clips: ClipSet, seen: list[str]) -> ClipSet:
+    """Return the clips, of which those of the test split note in ``seen`` when their answer is read."""
+
+    class Watched(Clip):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "label" and super().__getattribute__("split") == "test":
+                seen.append("read")
+            return super().__getattribute__(name)
+
+    return replace(clips, clips=tuple(Watched(**vars(clip)) for clip in clips.clips))

@@ -18,6 +18,7 @@ from mert_core.errors import MertError
 from mert_core.probe.judges.beats import judge_beats
 from mert_core.probe.judges.case import Case
 from mert_core.probe.tasks import TASKS, Chunking
+from tests.probe.judges.planted import watched
 
 SECONDS = 8.0
 ANSWER = 2
@@ -108,6 +109,25 @@ def test_the_state_that_hears_the_beats_is_chosen(repository: Path, chunk_second
     assert earned.mean() == pytest.approx(verdict.summary.value)
     assert verdict.per_seed == pytest.approx(earned.mean(axis=1).tolist())
     assert verdict.summary.low <= verdict.summary.value <= verdict.summary.high
+
+
+def test_the_test_split_decides_nothing_and_is_announced_before_it_is_read(repository: Path) -> None:
+    honest, seen = _clips(), []
+    shifted = tuple(
+        replace(clip, label=clip.label + 0.2) if clip.split == "test" else clip  # type: ignore[operator]
+        for clip in honest.clips
+    )
+    clips = watched(honest, seen), watched(replace(honest, clips=shifted), seen)
+    one, two = (
+        judge_beats(
+            replace(_case(each, repository, max_epochs=4), before_test=lambda read, rate: seen.append("announced"))
+        )[0]
+        for each in clips
+    )
+    assert one.summary.value > two.summary.value + 0.3
+    assert (one.input, one.rate, one.validation, one.by_input) == (two.input, two.rate, two.validation, two.by_input)
+    assert seen[0] == "announced"
+    assert "read" in seen
 
 
 def test_beats_that_are_nowhere_are_not_found(repository: Path) -> None:

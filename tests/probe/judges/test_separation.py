@@ -12,7 +12,7 @@ from mert_core.corpus.datasets.clips import Clip, ClipSet
 from mert_core.errors import MertError
 from mert_core.probe.encoders import MelStatistics
 from mert_core.probe.judges.case import Case
-from mert_core.probe.judges.separation import judge_separation
+from mert_core.probe.judges.separation import _Bench, judge_separation
 from mert_core.probe.separation.intervals import mean_of, median_of
 from mert_core.probe.tasks import TASKS, Chunking
 from tests.probe.separation.material import ArraySound, turns
@@ -63,6 +63,39 @@ def test_stems_are_separated_by_what_the_encoder_hears(repository: Path, tmp_pat
     assert verdict.answers.points["sdr_dull"].shape == (3, 3)
     assert (verdict.tracks, verdict.classes, left_out, robustness) == (3, 2, {}, {})
     assert len(list((tmp_path / "stems").iterdir())) == 10
+
+
+def test_the_test_split_decides_nothing_and_is_announced_before_it_is_read(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    points = _Bench.points
+    monkeypatch.setattr(_Bench, "points", lambda self, heads, split, rate: (
+        seen.append(split), points(self, heads, split, rate)
+    )[1])  # fmt: skip
+    honest = _clips()
+    swapped = tuple(
+        replace(clip, label=dict(zip(STEMS, reversed(clip.label.values()), strict=True)))  # type: ignore[union-attr]
+        if clip.split == "test" else clip
+        for clip in honest.clips
+    )  # fmt: skip
+    one, two = (
+        judge_separation(
+            replace(_case(clips, repository, None), before_test=lambda read, rate: seen.append("announced"))
+        )[0]
+        for clips in (honest, replace(honest, clips=swapped))
+    )
+    assert one.summary.value > two.summary.value + 3
+    assert (one.rate, one.validation) == (two.rate, two.validation)
+    assert seen == ["valid", "valid", "announced", "test"] * 2
+
+
+def test_heads_that_diverge_are_not_scored(repository: Path) -> None:
+    case = _case(_clips(), repository, None, max_epochs=2, rates=[1e38])
+    with pytest.raises(MertError, match="heads diverged at each of the rates"):
+        judge_separation(replace(case, before_test=lambda read, rate: pytest.fail("the test split was read")))
+    case = _case(_clips(), repository, None, max_epochs=2, rates=[1e38, 1e-3])
+    assert judge_separation(case)[0].rate == 1e-3
 
 
 def test_a_silent_stem_counts_for_nothing(repository: Path) -> None:

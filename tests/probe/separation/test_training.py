@@ -102,3 +102,19 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path: Path) -> None:
 def test_recipes_that_cannot_be_are_refused() -> None:
     with pytest.raises(MertError, match="even"):
         SeparationRecipe(hidden=7)
+
+
+def test_excerpts_that_do_not_fit_into_memory_are_transformed_anew(tmp_path: Path) -> None:
+    tracks = store_tracks(clips("train", 2, 2), STEMS, tmp_path)
+    mixes = [Excerpt(sound, sound.parts) for sound in draw_remixes(tracks, 2, 1.0, 3, 0)]
+    features, offsets = features_of(mixes, True)
+    held, anew = (
+        Excerpts(mixes, features, offsets, RATE, **size)
+        for size in ({}, {"resident_bytes": 0})  # type: ignore[arg-type]
+    )
+    which, starts = np.array([3, 0, 5]), np.array([7, 0, 30])
+    expected = held.spectra(which, starts, 40, 3)
+    found = anew.spectra(which, starts, 40, 3)
+    assert found.shape == expected.shape
+    assert ((found - expected).abs() <= expected.abs() * 2**-11 + 1e-4).all(), "what is held is rounded to 11 bits"
+    assert torch.equal(anew.features(which, starts, 40), held.features(which, starts, 40))
