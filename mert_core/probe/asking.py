@@ -55,8 +55,8 @@ class Asked:
 
     @property
     def absent(self) -> str | None:
-        """Why it cannot be asked here; None if it can."""
-        if self.folder.is_dir():
+        """Why it cannot be asked here; None if it can. The probe set is no data set to ask for: the line makes it."""
+        if self.task.is_demo or self.folder.is_dir():
             return None
         return f"{DATASETS[self.task.dataset].title} is not here"
 

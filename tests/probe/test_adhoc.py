@@ -47,6 +47,13 @@ def test_a_task_is_asked_of_a_folder(small: Config, tmp_path: Path, notes: Path,
     assert json.loads((folder / "scores.json").read_text()) == scores
 
 
+def test_a_stand_in_without_a_probe_set_says_what_makes_it(small: Config, tmp_path: Path, model: Path) -> None:
+    layout = Layout.at(tmp_path)
+    request = Request.of(small, layout, None, str(model), "mine", ["demo/gs_key"], None)
+    with pytest.raises(MertError, match="probe_set"):
+        probe(small, layout, NullTracker(), request)
+
+
 def test_the_folder_of_a_run_is_that_run(small: Config, tmp_path: Path) -> None:
     layout = Layout.at(tmp_path)
     request = Request.of(small, layout, None, str(layout.model("tiny")), None, ["gs_key"], None)

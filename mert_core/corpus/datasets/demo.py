@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mert_core.config import Split
-from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import SPLITS, Clip, ClipSet
 from mert_core.corpus.datasets.stored import StoredSound
 from mert_core.corpus.keys import KEYS
-from mert_core.corpus.manifest import MANIFEST_NAME
 from mert_core.corpus.scores.descriptors import DESCRIPTORS
 from mert_core.corpus.scores.instruments import NOTE_FAMILIES, NOTE_HIGHEST, NOTE_LOWEST, PROGRAM_NAMES
 from mert_core.corpus.scores.labels import UNKNOWN_KEY
@@ -26,15 +23,9 @@ from mert_core.corpus.scores.performers import PERFORMERS, TECHNIQUES
 from mert_core.corpus.scores.stems import ROLES
 from mert_core.corpus.store import Corpus
 from mert_core.errors import MertError
-from mert_core.records import RECORD_NAME
 
 _FEWEST_CLIPS, _FEWEST_SHARE = 2, 0.01  # of each split, with a tag and without it, for the tag to be a class
 _TOP = 50  # as MTG-Jamendo and MagnaTagATune have
-
-# Count in the parameters, by the kind that each of its items has.
-_KINDS = {"mix": "mixes", "note": "notes", "rhythm": "rhythms", "phrase": "phrases"} | {
-    f"stem:{part}": "stems" for part in ("mix", *ROLES)
-}
 
 
 @dataclass(frozen=True)
@@ -217,31 +208,7 @@ class Demo:
     """The probe set that `mert probe-set` makes: one question per task."""
 
     name = "demo"
-    title = "Performed scores, labelled"
-    licence = "see the probe set's DATACARD.md"
-    source = "`mert probe-set` makes it; docs/stand-ins.md"
     questions: tuple[str, ...] = tuple(_QUESTIONS)
-
-    def survey(self, folder: Path, quick: bool = False) -> Survey:
-        """Count the items of each kind against what the stage's record asked for.
-
-        Args:
-            folder: the probe set's.
-            quick: count only; otherwise every track is compared with its checksum, too.
-        """
-        if not (folder / RECORD_NAME).exists() or not (folder / MANIFEST_NAME).exists():
-            return Survey("missing", notes=(f"{folder} has no probe set. Run `mert probe-set`.",))
-        corpus = Corpus.open(folder)
-        counted = Counter(corpus.labels()["kind"].to_pylist())
-        asked = corpus.record.params.get("probe_set", {})
-        found = {
-            kind: (counted[kind], sum(asked.get(name, {}).get(split, 0) for split in SPLITS))
-            for kind, name in _KINDS.items()
-        }
-        notes = [f"{have} of {want} items of kind {kind}." for kind, (have, want) in found.items() if have < want]
-        if not quick:
-            notes += _damaged(folder, corpus)
-        return Survey("incomplete" if notes else "complete", found, tuple(notes))
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the clips of one question; splits go by piece.
@@ -264,9 +231,3 @@ class Demo:
                 "Ask for more (probe_set in params.yaml)."
             )
         return ClipSet(self.name, question, tuple(clips), answers.classes, dict(answers.left_out or {}))
-
-
-def _damaged(folder: Path, corpus: Corpus) -> list[str]:
-    hashes = corpus.column("content_hash")
-    wrong = [row for row in range(len(corpus)) if hashlib.sha256(corpus.pcm(row).data).hexdigest() != hashes[row]]
-    return [f"{len(wrong)} tracks do not fit their checksums. Remove {folder} and run `dvc repro`."] if wrong else []

@@ -39,13 +39,18 @@ class Emomusic:
     questions: tuple[str, ...] = ("emotion",)
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
-        """Count songs and clips. No checksum of single files is published, so ``quick`` makes no difference."""
+        """Count songs, ratings and clips. No checksum of single files is published: ``quick`` makes no difference.
+
+        Raises:
+            MertError: a table cannot be read or is not as published.
+        """
         tables = _tables(folder)
         if missing := [name for name in (SONGS, RATINGS) if not (tables / name).is_file()]:
             return Survey("missing", notes=(f"{', '.join(missing)} not in {folder}; unpack annotations.tar.gz there.",))
-        songs = _songs(tables / SONGS)
+        songs, ratings = _songs(tables / SONGS), _ratings(tables / RATINGS)
         present, empty = count_sound(_audio(folder, song) for song in songs)
-        found = {"clips": (present, CLIPS), "songs": (len(songs), CLIPS)}
+        rated = len(songs.keys() & ratings.keys())
+        found = {"clips": (present, CLIPS), "songs": (len(songs), CLIPS), "ratings": (rated, CLIPS)}
         notes = [f"{empty} clip(s) have no bytes; unpack clips_45sec.tar.gz again."] if empty else []
         if present + empty < CLIPS:
             notes.append("clips are missing; unpack clips_45sec.tar.gz into the folder.")
@@ -98,7 +103,7 @@ def _ratings(path: Path) -> dict[int, tuple[float, float]]:
 
 
 def _song(text: str, path: Path) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise MertError(f"{path}: song_id is {text!r}; expected a whole number")
     return int(text)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,6 +28,16 @@ _SURE = "2"
 _HASH_RANGE, _TRAIN_RANGE = 116, 100  # of an artist's hash: jukemir's and MARBLE's, about 80/20 of the tracks
 
 
+@dataclass(frozen=True)
+class _Track:
+    """A track with one key that is sure."""
+
+    number: int
+    key: str
+    split: Split
+    artist: str = ""
+
+
 class GiantSteps:
     """Train and valid from GiantSteps-MTG-keys, test is the GiantSteps key set.
 
@@ -44,7 +56,11 @@ class GiantSteps:
     questions: tuple[str, ...] = ("key",)
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
-        """Count the tracks and, unless ``quick``, compare them with the MD5 sums that lie in the repositories."""
+        """Count the tracks and, unless ``quick``, compare them with the MD5 sums that lie in the repositories.
+
+        Raises:
+            MertError: a file that says keys or artists cannot be read or is not as published.
+        """
         found, notes, damaged = {}, [], 0
         for part in (TRAIN, TEST):
             place = _find_part(folder, part)
@@ -54,10 +70,11 @@ class GiantSteps:
             if absent := [name for name in _LABELS[part] if not (place / name).exists()]:
                 notes.append(f"{place} lacks {', '.join(absent)}; check it out anew.")
                 continue
+            _tracks(place, part, Counter())  # what cannot be read is refused
             sums = _by_number(place / "md5", ".md5")
             audio = {number: _audio(folder, place, number) for number in sums or _by_number(place / "annotations/key")}
             present, empty = count_sound(audio.values())
-            found[part] = present, len(sums) or TRACKS[part]
+            found[part] = present, TRACKS[part]
             wrong = [] if quick else _differing(audio, sums, part)
             if wrong:
                 numbers = ", ".join(map(str, wrong[:5]))
@@ -80,12 +97,27 @@ class GiantSteps:
         """
         check_question(self.name, self.questions, question)
         left_out = Counter[str]()
-        clips = [*_train_clips(folder, left_out), *_test_clips(folder, left_out)]
+        clips = [clip for part in (TRAIN, TEST) for clip in _clips(folder, part, left_out)]
         return clip_set(self.name, question, clips, KEYS, left_out, folder)
 
 
-def _train_clips(folder: Path, left_out: Counter[str]) -> list[Clip]:
-    place = _require_part(folder, TRAIN)
+def _clips(folder: Path, part: str, left_out: Counter[str]) -> Iterator[Clip]:
+    """Yield a part's tracks that have a key and sound, and count the others by reason."""
+    place = _require_part(folder, part)
+    for track in _tracks(place, part, left_out):
+        path = _audio(folder, place, track.number)
+        if reason := lack(path):
+            left_out[reason] += 1
+            continue
+        yield Clip(f"{track.number:07d}", track.split, FileSound(path), track.key, track.artist)
+
+
+def _tracks(place: Path, part: str, left_out: Counter[str]) -> list[_Track]:
+    """Return a part's tracks that have a key, and count the others by reason; sound is not looked for."""
+    return (_train_tracks if part == TRAIN else _test_tracks)(place, left_out)
+
+
+def _train_tracks(place: Path, left_out: Counter[str]) -> list[_Track]:
     annotations, metadata = (place / name for name in _LABELS[TRAIN])
     keys = read_table(annotations, ("ID", "MANUAL KEY", "C"), "a tab-separated table ID, MANUAL KEY, C", "\t")
     artists = {
@@ -93,32 +125,27 @@ def _train_clips(folder: Path, left_out: Counter[str]) -> list[Clip]:
         for row in read_table(metadata, ("ID", "ARTIST"), "a tab-separated table with ID and ARTIST", "\t")
     }
     valid = _valid_artists(artists)
-    clips = []
+    tracks = []
     for row in keys:
         text, number = row["MANUAL KEY"], row["ID"]
         if reason := _doubt(text, row["C"]):
             left_out[reason] += 1
             continue
         key = spell_key(text)
-        if key is None or not number.isdigit():
+        if key is None or not number.isdecimal():
             raise MertError(f"{annotations}: track {number!r} has the key {text!r}; expected one such as 'D# minor'")
         if number not in artists:
             raise MertError(f"{metadata} has no row for track {number}, which {annotations.name} has; take both anew")
-        path = _audio(folder, place, int(number))
-        if reason := lack(path):
-            left_out[reason] += 1
-            continue
         split: Split = "valid" if valid & set(artists[number]) else "train"
-        clips.append(Clip(f"{int(number):07d}", split, FileSound(path), key, ", ".join(artists[number])))
-    return clips
+        tracks.append(_Track(int(number), key, split, ", ".join(artists[number])))
+    return tracks
 
 
-def _test_clips(folder: Path, left_out: Counter[str]) -> list[Clip]:
-    place = _require_part(folder, TEST)
+def _test_tracks(place: Path, left_out: Counter[str]) -> list[_Track]:
     annotations = _by_number(place / _LABELS[TEST][0])
     if not annotations:
         raise MertError(f"{place / _LABELS[TEST][0]} holds no .key files; check out the repository {TEST} anew")
-    clips = []
+    tracks = []
     for number, path in annotations.items():
         text = read_text(path, "a key, such as 'D minor'").strip()
         key = spell_key(text)
@@ -127,12 +154,8 @@ def _test_clips(folder: Path, left_out: Counter[str]) -> list[Clip]:
                 left_out[reason] += 1
                 continue
             raise MertError(f"{path} says {text!r}; expected a key, such as 'D minor'")
-        audio = _audio(folder, place, number)
-        if reason := lack(audio):
-            left_out[reason] += 1
-            continue
-        clips.append(Clip(f"{number:07d}", "test", FileSound(audio), key))
-    return clips
+        tracks.append(_Track(number, key, "test"))
+    return tracks
 
 
 def _doubt(text: str, confidence: str) -> str:
@@ -174,7 +197,7 @@ def _require_part(folder: Path, part: str) -> Path:
 def _by_number(folder: Path, suffix: str = ".key") -> dict[int, Path]:
     """Return files such as ``10089.LOFI.key`` by the track's number, which some repositories pad with zeros."""
     found = {path.name.partition(".")[0]: path for path in sorted(folder.glob(f"*{suffix}"))}
-    return {int(number): path for number, path in found.items() if number.isdigit()}
+    return {int(number): path for number, path in found.items() if number.isdecimal()}
 
 
 def _audio(folder: Path, place: Path, number: int) -> Path:

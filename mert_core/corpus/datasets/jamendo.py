@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from mert_core.config import Split
 from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import Clip, ClipSet
-from mert_core.corpus.datasets.reading import ABSENT, check_question, clip_set, read_text
+from mert_core.corpus.datasets.reading import EMPTY, check_question, clip_set, lack, read_text
 from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
@@ -26,6 +26,7 @@ _AUDIO = (
     "raw_30s/audio", "raw_30s/audio-low", "raw_30s/audio_low", "raw_30s", "audio", "audio-low", "audio_low",
     "autotagging_moodtheme/audio", "autotagging_moodtheme/audio-low", ".",
 )  # fmt: skip
+_LOW = ".low.mp3"  # how low-quality copies end
 _FILES: dict[Split, str] = {"train": "train", "valid": "validation", "test": "test"}
 _KINDS = {"instrument": "instrument---", "moodtheme": "mood/theme---", "genre": "genre---"}  # how tags begin
 _HEADER = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
@@ -65,25 +66,30 @@ class MtgJamendo:
         root, there = _audio(folder)
         found: dict[str, tuple[int, int]] = {}
         notes = [] if there else [f"No mp3 in {folder}: looked in {', '.join(_AUDIO)}."]
-        used: set[str] = set()
+        used: dict[str, str] = {}  # file → why it cannot be used, or nothing
         for question, place in labels.items():
             if place is None:
                 notes.append(_no_labels(folder, question))
                 continue
             tracks = [track for rows in _read(place, question).values() for track in rows]
-            paths = [path for track in tracks if (path := _find(track.path, there))]
-            used.update(paths)
-            found[f"{question} tracks"] = (len(paths), len(tracks))
+            names = [name for track in tracks if (name := _find(track.path, there))]
+            used |= {name: lack(root / name) for name in names if name not in used}
+            found[f"{question} tracks"] = (sum(not used[name] for name in names), len(tracks))
             found[f"{question} tags"] = (len({tag for track in tracks for tag in track.tags}), TAGS[question])
         if there and any(count < total for what, (count, total) in found.items() if what.endswith("tracks")):
             notes.append(f"mp3s are missing in {root}; fetch them with the repository's scripts/download/download.py.")
-        data = [place.parent.parent for place in labels.values() if place]
-        if damaged := [] if quick else _damaged(root, sorted(used), data):
+        if empty := sorted(name for name, reason in used.items() if reason == EMPTY):
+            notes.append(f"{len(empty)} mp3s have no bytes, such as {empty[0]}; download them again.")
+        sums = {} if quick else _published([place.parent.parent for place in labels.values() if place])
+        if not quick and not sums:
+            notes.append("The repository's data/download holds no SHA-256 sums to compare with.")
+        if damaged := _differing(root, sorted(name for name, reason in used.items() if not reason), sums):
             notes.append(
                 f"{len(damaged)} mp3s differ from their published SHA-256, such as {damaged[0]}; download them again."
             )
-        whole = not notes and all(count == total for count, total in found.values())
-        return Survey("complete" if whole else "incomplete", found, tuple(notes), len(damaged))
+        faults = len(damaged) + len(empty)
+        whole = not faults and all(labels.values()) and all(count == total for count, total in found.values())
+        return Survey("complete" if whole else "incomplete", found, tuple(notes), faults)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the tracks of one kind of tags. Tags are as the files have them, such as ``instrument---piano``.
@@ -102,10 +108,12 @@ class MtgJamendo:
         for split, tracks in _read(place, question).items():
             for track in tracks:
                 tags.update(track.tags)
-                if path := _find(track.path, there):
-                    clips.append(Clip(track.track_id, split, FileSound(root / path), track.tags, track.artist))
-                else:
-                    left_out[ABSENT] += 1
+                name = _find(track.path, there)
+                path = root / name
+                if reason := lack(path if name else None):
+                    left_out[reason] += 1
+                    continue
+                clips.append(Clip(track.track_id, split, FileSound(path), track.tags, track.artist))
         return clip_set(self.name, question, clips, tuple(sorted(tags)), left_out, folder)
 
 
@@ -148,11 +156,11 @@ def _rows(path: Path, question: str) -> Iterator[_Track]:
 
 
 def _audio(folder: Path) -> tuple[Path, frozenset[str]]:
-    """Return the first place with mp3s, and all of them there, relative to it."""
+    """Return the first place with mp3s, and those of one quality there, relative to it: low only without others."""
     for name in _AUDIO:
         root = folder / name
         if root.is_dir() and (there := frozenset(_listed(root))):
-            return root, there
+            return root, frozenset(name for name in there if not name.endswith(_LOW)) or there
     return folder, frozenset()
 
 
@@ -169,24 +177,30 @@ def _listed(root: Path) -> Iterator[str]:
 
 def _find(path: str, there: frozenset[str]) -> str:
     """Return which of the files is a track's, or nothing."""
-    low = path.removesuffix(".mp3") + ".low.mp3"
+    low = path.removesuffix(".mp3") + _LOW
     names = (path, low, PurePosixPath(path).name, PurePosixPath(low).name)
     return next((name for name in names if name in there), "")
 
 
-def _damaged(root: Path, paths: Sequence[str], data: Sequence[Path]) -> list[str]:
-    """Return the files that differ from the checksums which the set's repository publishes, as far as it has them.
+def _published(data: Iterable[Path]) -> dict[str, str]:
+    """Return the checksums which the set's repository publishes, by the file's name without its folder.
 
     Args:
-        root: of the files.
-        paths: which of them.
         data: where ``download/…_sha256_tracks.txt`` may lie.
+
+    Raises:
+        MertError: a list is no text.
     """
     published: dict[str, str] = {}
     for path in sorted({path for folder in data for path in folder.glob("download/*_audio*_sha256_tracks.txt")}):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path, "a SHA-256 and an mp3's path in every line").splitlines():
             content, _, name = line.partition(" ")
-            published[name.strip()] = content
-    known = [path for path in paths if path in published]
+            published[PurePosixPath(name.strip()).name] = content
+    return published
+
+
+def _differing(root: Path, names: Iterable[str], published: Mapping[str, str]) -> list[str]:
+    """Return the files that differ from their published checksums, as far as there are any."""
+    known = [(name, published[base]) for name in names if (base := PurePosixPath(name).name) in published]
     listed = tqdm(known, desc="checksums", unit="file", disable=None)
-    return [path for path in listed if sha256_file(root / path) != published[path]]
+    return [name for name, content in listed if sha256_file(root / name) != content]

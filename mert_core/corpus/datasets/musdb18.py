@@ -19,7 +19,7 @@ from mert_core.audio.unusable import UnusableAudio
 from mert_core.config import Split
 from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import SPLITS, Clip, ClipSet, Sound
-from mert_core.corpus.datasets.reading import check_question, clip_set
+from mert_core.corpus.datasets.reading import EMPTY, check_question, clip_set, lack
 from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
@@ -100,7 +100,7 @@ class StemSound:
 class Musdb18:
     """Adapter of MUSDB18 (``train/SONG.stem.mp4``) and MUSDB18-HQ (``train/SONG/{mixture,vocals,…}.wav``).
 
-    Where both lie in one folder, the wav files are taken.
+    Where a song lies there in both forms, the wav files are taken if all of them are there.
     """
 
     name = "musdb18"
@@ -114,8 +114,8 @@ class Musdb18:
         if lacking := [name for name in ("train", "test") if not (folder / name).is_dir()]:
             return Survey("missing", notes=(_no_layout(folder, lacking),))
         songs = _songs(folder)
-        whole = [song for song in songs if not song.absent]
-        notes = [f"{song.part}/{song.name} has no {', '.join(song.absent)}: left out." for song in songs if song.absent]
+        whole = [song for song in songs if not song.lack]
+        notes = [song.note for song in songs if song.lack]
         try:
             validation = _validation_names()
         except MertError as error:
@@ -128,11 +128,12 @@ class Musdb18:
             totals = {str(split): total for split, total in TRACKS.items()}
         if any(song.is_stems for song in songs) and (fault := _cannot_decode()):
             notes.append(fault)
-        damaged = [] if quick else _damaged_archives(folder)
-        notes += damaged
+        archives = [] if quick else _damaged_archives(folder)
+        notes += archives
+        damaged = len(archives) + sum(len(song.empty) for song in songs)
         found = {f"{split} songs": (counts[split], total) for split, total in totals.items()}
         enough = all(count == total for count, total in found.values())
-        return Survey("complete" if enough and not notes else "incomplete", found, tuple(notes), len(damaged))
+        return Survey("complete" if enough and not notes else "incomplete", found, tuple(notes), damaged)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the songs with their mixture and the sound of each stem, stereo by `Sound.channels`.
@@ -148,11 +149,11 @@ class Musdb18:
         songs = _songs(folder)
         if any(song.is_stems for song in songs) and (fault := _cannot_decode()):
             raise MertError(fault)
-        left_out = Counter(f"no {', '.join(song.absent)}" for song in songs if song.absent)
+        left_out = Counter(song.lack for song in songs if song.lack)
         clips = [
             Clip(song.name, song.split(validation), song.sounds["mixture"], {stem: song.sounds[stem] for stem in STEMS})
             for song in songs
-            if not song.absent
+            if not song.lack
         ]
         return clip_set(self.name, question, clips, STEMS, left_out, folder)
 
@@ -166,16 +167,27 @@ class _Song:
         name: artist and title.
         sounds: of the mixture and the stems, as far as they are there.
         is_stems: whether they lie in one file that ffmpeg has to decode.
+        empty: names of its files that have no bytes.
     """
 
     part: Split
     name: str
     sounds: Mapping[str, Sound]
     is_stems: bool
+    empty: tuple[str, ...] = ()
 
     @property
-    def absent(self) -> tuple[str, ...]:
-        return tuple(name for name in ("mixture", *STEMS) if name not in self.sounds)
+    def lack(self) -> str:
+        """Why it cannot be used, or nothing."""
+        absent = [name for name in ("mixture", *STEMS) if name not in self.sounds]
+        return EMPTY if self.empty else f"no {', '.join(absent)}" if absent else ""
+
+    @property
+    def note(self) -> str:
+        """What to say of a song that cannot be used."""
+        if self.empty:
+            return f"{self.part}/{self.name}: {', '.join(self.empty)} without bytes: left out; unpack it again."
+        return f"{self.part}/{self.name} has {self.lack}: left out."
 
     def split(self, validation: frozenset[str]) -> Split:
         return "valid" if self.part == "train" and self.name in validation else self.part
@@ -187,18 +199,27 @@ def _songs(folder: Path) -> list[_Song]:
     parts: tuple[Split, ...] = tuple(split for split in SPLITS if split != "valid")
     for part in parts:
         files: dict[str, _Song] = {}
-        for path in (folder / part).iterdir():
-            if path.name.startswith("."):
-                continue
-            if path.is_dir():
-                wavs = {name: path / f"{name}.wav" for name in STREAMS}
-                sounds: dict[str, Sound] = {name: FileSound(wav) for name, wav in wavs.items() if wav.is_file()}
-                files[path.name] = _Song(part, path.name, sounds, False)
-            elif path.name.endswith(_SUFFIX):
-                name = path.name.removesuffix(_SUFFIX)
-                files.setdefault(name, _Song(part, name, {stem: StemSound(path, stem) for stem in STREAMS}, True))
+        for song in filter(None, (_song(part, path) for path in (folder / part).iterdir())):
+            forms = (song, files.get(song.name, song))
+            files[song.name] = max(forms, key=lambda form: (not form.lack, not form.is_stems))
         songs += (files[name] for name in sorted(files))
     return songs
+
+
+def _song(part: Split, path: Path) -> _Song | None:
+    """Return the song of a folder with any of the wav files, or of a stems file; nothing where it is neither."""
+    if path.name.startswith("."):
+        return None
+    if path.is_dir():
+        lacks = {name: lack(path / f"{name}.wav") for name in STREAMS}
+        sounds: dict[str, Sound] = {name: FileSound(path / f"{name}.wav") for name in STREAMS if not lacks[name]}
+        empty = tuple(f"{name}.wav" for name in STREAMS if lacks[name] == EMPTY)
+        return _Song(part, path.name, sounds, False, empty) if sounds or empty else None
+    if not path.name.endswith(_SUFFIX):
+        return None
+    name, reason = path.name.removesuffix(_SUFFIX), lack(path)
+    streams: dict[str, Sound] = {} if reason else {stem: StemSound(path, stem) for stem in STREAMS}
+    return _Song(part, name, streams, True, (path.name,) if reason == EMPTY else ())
 
 
 def _validation_names() -> frozenset[str]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mert_core.config import Split
 from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import SPLITS, Clip, ClipSet
-from mert_core.corpus.datasets.reading import ABSENT, check_question, clip_set
+from mert_core.corpus.datasets.reading import ABSENT, EMPTY, check_question, clip_set
 from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
@@ -40,25 +39,34 @@ class NSynth:
     questions = ("instrument", "pitch")
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
-        """Count the notes whose sound is there; without ``quick`` compare them with the labels. No checksums exist."""
+        """Count the notes whose sound is there; without ``quick`` compare them with the labels. No checksums exist.
+
+        Files without bytes are not told from others with ``quick``, as that takes a look at each of them.
+        """
         lacking = [part for split in SPLITS if not (part := _labels_path(folder, split)).is_file()]
         if lacking:
             names = ", ".join(str(path.relative_to(folder)) for path in lacking)
             return Survey("missing", notes=(f"{folder} has no {names}; unpack the three json/wav archives there.",))
-        found, notes = {}, []
+        found, notes, damaged = {}, [], 0
         for split in SPLITS:
-            sounds = _sounds(folder, split)
+            sounds, empty = _sounds(folder, split, quick)
             if not quick:
                 labels = _read_labels(_labels_path(folder, split))
-                if absent := sorted(labels.keys() - sounds):
+                if absent := sorted(labels.keys() - sounds - empty):
                     notes.append(
                         f"nsynth-{split}: {len(absent)} of {len(labels)} notes have no wav, such as {absent[0]}.wav; "
                         "unpack the archive again."
                     )
                 sounds &= labels.keys()
+                if bare := sorted(labels.keys() & empty):
+                    notes.append(
+                        f"nsynth-{split}: {len(bare)} wavs have no bytes, such as {bare[0]}.wav; unpack the archive "
+                        "again."
+                    )
+                damaged += len(bare)
             found[f"{split} notes"] = (len(sounds), NOTES[split])
         whole = not notes and all(count == total for count, total in found.values())
-        return Survey("complete" if whole else "incomplete", found, tuple(notes))
+        return Survey("complete" if whole else "incomplete", found, tuple(notes), damaged)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the notes with their instrument family or their MIDI pitch.
@@ -71,11 +79,11 @@ class NSynth:
         clips: list[Clip] = []
         left_out = Counter[str]()
         for split in SPLITS:
-            labels, sounds = _read_labels(_labels_path(folder, split)), _sounds(folder, split)
+            labels = _read_labels(_labels_path(folder, split))
+            sounds, empty = _sounds(folder, split)
             audio = _audio(folder, split)
             there = [note for note in labels if note in sounds]
-            if absent := len(labels) - len(there):
-                left_out[ABSENT] += absent
+            left_out.update(EMPTY if note in empty else ABSENT for note in labels if note not in sounds)
             clips += (Clip(note, split, FileSound(audio / f"{note}.wav"), labels[note][column]) for note in there)
         return clip_set(self.name, question, clips, (FAMILIES, PITCHES)[column], left_out, folder)
 
@@ -88,27 +96,32 @@ def _audio(folder: Path, split: Split) -> Path:
     return folder / f"nsynth-{split}" / "audio"
 
 
-def _sounds(folder: Path, split: Split) -> set[str]:
-    """Return the names of the notes that have a wav: one listing is quicker than asking for each of 289,205."""
+def _sounds(folder: Path, split: Split, quick: bool = False) -> tuple[set[str], set[str]]:
+    """Return the names of the notes that have a wav, and of those whose wav has no bytes.
+
+    One listing is quicker than asking for each of 289,205. With ``quick``, files are not told apart by their bytes.
+    """
     audio = _audio(folder, split)
-    return set(_stems(audio)) if audio.is_dir() else set()
-
-
-def _stems(audio: Path) -> Iterator[str]:
+    sounds: set[str] = set()
+    empty: set[str] = set()
+    if not audio.is_dir():
+        return sounds, empty
     with os.scandir(audio) as entries:
         for entry in entries:
-            if entry.name.endswith(".wav"):
-                yield entry.name[:-4]
+            if entry.name.endswith(".wav") and entry.is_file():
+                (sounds if quick or entry.stat().st_size else empty).add(entry.name[:-4])
+    return sounds, empty
 
 
 def _read_labels(path: Path) -> _Labels:
     """Return family and pitch of each note. Its other eleven fields are dropped while the file is parsed."""
     try:
         text = path.read_bytes()
-    except FileNotFoundError as error:
+    except OSError as error:
         raise MertError(
-            f"NSynth's labels {path} are missing; expected nsynth-train, nsynth-valid and nsynth-test, each with "
-            "examples.json and audio/*.wav. Unpack the three json/wav archives there."
+            f"NSynth's labels {path} are missing or cannot be read ({error.strerror}); expected nsynth-train, "
+            "nsynth-valid and nsynth-test, each with examples.json and audio/*.wav. Unpack the three json/wav archives "
+            "there."
         ) from error
     try:
         labels = json.loads(text, object_hook=_only_labels)

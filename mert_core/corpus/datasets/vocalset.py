@@ -12,7 +12,7 @@ from pathlib import Path
 from mert_core.config import Split
 from mert_core.corpus.datasets.base import Survey
 from mert_core.corpus.datasets.clips import Clip, ClipSet
-from mert_core.corpus.datasets.reading import check_question, clip_set
+from mert_core.corpus.datasets.reading import EMPTY, check_question, clip_set, lack
 from mert_core.corpus.datasets.silence import Trimmed
 from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.errors import MertError
@@ -74,8 +74,10 @@ class VocalSet:
         if absent := [singer for singer in SINGERS if singer not in {item.singer for item in recordings}]:
             notes.append(f"No recording of {', '.join(absent)}: unpack the archive again.")
         notes += [f"Left out: {count} ({reason})." for reason, count in sorted(left_out.items())]
-        whole = all(count == total for count, total in found.values())
-        return Survey("complete" if whole else "incomplete", found, tuple(notes))
+        if empty := left_out[EMPTY]:
+            notes.append(f"{empty} recording(s) have no bytes; unpack the archive again.")
+        whole = not empty and all(count == total for count, total in found.values())
+        return Survey("complete" if whole else "incomplete", found, tuple(notes), empty)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return recordings without their silence, and their technique (of ten) or their singer.
@@ -156,7 +158,7 @@ def _recordings(root: Path, quick: bool = False) -> tuple[list[_Recording], Coun
             if path.name.startswith("."):  # what macOS leaves behind
                 continue
             technique = path.parent.name
-            if reason := _fault(path.stem, singer, technique):
+            if reason := _fault(path.stem, singer, technique) or lack(path):
                 left_out[reason] += 1
             else:
                 recordings.append(_Recording(path, singer, technique, path.relative_to(root).as_posix()))

@@ -84,7 +84,7 @@ def test_giantsteps_with_the_sound_of_both_in_one_folder(tmp_path: Path) -> None
     for path in [*folder.glob("*/audio/*.mp3")]:
         shutil.move(path, folder / "audio" / path.name)
     assert splits(GiantSteps().read(folder, "key")) == {"train": 2, "valid": 4, "test": 3}
-    assert GiantSteps().survey(folder).found["giantsteps-key-dataset"] == (3, 3)
+    assert GiantSteps().survey(folder).found["giantsteps-key-dataset"] == (3, 604)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,7 @@ SETS = {"mtt": MagnaTagATune(), "gs": GiantSteps(), "gtzan": Gtzan(), "emo": Emo
         ("gs", KEYS_OF_TRAIN, "ID\tKEY\n1\tC major\n", "no column MANUAL KEY, C"),
         ("gs", KEYS_OF_TRAIN, "ID\tMANUAL KEY\tC\n5061\tH moll\t2\n", "'H moll'"),
         ("gs", KEYS_OF_TRAIN, "ID\tMANUAL KEY\tC\n5061\n", "line 2"),
+        ("gs", KEYS_OF_TRAIN, "ID\tMANUAL KEY\tC\n50²\tC minor\t2\n", "track '50²'"),
         ("gs", ARTISTS, "ID\tARTIST\n1\tA\n", "no row for track 5061"),
         ("gs", "giantsteps-key-dataset-master/annotations/key/774875.LOFI.key", "loud", "'loud'"),
         ("gtzan", "valid_filtered.txt", None, "coreyker/dnn-mgr"),
@@ -173,6 +174,7 @@ SETS = {"mtt": MagnaTagATune(), "gs": GiantSteps(), "gtzan": Gtzan(), "emo": Emo
         ("gtzan", "valid_filtered.txt", "\n", "no usable clip for valid"),
         ("emo", "annotations/static_annotations.csv", "song_id,mean_arousal\n1,2\n", "no column mean_valence"),
         ("emo", "annotations/static_annotations.csv", "song_id,mean_arousal,mean_valence\n1,loud,2\n", "'loud'"),
+        ("emo", "annotations/songs_info.csv", "song_id,Artist,Mediaeval 2013 set\n1²,A,development\n", "'1²'"),
         ("emo", "annotations/songs_info.csv", "song_id,Artist,Mediaeval 2013 set\n1,A,training\n", "'training'"),
     ],
 )  # fmt: skip

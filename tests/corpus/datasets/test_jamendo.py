@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mert_core.corpus.datasets.jamendo import TAGS, MtgJamendo
-from mert_core.corpus.datasets.reading import ABSENT
+from mert_core.corpus.datasets.reading import ABSENT, EMPTY
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from tests.corpus.datasets.miniatures_b import jamendo
@@ -71,7 +71,8 @@ def test_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = JAMENDO.survey(folder)
     assert found.state == "incomplete" and found.found["instrument tags"] == (2, 40)
     assert found.found["genre tracks"] == (4, 5) and len(found.found) == 8
-    assert len(found.notes) == 1 and "mp3s are missing in" in found.notes[0]
+    assert len(found.notes) == 2 and "mp3s are missing in" in found.notes[0]
+    assert "no SHA-256 sums to compare with" in found.notes[1] and len(JAMENDO.survey(folder, quick=True).notes) == 1
     (folder / "raw_30s/audio/49").mkdir()
     (folder / "raw_30s/audio/49/949.mp3").write_bytes((folder / "raw_30s/audio/48/948.mp3").read_bytes())
     for question, tags in {"instrument": 2, "moodtheme": 2, "genre": 3, "top50tags": 7}.items():
@@ -80,6 +81,41 @@ def test_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "data/splits/split-0/autotagging_genre-test.tsv").unlink()
     less = JAMENDO.survey(folder)
     assert less.state == "incomplete" and "autotagging_genre-train.tsv" in less.notes[0]
+
+
+def test_one_quality_is_used(tmp_path: Path) -> None:
+    folder = jamendo(tmp_path, missing=("01/1083401.mp3", "49/949.mp3"))
+    plain = folder / "raw_30s/audio/00/1083400.mp3"
+    low = folder / "raw_30s/audio/01/1083401.low.mp3"
+    low.parent.mkdir()
+    low.write_bytes(plain.read_bytes())
+    assert JAMENDO.read(folder, "genre").left_out == {ABSENT: 2}
+
+
+def test_mp3s_without_bytes_are_left_out(tmp_path: Path) -> None:
+    folder = jamendo(tmp_path)
+    (folder / "raw_30s/audio/01/1083401.mp3").write_bytes(b"")
+    assert JAMENDO.read(folder, "genre").left_out == {ABSENT: 1, EMPTY: 1}
+    found = JAMENDO.survey(folder, quick=True)
+    assert (found.state, found.damaged, found.found["genre tracks"]) == ("incomplete", 1, (3, 5))
+    assert "1 mp3s have no bytes, such as 01/1083401.mp3" in found.notes[1]
+
+
+def test_checksums_of_files_without_their_folders(tmp_path: Path) -> None:
+    folder = jamendo(tmp_path)
+    lines = []
+    for path in sorted((folder / "raw_30s/audio").glob("*/*.mp3")):
+        lines.append(f"{sha256_file(path)} {path.parent.name}/{path.name}\n")
+        path.rename(folder / path.name)
+    listed = folder / "data/download/raw_30s_audio_sha256_tracks.txt"
+    listed.parent.mkdir()
+    listed.write_text("".join(lines))
+    assert JAMENDO.survey(folder).damaged == 0
+    (folder / "948.mp3").write_bytes((folder / "1083400.mp3").read_bytes())
+    assert JAMENDO.survey(folder).damaged == 1
+    listed.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(MertError, match="is not UTF-8 text"):
+        JAMENDO.survey(folder)
 
 
 def test_published_checksums_are_compared(tmp_path: Path) -> None:

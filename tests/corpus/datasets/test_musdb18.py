@@ -15,7 +15,8 @@ import soundfile
 from mert_core.audio.resample import resample
 from mert_core.audio.unusable import UnusableAudio
 from mert_core.corpus.datasets.clips import SPLITS
-from mert_core.corpus.datasets.musdb18 import ARCHIVES, STEMS, TRACKS, Musdb18, StemSound
+from mert_core.corpus.datasets.musdb18 import ARCHIVES, STEMS, TRACKS, Musdb18, StemSound, _songs
+from mert_core.corpus.datasets.reading import EMPTY
 from mert_core.errors import MertError
 from tests.corpus.datasets.miniatures_b import musdb18hq
 
@@ -68,6 +69,20 @@ def test_survey_names_a_song_without_a_stem(folder: Path, tmp_path: Path, monkey
     assert bad.damaged == 1 and "published is 900150983cd24fb0d6963f7d28e17f72" in bad.notes[0]
 
 
+def test_wavs_without_bytes_are_left_out(folder: Path) -> None:
+    (folder / "train" / "Leaf - Summerghost" / "drums.wav").write_bytes(b"")
+    assert MUSDB.read(folder, "stems").left_out == {"no bass": 1, EMPTY: 1}
+    found = MUSDB.survey(folder, quick=True)
+    assert found.damaged == 1 and found.found["valid songs"] == (1, 14)
+    assert found.notes[1] == "train/Leaf - Summerghost: drums.wav without bytes: left out; unpack it again."
+
+
+def test_a_folder_without_any_stem_is_no_song(folder: Path) -> None:
+    (folder / "train" / "__MACOSX" / "Leaf - Summerghost").mkdir(parents=True)
+    assert MUSDB.read(folder, "stems").left_out == {"no bass": 1}
+    assert not any("__MACOSX" in note for note in MUSDB.survey(folder).notes)
+
+
 def test_without_the_package_the_division_is_unknown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "musdb" else find_spec(name))
@@ -108,6 +123,23 @@ def test_stems_files_without_ffmpeg(stems: Path, monkeypatch: pytest.MonkeyPatch
         StemSound(stems / "test" / "PR - Oh No.stem.mp4", "bass").channels()
     found = MUSDB.survey(stems)
     assert found.found["valid songs"] == (1, 14) and "Install ffmpeg" in found.notes[0]
+
+
+def test_a_folder_wins_over_a_stems_file_if_it_is_whole(folder: Path) -> None:
+    for song in ("Actions - Devil's Words", "Leaf - Summerghost"):  # the first lacks its bass
+        (folder / "train" / f"{song}.stem.mp4").symlink_to(stems_file())
+    songs = {song.name: song for song in _songs(folder) if song.part == "train"}
+    assert songs["Actions - Devil's Words"].is_stems and not songs["Actions - Devil's Words"].lack
+    assert not songs["Leaf - Summerghost"].is_stems and not songs["Leaf - Summerghost"].lack
+    assert not any("left out" in note for note in MUSDB.survey(folder).notes)
+
+
+def test_a_stems_file_without_bytes_is_left_out(stems: Path) -> None:
+    path = stems / "train" / "Some - Other.stem.mp4"
+    path.unlink()
+    path.write_bytes(b"")
+    found = MUSDB.survey(stems)
+    assert found.damaged == 1 and found.found["train songs"] == (0, 86)
 
 
 def test_stems_of_one_file_differ_in_identity(stems: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mert_core.corpus.datasets.nsynth import FAMILIES, NSynth, _read_labels
-from mert_core.corpus.datasets.reading import ABSENT
+from mert_core.corpus.datasets.reading import ABSENT, EMPTY
 from mert_core.errors import MertError
 from tests.corpus.datasets.miniatures_b import nsynth
 
@@ -65,6 +65,17 @@ def test_a_whole_set_is_complete(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert NSYNTH.survey(folder).state == "complete" and NSYNTH.read(folder, "pitch").left_out == {}
 
 
+def test_wavs_without_bytes_are_left_out(folder: Path) -> None:
+    path = sorted((folder / "nsynth-valid" / "audio").iterdir())[0]
+    path.write_bytes(b"")
+    assert NSYNTH.read(folder, "pitch").left_out == {ABSENT: 1, EMPTY: 1}
+    assert path.stem not in {clip.clip_id for clip in NSYNTH.read(folder, "pitch").clips}
+    found = NSYNTH.survey(folder)
+    assert found.damaged == 1 and found.found["valid notes"] == (7, 12678)
+    assert f"nsynth-valid: 1 wavs have no bytes, such as {path.name}" in found.notes[1]
+    assert NSYNTH.survey(folder, quick=True).damaged == 0
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -93,6 +104,9 @@ def test_what_is_missing_is_said(folder: Path) -> None:
         NSYNTH.read(folder, "pitch")
     (folder / "nsynth-train" / "examples.json").unlink()
     with pytest.raises(MertError, match=r"nsynth-train.examples\.json are missing"):
+        NSYNTH.read(folder, "pitch")
+    (folder / "nsynth-train" / "examples.json").mkdir()
+    with pytest.raises(MertError, match=r"cannot be read \(Is a directory\)"):
         NSYNTH.read(folder, "pitch")
 
 

@@ -12,7 +12,7 @@ from mert_core.config import Config, DatasetName, load_config
 from mert_core.corpus.datasets import mtt
 from mert_core.corpus.datasets.base import Dataset
 from mert_core.corpus.datasets.emo import Emomusic
-from mert_core.corpus.datasets.giantsteps import GiantSteps
+from mert_core.corpus.datasets.giantsteps import TEST, TRACKS, TRAIN, GiantSteps
 from mert_core.corpus.datasets.gtzan import Gtzan
 from mert_core.corpus.datasets.mtt import MagnaTagATune
 from mert_core.corpus.datasets.registry import DATASETS, folder_of
@@ -21,7 +21,6 @@ from mert_core.errors import MertError
 from mert_core.paths import Layout
 from tests.corpus.datasets import miniatures
 
-MODULES = {"mtg_jamendo": "jamendo"}
 OURS: dict[str, Dataset] = {
     "mtt": MagnaTagATune(), "giantsteps": GiantSteps(), "gtzan": Gtzan(), "emo": Emomusic(),
 }  # fmt: skip
@@ -30,9 +29,9 @@ OURS: dict[str, Dataset] = {
 def test_a_miniature_is_incomplete_and_an_empty_folder_missing(tmp_path: Path) -> None:
     expected = {
         "mtt": {"clips": (14, 25_860), "rows": (17, 25_863)},
-        "giantsteps": {"giantsteps-mtg-key-dataset": (12, 13), "giantsteps-key-dataset": (3, 3)},
+        "giantsteps": {TRAIN: (12, 1486), TEST: (3, 604)},
         "gtzan": {"lists": (3, 3), "clips": (30, 929), "beats": (30, 929)},
-        "emo": {"clips": (39, 744), "songs": (40, 744)},
+        "emo": {"clips": (39, 744), "songs": (40, 744), "ratings": (39, 744)},
     }
     writers = {
         "mtt": miniatures.write_mtt, "giantsteps": miniatures.write_giantsteps, "gtzan": miniatures.write_gtzan,
@@ -56,9 +55,12 @@ def test_a_whole_set_is_complete_and_an_empty_file_is_damage(tmp_path: Path, mon
     assert "unpack" in found.notes[0]
 
 
-def test_giantsteps_compares_with_the_published_sums(tmp_path: Path) -> None:
+def test_giantsteps_compares_with_the_published_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = miniatures.write_giantsteps(tmp_path)
     (folder / "giantsteps-mtg-key-dataset/md5/77.LOFI.md5").unlink()
+    assert GiantSteps().survey(folder).state == "incomplete"  # though there is sound for every sum
+    for part, count in ((TRAIN, 12), (TEST, 3)):  # as many as the miniature has
+        monkeypatch.setitem(TRACKS, part, count)
     assert GiantSteps().survey(folder).state == "complete"
     path = folder / "giantsteps-key-dataset-master/audio/774875.LOFI.mp3"
     content = bytearray(path.read_bytes())
@@ -93,6 +95,26 @@ def test_the_table_and_its_status(tmp_path: Path, config: Config, capsys: pytest
     assert "no column Artist" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("emo", "annotations/static_annotations.csv", "no column song_id"),
+        ("giantsteps", "giantsteps-mtg-key-dataset/annotations/annotations.txt", "no column ID"),
+        ("giantsteps", "giantsteps-mtg-key-dataset/annotations/beatport_metadata.txt", "no column ID"),
+        ("giantsteps", "giantsteps-key-dataset-master/annotations/key/774875.LOFI.key", "expected a key"),
+    ],
+)
+def test_label_files_that_cannot_be_read_are_damage(
+    tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str], name: str, file: str, said: str
+) -> None:
+    write = {"emo": miniatures.write_emo, "giantsteps": miniatures.write_giantsteps}[name]
+    (write(tmp_path / "datasets" / name) / file).write_text("\x01 garbage\n")
+    with pytest.raises(MertError, match=said):
+        OURS[name].survey(tmp_path / "datasets" / name, quick=True)
+    assert survey_all(config, Layout.at(tmp_path), True, OURS) == 1
+    assert said in capsys.readouterr().out
+
+
 def test_every_set_has_its_place(config: Config, tree_at: Path) -> None:
     layout = Layout.at(tree_at)
     assert tuple(DATASETS) == get_args(DatasetName)
@@ -108,7 +130,6 @@ def test_every_set_has_its_place(config: Config, tree_at: Path) -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_set_says_what_it_is(name: str, tmp_path: Path) -> None:
-    pytest.importorskip(f"mert_core.corpus.datasets.{MODULES.get(name, name)}")
     dataset = DATASETS[name]
     assert dataset.name == name and dataset.questions
     assert dataset.title and dataset.licence and dataset.source

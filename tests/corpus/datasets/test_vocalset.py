@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mert_core.corpus.datasets.clips import SPLITS
+from mert_core.corpus.datasets.reading import EMPTY
 from mert_core.corpus.datasets.sounds import FileSound
 from mert_core.corpus.datasets.vocalset import (
     FURTHER_TECHNIQUES,
@@ -98,6 +99,16 @@ def test_survey(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "FULL" / "female1").mkdir(parents=True)
     few = VOCALSET.survey(tmp_path)
     assert few.found["singers"] == (0, 20) and "No recording of f1, f2" in few.notes[1]
+
+
+def test_recordings_without_bytes_are_left_out(tmp_path: Path) -> None:
+    folder = vocalset(tmp_path)
+    for vowel in "ae":  # two, which are no copies of one another
+        (folder / f"FULL/female1/scales/belt/f1_scales_belt_{vowel}.wav").write_bytes(b"")
+    assert VOCALSET.read(folder, "technique").left_out == LEFT_OUT | {EMPTY: 2}
+    for quick in (False, True):
+        found = VOCALSET.survey(folder, quick)
+        assert found.damaged == 2 and "2 recording(s) have no bytes; unpack the archive again." in found.notes
 
 
 def test_what_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
