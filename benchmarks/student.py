@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from mert_core.audio.cqt import CQT_BINS
 from mert_core.model import PRESETS, Heads, MertModel
 from mert_core.model.config import MertConfig
-from mert_core.pretrain.data import Batch
+from mert_core.pretrain.batch import Batch
 from mert_core.pretrain.masking import span_masks
 from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.teaching import Lesson, Teaching
-from mert_core.teachers.base import Codes, Spectrum
+from mert_core.teachers.kinds import Codes, Spectrum
 from mert_core.teachers.spectra import ConstantQTeacher
 
 CODES, SPECTRUM = "encodec", "cqt"

@@ -20,7 +20,7 @@ from mert_core.targets.form import (
     shard_name,
     write_card,
 )
-from mert_core.teachers.base import Codes
+from mert_core.teachers.kinds import Codes
 
 
 def write_codes(layout: Layout, teacher: str = "rvqvae", kind: Codes | None = None) -> Record:

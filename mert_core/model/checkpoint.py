@@ -1,22 +1,19 @@
-"""Weights in and out under HuBERT's key names, and the export that ``transformers.HubertModel`` loads."""
+"""Weights in and out under HuBERT's key names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mert_core.errors import MertError
-from mert_core.files import atomic_folder, atomic_path, sha256_file, sha256_json, write_json, write_text
-from mert_core.model.config import MertConfig, hubert_fields, save_config
+from mert_core.files import atomic_path, sha256_file, sha256_json
+from mert_core.model.config import MertConfig, save_config
 from mert_core.model.pickles import read_pickle
-
-if TYPE_CHECKING:
-    from mert_core.model.mert import MertModel
 
 WEIGHTS_NAME = "model.safetensors"
 LEGACY_NAME = "pytorch_model.bin"
@@ -111,7 +108,7 @@ def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list
     return problems
 
 
-def load_weights(model: MertModel, tensors: dict[str, Tensor], source: str) -> None:
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Copy tensors into a model; those of pre-training heads are not looked at.
 
     Raises:
@@ -139,7 +136,8 @@ def copy_parameters(module: nn.Module, found: Mapping[str, Tensor], source: str)
             parameter.copy_(found[name])
 
 
-def _save(tensors: Mapping[str, Tensor], folder: Path) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write ``model.safetensors`` atomically."""
     from safetensors.torch import save_file
 
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -157,7 +155,7 @@ def save_pretrained(config: MertConfig, tensors: Mapping[str, Tensor], folder: P
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / CONFIG_NAME)
-    _save(tensors, folder)
+    save_tensors(tensors, folder)
 
 
 def fingerprint(folder: Path) -> str:
@@ -179,34 +177,3 @@ def check_writable(folder: Path) -> None:
         raise MertError(
             f"{folder} would be replaced, but holds other things ({', '.join(others[:5])}); give a new folder"
         )
-
-
-def export_hubert(model: MertModel, folder: Path, card: str | None = None) -> None:
-    """Write a folder that ``transformers.HubertModel.from_pretrained`` loads without remote code.
-
-    Args:
-        model: the encoder.
-        folder: is made, or replaces an older checkpoint.
-        card: content of the model card, ``README.md``.
-
-    Raises:
-        MertError: HubertModel cannot represent this encoder (CQT input, DeepNorm), or the folder holds other things;
-            nothing is written.
-    """
-    check_writable(folder)
-    configuration = hubert_fields(model.config)
-    preprocessor = {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-        "feature_size": 1,
-        "sampling_rate": model.config.sample_rate,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "do_normalize": False,
-        "return_attention_mask": True,
-    }
-    with atomic_folder(folder) as temporary:
-        write_json(temporary / CONFIG_NAME, configuration)
-        write_json(temporary / "preprocessor_config.json", preprocessor)
-        if card is not None:
-            write_text(temporary / CARD_NAME, card)
-        _save(dict(model.named_parameters()), temporary)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mert_core.errors import MertError
+from mert_core.model.checkpoint import load_weights, read_weights, save_pretrained
 from mert_core.model.config import MertConfig, load_config, preset
 from mert_core.model.encoder import Encoder, EncoderLayer
 from mert_core.model.frontend import FeatureExtractor, FeatureProjection
@@ -82,8 +83,6 @@ class MertModel(nn.Module):
         Raises:
             MertError: files are missing, or tensors are missing, unknown or of another shape; all of them are named.
         """
-        from mert_core.model.checkpoint import load_weights, read_weights
-
         folder = Path(folder)
         model = cls(load_config(folder / "config.json"))
         load_weights(model, read_weights(folder), str(folder))
@@ -91,8 +90,6 @@ class MertModel(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write ``config.json`` and ``model.safetensors`` with HuBERT's key names into a folder."""
-        from mert_core.model.checkpoint import save_pretrained
-
         save_pretrained(self.config, dict(self.named_parameters()), Path(folder))
 
     def parameter_count(self) -> int:

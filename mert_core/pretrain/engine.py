@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mert_core.pretrain.data import Batch
+from mert_core.pretrain.batch import Batch
 from mert_core.pretrain.objective import Losses, Objective
 from mert_core.pretrain.parallel import clip_gradients, is_sharded, no_sync, replicate, shard
 from mert_core.pretrain.place import Place

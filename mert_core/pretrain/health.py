@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mert_core.pretrain.data import Batch
+from mert_core.pretrain.batch import Batch
 from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.place import Place
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mert_core.errors import MertError
-from mert_core.pretrain.data import Batch, CropSource
+from mert_core.pretrain.batch import Batch
+from mert_core.pretrain.data import CropSource
 from mert_core.pretrain.place import Place
 from mert_core.workers import single_threads
 

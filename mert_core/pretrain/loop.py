@@ -10,8 +10,9 @@ import torch
 from mert_core.audio.frames import SAMPLE_RATE
 from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
+from mert_core.pretrain.batch import Batch
 from mert_core.pretrain.checkpoints import Checkpoints
-from mert_core.pretrain.data import Batch, CropSource
+from mert_core.pretrain.data import CropSource
 from mert_core.pretrain.engine import Engine
 from mert_core.pretrain.flops import training_flops
 from mert_core.pretrain.health import vitals

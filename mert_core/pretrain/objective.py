@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mert_core.model.config import preset
 from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
-from mert_core.pretrain.data import Batch
+from mert_core.pretrain.batch import Batch
 from mert_core.pretrain.start import load_start
 from mert_core.pretrain.teaching import Teaching
 

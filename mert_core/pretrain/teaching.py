@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from mert_core.teachers.base import Codes, Kind, Spectrum, Teacher, online
+from mert_core.teachers.base import Teacher, online
+from mert_core.teachers.kinds import Codes, Kind, Spectrum
 
 if TYPE_CHECKING:
-    from mert_core.pretrain.data import Batch
+    from mert_core.pretrain.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mert_core.pretrain.data import Batch, CropSource
+from mert_core.pretrain.batch import Batch
+from mert_core.pretrain.data import CropSource
 from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.place import Place
 from mert_core.pretrain.tally import codebook_terms, no_sums, tally, terms

@@ -17,7 +17,7 @@ from mert_core.targets.form import number_type
 from mert_core.targets.kept import Arrays, Kept, Made
 from mert_core.targets.plan import ShardPlan
 from mert_core.targets.tally import merge, nothing, tally
-from mert_core.teachers.base import Kind
+from mert_core.teachers.kinds import Kind
 
 
 @dataclass

@@ -17,7 +17,8 @@ from mert_core.corpus.manifest import SPLITS
 from mert_core.targets.form import EXAMPLE_NAME, number_type
 from mert_core.targets.kept import Made
 from mert_core.targets.plan import ShardPlan
-from mert_core.teachers.base import Kind, Teacher, online
+from mert_core.teachers.base import Teacher, online
+from mert_core.teachers.kinds import Kind
 
 EXAMPLE_SECONDS = 6
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mert_core.files import write_json
-from mert_core.teachers.base import Codes, Kind, Spectrum
+from mert_core.teachers.kinds import Codes, Kind, Spectrum
 
 SHARDS_NAME = "shards"
 FACTS_NAME = "facts"

@@ -24,7 +24,7 @@ from mert_core.targets.form import (
     shard_name,
 )
 from mert_core.targets.plan import ShardPlan
-from mert_core.teachers.base import Kind
+from mert_core.teachers.kinds import Kind
 
 Arrays = dict[str, NDArray[Any]]
 

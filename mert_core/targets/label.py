@@ -16,7 +16,8 @@ from mert_core.errors import MertError
 from mert_core.targets.facts import TRACK_FACTS, track_facts
 from mert_core.targets.form import number_type
 from mert_core.targets.plan import Unit
-from mert_core.teachers.base import Codes, Teacher
+from mert_core.teachers.base import Teacher
+from mert_core.teachers.kinds import Codes
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mert_core.audio.remote import UPLOAD, RemoteFolder
 from mert_core.errors import MertError
 from mert_core.targets.form import SHARDS_NAME, ShardEntry, number_type
-from mert_core.teachers.base import Kind
+from mert_core.teachers.kinds import Kind
 
 Entries = Mapping[int, ShardEntry]
 

@@ -28,7 +28,8 @@ from mert_core.targets.kept import Kept, Made
 from mert_core.targets.known import KnownFacts
 from mert_core.targets.plan import ShardPlan, plan_shards
 from mert_core.targets.write import known, write_store
-from mert_core.teachers.base import Codes, Teacher
+from mert_core.teachers.base import Teacher
+from mert_core.teachers.kinds import Codes
 from mert_core.teachers.stage import open_teacher
 from mert_core.tracking.protocol import Tracker
 

@@ -15,7 +15,7 @@ from mert_core.errors import MertError
 from mert_core.records import Record, read_record
 from mert_core.targets.form import CHECKSUMS_NAME, INDEX_NAME, SHARDS_NAME, entries_of, kind_of
 from mert_core.targets.reading import LocalShards, RemoteShards, Shards, remedy
-from mert_core.teachers.base import Codes
+from mert_core.teachers.kinds import Codes
 
 _NUMBERS = ("shard", "offset_frames", "frames")
 

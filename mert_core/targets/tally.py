@@ -11,7 +11,7 @@ from mert_core.audio.frames import HOP_SAMPLES
 from mert_core.corpus.manifest import SPLITS
 from mert_core.targets.kept import Arrays
 from mert_core.targets.plan import ShardPlan
-from mert_core.teachers.base import Codes, Kind
+from mert_core.teachers.kinds import Codes, Kind
 
 _SUMS = {"counts", "frames", "sums", "squares"}
 

@@ -27,7 +27,7 @@ from mert_core.targets.form import (
 from mert_core.targets.gate import Check, as_table
 from mert_core.targets.gate.labels import bin_deviations
 from mert_core.targets.kept import Arrays, Made, link
-from mert_core.teachers.base import Codes, Kind
+from mert_core.teachers.kinds import Codes, Kind
 
 
 def write_store(

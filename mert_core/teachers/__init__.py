@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mert_core.audio.cqt import ConstantQ
-from mert_core.teachers.base import Codes, Spectrum, Teacher
+from mert_core.teachers.base import Teacher
+from mert_core.teachers.kinds import Codes, Spectrum
 
 if TYPE_CHECKING:
     from mert_core.teachers.registry import TEACHERS

@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mert_core.teachers.base import Codes, Teacher
+from mert_core.teachers.base import Teacher
+from mert_core.teachers.kinds import Codes
 from mert_core.teachers.rvqvae import Architecture, RvqVae
 from mert_core.teachers.seanet import Convolutions
 

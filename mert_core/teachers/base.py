@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES
+from mert_core.teachers.kinds import Kind
 
 if TYPE_CHECKING:
     from mert_core.teachers.music import StoredMusic
@@ -18,49 +19,6 @@ if TYPE_CHECKING:
 Needs = Literal["nothing", "music", "weights", "student"]
 """What a teacher must be fitted on: nothing, the corpus, a file of published weights, or a pre-trained student."""
 Report = Callable[[Mapping[str, float], int | None], None]
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A teacher that labels every frame with one code per codebook.
-
-    Attributes:
-        codebooks: codes per frame.
-        entries: values of a code.
-    """
-
-    codebooks: int
-    entries: int
-
-    @property
-    def width(self) -> int:
-        """Numbers per frame."""
-        return self.codebooks
-
-    def __str__(self) -> str:
-        return f"{self.codebooks} × {self.entries} codes"
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """A teacher whose targets are regressed.
-
-    Attributes:
-        bins: values per frame.
-    """
-
-    bins: int
-
-    @property
-    def width(self) -> int:
-        """Numbers per frame."""
-        return self.bins
-
-    def __str__(self) -> str:
-        return f"{self.bins} bins"
-
-
-Kind = Codes | Spectrum
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mert_core.audio.frames import HOP_SAMPLES
-from mert_core.teachers.base import Codes, Needs, Sources, Teacher, whole_frames
+from mert_core.teachers.base import Needs, Sources, Teacher, whole_frames
 from mert_core.teachers.crops import CropSampler
+from mert_core.teachers.kinds import Codes
 
 # Frames that are labelled at a time, so that memory does not grow with the track, and caches are of use.
 _PIECE_FRAMES = 512

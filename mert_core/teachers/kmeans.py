@@ -14,9 +14,10 @@ from mert_core.audio.frames import HOP_SAMPLES
 from mert_core.audio.spectra import MEL_FFT_SAMPLES, LogMel
 from mert_core.config import Count, Section
 from mert_core.errors import MertError
-from mert_core.teachers.base import Codes, Sources, whole_frames
+from mert_core.teachers.base import Sources, whole_frames
 from mert_core.teachers.clustering import lloyd, nearest, spread_start
 from mert_core.teachers.framewise import FramewiseTeacher, usage
+from mert_core.teachers.kinds import Codes
 
 MEL_BANDS = 229
 PITCH_CLASSES = 264

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mert_core.audio.spectra import MEL_BINS, LogMel
 from mert_core.config import Count, NonNegative, Positive, Section
-from mert_core.teachers.base import Codes, Sources, whole_frames
+from mert_core.teachers.base import Sources, whole_frames
 from mert_core.teachers.framewise import FramewiseTeacher, usage
+from mert_core.teachers.kinds import Codes
 from mert_core.teachers.mel_rvq_training import train
 from mert_core.teachers.residual import LinearResidualQuantiser
 from mert_core.teachers.spectra import MEL_CONTEXT

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from mert_core.audio.cqt import CQT_BINS, ConstantQ
 from mert_core.audio.spectra import CHROMA_BINS, MEL_BINS, LogMel, chroma
-from mert_core.teachers.base import Spectrum, Teacher, whole_frames
+from mert_core.teachers.base import Teacher, whole_frames
+from mert_core.teachers.kinds import Spectrum
 
 # Half of the longest constant-Q filter is 25,230 samples, 79 frames; band-limiting makes the filters ring past that.
 _CQT_CONTEXT = 112

@@ -12,7 +12,7 @@ from mert_core.config import Health, LossWeights, Pretrain
 from mert_core.pretrain.data import CropSource
 from mert_core.pretrain.job import Material, teaching_of
 from mert_core.pretrain.objective import Objective, build_objective
-from mert_core.teachers.base import Codes
+from mert_core.teachers.kinds import Codes
 from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
 
 SPECTRA = {"cqt": ConstantQTeacher, "logmel": LogMelTeacher, "chroma": ChromaTeacher}

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mert_core.errors import MertError
-from mert_core.pretrain.data import Batch, CropSource
+from mert_core.pretrain.batch import Batch
+from mert_core.pretrain.data import CropSource
 from mert_core.pretrain.job import teaching_of
 from mert_core.pretrain.loader import Loader
 from mert_core.pretrain.place import Place

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mert_core.audio.cqt import ConstantQ
 from mert_core.audio.spectra import LogMel, chroma
 from mert_core.errors import MertError
-from mert_core.pretrain.data import Batch
+from mert_core.pretrain.batch import Batch
 from mert_core.pretrain.objective import Objective
 from mert_core.pretrain.optimiser import learning_rate
 from mert_core.pretrain.tally import codebook_terms, tally, terms

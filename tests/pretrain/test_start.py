@@ -18,7 +18,7 @@ from mert_core.pretrain import stage
 from mert_core.pretrain.objective import build_objective
 from mert_core.pretrain.start import start_folder, start_input
 from mert_core.pretrain.teaching import Lesson, Teaching
-from mert_core.teachers.base import Codes
+from mert_core.teachers.kinds import Codes
 from mert_core.tracking.protocol import NullTracker
 from tests.pretrain.music import objective_of, params
 from tests.pretrain.test_stage import layout, small  # noqa: F401  (fixtures)

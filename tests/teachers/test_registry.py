@@ -12,7 +12,8 @@ import torch
 from mert_core.audio.frames import HOP_SAMPLES
 from mert_core.errors import MertError
 from mert_core.teachers import encodec_published
-from mert_core.teachers.base import Codes, Sources, Teacher, online
+from mert_core.teachers.base import Sources, Teacher, online
+from mert_core.teachers.kinds import Codes
 from mert_core.teachers.registry import TEACHERS, new_teacher, teacher_class
 from mert_core.teachers.saved import WEIGHTS_NAME, load_teacher, save_teacher
 from tests.teachers.conftest import SMALL, SMALL_PUBLISHED, tracks

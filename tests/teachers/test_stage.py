@@ -16,7 +16,7 @@ from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
 from mert_core.records import read_record, write_record
-from mert_core.teachers.base import Codes
+from mert_core.teachers.kinds import Codes
 from mert_core.teachers.music import StoredMusic
 from mert_core.teachers.stage import open_teacher, run
 from mert_core.tracking.protocol import NullTracker

@@ -16,7 +16,7 @@ from mert_core.targets.gate.labels import (
 )
 from mert_core.targets.gate.manifest import Sketches, check_alike, check_artists, check_duplicates
 from mert_core.targets.gate.table import Check, as_table, explain, render
-from mert_core.teachers.base import Codes, Kind
+from mert_core.teachers.kinds import Codes, Kind
 
 if TYPE_CHECKING:
     from mert_core.config import Gate

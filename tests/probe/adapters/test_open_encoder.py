@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from mert_core.errors import MertError
 from mert_core.model import MertModel
-from mert_core.model.checkpoint import export_hubert
 from mert_core.model.config import preset
+from mert_core.model.export import export_hubert
 from mert_core.probe.adapters import open_encoder
 from mert_core.probe.embeddings import embeddings
 from mert_core.probe.encoders import ModelEncoder, fingerprint, normalised

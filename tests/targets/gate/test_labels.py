@@ -12,7 +12,7 @@ from mert_core.targets.gate.labels import check_bins, check_invalid, check_teach
 from mert_core.targets.kept import Arrays
 from mert_core.targets.plan import ShardPlan
 from mert_core.targets.tally import merge, nothing, tally
-from mert_core.teachers.base import Codes, Kind, Spectrum
+from mert_core.teachers.kinds import Codes, Kind, Spectrum
 from tests.targets.gate.conftest import IDS
 
 ENTRIES = 32
