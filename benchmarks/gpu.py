@@ -22,10 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.student import CODES, SAMPLE_RATE, SPECTRUM, batch, objective, optimiser, student
 from mert_core.files import write_json
-from mert_core.pretrain.engine import Engine
-from mert_core.pretrain.flops import peak_flops, training_flops
-from mert_core.pretrain.objective import Losses, Objective
-from mert_core.pretrain.place import Place
+from mert_core.training.cost import peak_flops, training_flops
+from mert_core.training.loss import Losses, Objective
+from mert_core.training.trainer import Engine
+from mert_core.training.worker import Worker
 
 STUDENTS = {"mert-95m": (5.0, 1.3, 0.40), "mert-330m": (5.12, 0.64, 0.50)}
 """Seconds of a clip, and the targets: hours of audio per second, and model FLOPs utilisation."""
@@ -43,7 +43,7 @@ _KINDS = {  # the first whose word is in a kernel's name counts
 
 @dataclass(frozen=True)
 class Options:
-    """How a student is run: the engine's options, under the names of ``mert_core.config.Pretrain``, and how long."""
+    """How a student is run: the engine's options, named as in mert_core.config.PretrainConfig, and how long."""
 
     device: torch.device
     compile: bool
@@ -60,7 +60,7 @@ class Trainer:
     def __init__(self, preset: str, clips: int, seconds: float, options: Options) -> None:
         self.shape, self.options = student(preset), options
         self.module = objective(self.shape).train()
-        self.engine = Engine(options, self.module, Place(device=options.device))  # type: ignore[arg-type]
+        self.engine = Engine(options, self.module, Worker(device=options.device))  # type: ignore[arg-type]
         self.optimiser = optimiser(self.module)
         self.batch = batch(self.shape, clips, seconds).to(options.device)
 
@@ -167,12 +167,16 @@ def measure(preset: str, options: Options, clips: int | None, most: int, tell: C
     flops = clips * training_flops(trainer.shape, round(seconds * SAMPLE_RATE), masked)
     peak = peak_flops(_name(options.device))
     figures = {
-        "clips": clips, "clip_seconds": seconds, "milliseconds_per_update": per_update * 1e3,
-        "audio_hours_per_second": clips * seconds / 3600 / per_update, "target_audio_hours_per_second": target_hours,
-        "mfu": flops / per_update / peak if peak else None, "target_mfu": target_mfu,
+        "clips": clips,
+        "clip_seconds": seconds,
+        "milliseconds_per_update": per_update * 1e3,
+        "audio_hours_per_second": clips * seconds / 3600 / per_update,
+        "target_audio_hours_per_second": target_hours,
+        "mfu": flops / per_update / peak if peak else None,
+        "target_mfu": target_mfu,
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if options.device.type == "cuda" else None,
         "share_of_kernel_time": kernels(trainer),
-    }  # fmt: skip
+    }
     del trainer
     return figures | {"relative_difference_from_cpu_fp32": parity(preset, seconds, options.device)}
 

@@ -24,15 +24,15 @@ import torch
 from benchmarks.gpu import Options, Trainer
 from benchmarks.stores import late_store, prompt_store
 from benchmarks.student import CODEBOOKS
-from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE
+from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE
 from mert_core.files import write_text
-from mert_core.pretrain.ledger import Ledger, Totals
-from mert_core.pretrain.loader import Loader
-from mert_core.pretrain.place import Place
+from mert_core.training.batches import Loader
+from mert_core.training.cost import CostMeter, Totals
+from mert_core.training.worker import Worker
 
 if TYPE_CHECKING:
-    from mert_core.audio.pcm import ShardReader
-    from mert_core.audio.remote import RemoteFolder, RemoteShards
+    from mert_core.data.remote import RemoteFolder, RemoteShards
+    from mert_core.data.shards import ShardReader
 
 _SHARDS, _SHARD_SECONDS = 8, 20.0  # small: moto reads a whole object for each range
 _WARM_UP = 3
@@ -110,11 +110,11 @@ def at(address: str) -> None:
 def measure(trainer: Trainer, source: Source, clips: int, read_ahead: int, steps: int) -> dict[str, Any]:
     """Train for some updates and return the ledger's figures."""
     seconds = source.batch(0, 1, range(1)).clean.shape[1] / SAMPLE_RATE
-    place = Place()
+    place = Worker()
     with Loader(Recipe(clips), source, place, read_ahead) as loader:  # type: ignore[arg-type]
         for step in range(_WARM_UP + steps):
             if step == _WARM_UP:
-                ledger = Ledger(Totals(), place, seconds, lambda masked_frames: 0.0)
+                ledger = CostMeter(Totals(), place, seconds, lambda masked_frames: 0.0)
             with ledger.waiting() if step >= _WARM_UP else _uncounted():
                 loader.take(step * clips, _WARM_UP + steps - 1 - step)
             trainer.update()
@@ -130,7 +130,7 @@ def _uncounted() -> Iterator[None]:
 
 def client_rates() -> list[tuple[str, int, float]]:
     """Return how many ranges a process takes in per second of processor time: what, bytes, median over rounds of 64."""
-    from mert_core.audio.remote import RemoteFolder
+    from mert_core.data.remote import RemoteFolder
 
     frames = {"codes of 5 s": round(5 * FRAME_RATE) * CODEBOOKS * _CODE.itemsize, "samples of 5 s": 5 * SAMPLE_RATE * 2}
     rates = []
@@ -189,8 +189,8 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where to write the table")
     told = parser.parse_args()
 
-    from mert_core.audio.pcm import ShardReader
-    from mert_core.audio.remote import RemoteFolder, RemoteShards, filesystem
+    from mert_core.data.remote import RemoteFolder, RemoteShards, filesystem
+    from mert_core.data.shards import ShardReader
 
     torch.set_num_threads(1)
     options = Options(torch.device("cpu"), False, False, told.steps, precision="fp32")

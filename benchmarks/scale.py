@@ -30,10 +30,10 @@ def make(folder: Path, tracks: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
-    from mert_core.audio.pcm import DTYPE, shard_name
-    from mert_core.corpus.manifest import ROWS_NAME, SCHEMA, SHARDS_NAME
-    from mert_core.records import write_record
+    from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
+    from mert_core.data.manifest import ROWS_NAME, SCHEMA, SHARDS_NAME
+    from mert_core.data.record import write_record
+    from mert_core.data.shards import DTYPE, shard_name
 
     (folder / SHARDS_NAME).mkdir(parents=True)
     generator = np.random.default_rng(tracks)
@@ -50,16 +50,19 @@ def make(folder: Path, tracks: int) -> None:
             columns = {
                 "track_id": _names(generator, len(numbers), 16),
                 "content_hash": _names(generator, len(numbers), 64),
-                "seconds": samples[here] / SAMPLE_RATE, "samples": samples[here],
+                "seconds": samples[here] / SAMPLE_RATE,
+                "samples": samples[here],
                 "clipped_samples": np.zeros(len(numbers), np.int64),
                 "source_rate": generator.choice([44100, 48000], len(numbers)).astype(np.int32),
                 "source": [f"artist {n // 50:06d}/album {n // 10:06d}/track {n:07d}.flac" for n in numbers],
                 "source_sha256": _names(generator, len(numbers), 64),
                 "piece": [f"artist {n // 50:06d}/album {n // 10:06d}/track {n:07d}" for n in numbers],
                 "artist": [f"artist {n // 50:06d}" for n in numbers],
-                "split": pa.nulls(len(numbers), pa.string()), "licence": ["CC-BY-4.0"] * len(numbers),
-                "shard": shards[here], "offset_samples": offsets[here],
-            }  # fmt: skip
+                "split": pa.nulls(len(numbers), pa.string()),
+                "licence": ["CC-BY-4.0"] * len(numbers),
+                "shard": shards[here],
+                "offset_samples": offsets[here],
+            }
             writer.write_table(pa.table(columns, schema=SCHEMA))
     (folder / "DATACARD.md").write_text("made up\n", encoding="utf-8")
     known = {path.relative_to(folder).as_posix(): "0" * 64 for path in (folder / SHARDS_NAME).iterdir()}
@@ -90,9 +93,9 @@ def _names(generator: np.random.Generator, count: int, digits: int) -> list[str]
 
 def _split(folder: Path) -> dict[str, float]:
     """Do what `mert corpus` does at the end: splits, the manifest, its promises, its facts."""
-    from mert_core.corpus.facts import manifest_facts
-    from mert_core.corpus.manifest import MANIFEST_NAME, ROWS_NAME, write_manifest
     from mert_core.corpus.splits import assign_splits
+    from mert_core.data.manifest import MANIFEST_NAME, ROWS_NAME, write_manifest
+    from mert_core.data.statistics import manifest_facts
 
     rows = folder / ROWS_NAME
     splits, _ = assign_splits(rows, 1337, 0.01)
@@ -102,7 +105,7 @@ def _split(folder: Path) -> dict[str, float]:
 
 
 def _open(folder: Path) -> dict[str, float]:
-    from mert_core.corpus import Corpus
+    from mert_core.data.corpus import Corpus
 
     Corpus.open(folder)
     return {}
@@ -112,31 +115,31 @@ def _filter(folder: Path) -> dict[str, float]:
     """Open the tracks of one artist in a thousand that are longer than a minute: a filter over text and numbers."""
     import pyarrow.compute as pc
 
-    from mert_core.corpus import Corpus
+    from mert_core.data.corpus import Corpus
 
     asked = (pc.field("seconds") > 60) & pc.match_substring(pc.field("artist"), "77")
     return {"found": len(Corpus.open(folder, where=asked).rows())}
 
 
 def _crops(folder: Path) -> dict[str, float]:
-    from mert_core.audio.frames import SAMPLE_RATE
-    from mert_core.corpus import Corpus
-    from mert_core.pretrain.crops import Crops
+    from mert_core.audio.grid import SAMPLE_RATE
+    from mert_core.data.corpus import Corpus
+    from mert_core.data.sampler import Crops
 
     corpus = Corpus.open(folder)
     crops = Crops(corpus.rows("train"), corpus.samples, round(CROP_SECONDS * SAMPLE_RATE), order=(1337,), place=(1,))
     ready, batches = time.process_time(), 500
     for number in range(batches):
         crops.locate(np.arange(number * CLIPS, (number + 1) * CLIPS))
-    return {
-        "crops": len(crops),
-        "crops_per_second": batches * CLIPS / (time.process_time() - ready),
-    }  # fmt: skip
+    return {"crops": len(crops), "crops_per_second": batches * CLIPS / (time.process_time() - ready)}
 
 
 FIGURES: dict[str, Callable[[Path], dict[str, float]]] = {
-    "split": _split, "open": _open, "filter": _filter, "crops": _crops,
-}  # fmt: skip
+    "split": _split,
+    "open": _open,
+    "filter": _filter,
+    "crops": _crops,
+}
 
 
 def measure(figure: str, folder: Path) -> dict[str, float]:

@@ -53,8 +53,9 @@ def late_store(seconds: float) -> Iterator[tuple[str, str]]:
     port, late = free_port(), free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         with _process(_hold_back, late, port, seconds):
             for listening in (port, late):

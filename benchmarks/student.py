@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mert_core.audio.cqt import CQT_BINS
-from mert_core.model import PRESETS, Heads, MertModel
-from mert_core.model.config import MertConfig
-from mert_core.pretrain.batch import Batch
-from mert_core.pretrain.masking import span_masks
-from mert_core.pretrain.objective import Objective
-from mert_core.pretrain.teaching import Lesson, Teaching
-from mert_core.teachers.kinds import Codes, Spectrum
+from mert_core.data.target_kinds import Codes, Spectrum
+from mert_core.features.cqt import CQT_BINS
+from mert_core.model.config import PRESETS, MertConfig
+from mert_core.model.heads import Heads
+from mert_core.model.mert import MertModel
 from mert_core.teachers.spectra import ConstantQTeacher
+from mert_core.training.batch import Batch
+from mert_core.training.corruption import span_masks
+from mert_core.training.loss import Objective
+from mert_core.training.targets import TargetSet, TargetSpec
 
 CODES, SPECTRUM = "encodec", "cqt"
 CODEBOOKS, ENTRIES, TEMPERATURE = 8, 1024, 0.1
@@ -54,10 +55,10 @@ def heads(shape: MertConfig, seed: int = 1) -> Heads:
     return Heads(shape.hidden_size, codes, spectra, shape.final_dim, TEMPERATURE, seed)
 
 
-def teaching() -> Teaching:
+def teaching() -> TargetSet:
     """Return the published lessons: stored codes, and the CQT of the crop."""
-    codes = Lesson(CODES, Codes(CODEBOOKS, ENTRIES), "stored", 1.0)
-    return Teaching([codes, Lesson(SPECTRUM, Spectrum(CQT_BINS), "crop", 1.0)], {SPECTRUM: ConstantQTeacher()})
+    codes = TargetSpec(CODES, Codes(CODEBOOKS, ENTRIES), "stored", 1.0)
+    return TargetSet([codes, TargetSpec(SPECTRUM, Spectrum(CQT_BINS), "crop", 1.0)], {SPECTRUM: ConstantQTeacher()})
 
 
 def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch:

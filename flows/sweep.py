@@ -15,10 +15,19 @@ from mert_core.config import load_config
 from mert_core.services import processes
 
 TaskName = Literal[
-    "demo/mtt", "demo/gs_key", "demo/gtzan_genre", "demo/emo", "demo/nsynth_instrument", "demo/nsynth_pitch",
-    "demo/vocalset_technique", "demo/vocalset_singer", "demo/mtg_instrument", "demo/mtg_mood", "demo/mtg_genre",
+    "demo/mtt",
+    "demo/gs_key",
+    "demo/gtzan_genre",
+    "demo/emo",
+    "demo/nsynth_instrument",
+    "demo/nsynth_pitch",
+    "demo/vocalset_technique",
+    "demo/vocalset_singer",
+    "demo/mtg_instrument",
+    "demo/mtg_mood",
+    "demo/mtg_genre",
     "demo/mtg_top50",
-]  # fmt: skip
+]
 
 
 @task(name="search", cache_policy=NO_CACHE, retries=0, persist_result=False)
@@ -53,9 +62,13 @@ def sweep(
         task: the probe whose validation score judges a trial.
     """
     given = {
-        "run": run, "trials": trials, "max_steps": max_steps, "grace_steps": grace_steps, "concurrent": concurrent,
+        "run": run,
+        "trials": trials,
+        "max_steps": max_steps,
+        "grace_steps": grace_steps,
+        "concurrent": concurrent,
         "task": task,
-    }  # fmt: skip
+    }
     config = load_config(here().root / "params.yaml")
     stored = [term.teacher for term in config.run(run or config.sweep.run).teachers if term.targets == "stored"]
     for stage in (*(f"targets@{name}" for name in stored), "probe_set"):  # what a trial reads

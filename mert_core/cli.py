@@ -57,9 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     probe.add_argument("--name", metavar="NAME", help="what tables call --model; default: the folder's name")
     probe.add_argument(
-        "--task", dest="tasks", action="append", metavar="TASK",
+        "--task",
+        dest="tasks",
+        action="append",
+        metavar="TASK",
         help="one task (again for more); default: with --run all of probe.tasks, with --model the fourteen",
-    )  # fmt: skip
+    )
     probe.add_argument("--data", type=Path, metavar="DIR", help="where the one task's data set lies")
     _common(probe)
     probe.set_defaults(action=stages.probe_tasks)

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mert_core
-
 
 @contextmanager
 def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_driver: bool = True) -> Iterator[None]:
@@ -33,12 +31,13 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
         return
     # Workers must find this very package, installed or not; Ray would start their OpenMP with one thread, and torch
     # asking for more later is slower (three interleaved pairs with the demo's student: by 6 to 8 %).
-    package_root = str(Path(mert_core.__path__[0]).parent)
+    package_root = str(Path(__file__).parents[1])
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {
-        "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": str(threads),
         "TQDM_MININTERVAL": "10",  # a worker's bar is printed here line below line
-    }  # fmt: skip
+    }
     if os.environ.get("RAY_ADDRESS"):
         with _initialised(runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
             yield
@@ -47,9 +46,12 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
     # of their own; and no machine is taken away from this cluster while it goes on.
     own = variables | {"RAY_enable_worker_prestart": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
     ours = {
-        "num_cpus": processors, "object_store_memory": object_store_bytes, "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1", "log_to_driver": log_to_driver,
-    }  # fmt: skip
+        "num_cpus": processors,
+        "object_store_memory": object_store_bytes,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+        "log_to_driver": log_to_driver,
+    }
     with _environment(own), _initialised(**ours):
         yield
 

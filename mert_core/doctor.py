@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 from packaging.requirements import Requirement
 
+from mert_core.data.record import read_record
 from mert_core.errors import MertError
-from mert_core.records import read_record
 from mert_core.services import local
 
 if TYPE_CHECKING:
@@ -51,9 +51,17 @@ def examine(config: Config, layout: Layout) -> int:
         0, or 1 when there is a problem that keeps the line from running.
     """
     findings = [
-        *packages(layout), *commands(), *machine(config), *disk(layout), *accelerator(config), *state(layout),
-        *services(config, layout), *checkout(layout), *source(config, layout), *stages(config, layout),
-    ]  # fmt: skip
+        *packages(layout),
+        *commands(),
+        *machine(config),
+        *disk(layout),
+        *accelerator(config),
+        *state(layout),
+        *services(config, layout),
+        *checkout(layout),
+        *source(config, layout),
+        *stages(config, layout),
+    ]
     findings.sort(key=lambda item: item.level == "problem")  # stable: the rest keeps its order
     width = max(len(item.topic) for item in findings)
     for item in findings:
@@ -254,12 +262,14 @@ def source(config: Config, layout: Layout) -> Iterator[Finding]:
 def stages(config: Config, layout: Layout) -> Iterator[Finding]:
     """Say which stages have left a result here; a missing one is no problem, a damaged one is."""
     folders = {
-        "corpus": layout.corpus, "probe_set": layout.probe_set,
+        "corpus": layout.corpus,
+        "probe_set": layout.probe_set,
         **{f"teachers@{name}": layout.teacher(name) for name in config.teachers},
         **{f"targets@{name}": layout.targets(name) for name in config.teachers},
         **{f"pretrain@{run}": layout.model(run) for run in config.runs},
-        **{f"probe@{run}": layout.scores(run) for run in config.runs}, "report": layout.report,
-    }  # fmt: skip
+        **{f"probe@{run}": layout.scores(run) for run in config.runs},
+        "report": layout.report,
+    }
     present = []
     for name, folder in folders.items():
         if not folder.exists():

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from mert_core.audio.decode import check_music, decode
-from mert_core.audio.unusable import UnusableAudio
+from mert_core.audio.errors import UnusableAudio
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
-from mert_core.model import MertModel
-from mert_core.model.song import CHUNK_SECONDS, MARGIN_SECONDS, song_states
+from mert_core.model.long_audio import CHUNK_SECONDS, MARGIN_SECONDS, song_states
+from mert_core.model.mert import MertModel
 
 
 def embed_file(

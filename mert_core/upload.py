@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mert_core.audio.remote import RemoteFolder, explained, filesystem
+from mert_core.data.record import RECORD_NAME, read_record
+from mert_core.data.remote import RemoteFolder, explained, filesystem
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.records import RECORD_NAME, read_record
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -151,9 +151,13 @@ def _copy(store: AbstractFileSystem, shard: Shard, told: Callable[[int], None]) 
         )
     with explained(shard.url, _BUCKET):
         store.put_file(
-            str(shard.path), shard.url, callback=Told(), Metadata={_HASH_KEY: shard.sha256}, chunksize=_PART_BYTES,
+            str(shard.path),
+            shard.url,
+            callback=Told(),
+            Metadata={_HASH_KEY: shard.sha256},
+            chunksize=_PART_BYTES,
             max_concurrency=_PARTS_AT_ONCE,
-        )  # fmt: skip
+        )
 
 
 def _verify(shards: list[Shard]) -> None:

@@ -10,9 +10,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # `make test` gives whole files to its workers. Those that take minutes come first, so that no worker waits for another
 # that has taken one of them last.
 LONGEST_FIRST = (
-    "e2e/test_line.py", "integration/test_ray_train.py", "integration/test_up.py", "integration/test_prefect.py",
-    "pretrain/test_resume.py", "pretrain/test_world_size.py", "integration/test_sweep.py", "pretrain/test_faults.py",
-)  # fmt: skip
+    "e2e/test_line.py",
+    "integration/test_ray_train.py",
+    "integration/test_up.py",
+    "integration/test_prefect.py",
+    "training/test_resume.py",
+    "training/test_world_size.py",
+    "integration/test_sweep.py",
+    "training/test_health.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -73,11 +73,16 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([DVC, "config", "core.analytics", "false"], cwd=root, check=True, capture_output=True)
     (root / "experiments").mkdir()
     files = {
-        "dvc.yaml": STAGES, "experiments/dvc.yaml": RUNS,
-        "experiments/params.yaml": "# listed\nruns: []\n", "quick.py": QUICK, "slow.py": SLOW, "train.py": TRAIN,
-        "params.yaml": (ROOT / "params.yaml").read_text(), ".gitignore": IGNORED,
+        "dvc.yaml": STAGES,
+        "experiments/dvc.yaml": RUNS,
+        "experiments/params.yaml": "# listed\nruns: []\n",
+        "quick.py": QUICK,
+        "slow.py": SLOW,
+        "train.py": TRAIN,
+        "params.yaml": (ROOT / "params.yaml").read_text(),
+        ".gitignore": IGNORED,
         "prefect.yaml": (ROOT / "prefect.yaml").read_text(),
-    }  # fmt: skip
+    }
     for name, text in files.items():
         (root / name).write_text(text)
     shutil.copytree(ROOT / "flows", root / "flows", ignore=shutil.ignore_patterns("__pycache__"))

@@ -6,12 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mert_core.audio.frames import HOP_SAMPLES
-from mert_core.corpus import Corpus
-from mert_core.files import sha256_file
-from mert_core.paths import Layout
-from mert_core.records import Record, read_record, write_record
-from mert_core.targets.form import (
+from mert_core.audio.grid import HOP_SAMPLES
+from mert_core.data.corpus import Corpus
+from mert_core.data.record import Record, read_record, write_record
+from mert_core.data.target_kinds import Codes
+from mert_core.data.targets import (
     INDEX_NAME,
     INDEX_SCHEMA,
     SHARDS_NAME,
@@ -20,7 +19,8 @@ from mert_core.targets.form import (
     shard_name,
     write_card,
 )
-from mert_core.teachers.kinds import Codes
+from mert_core.files import sha256_file
+from mert_core.paths import Layout
 
 
 def write_codes(layout: Layout, teacher: str = "rvqvae", kind: Codes | None = None) -> Record:

@@ -36,7 +36,7 @@ def benchmark_modules() -> list[str]:
 
 
 def test_model_loop_and_all_benchmarks_import_on_a_bare_machine(repository: Path) -> None:
-    modules = ["mert_core.model", "mert_core.pretrain.loop", *benchmark_modules()]
+    modules = ["mert_core.model", "mert_core.training.trainer", *benchmark_modules()]
     assert {"benchmarks.gpu", "benchmarks.figures.step"} <= set(modules)
     done = bare("import " + ", ".join(modules), repository)  # in one process: torch alone takes seconds
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import yaml
 
-from mert_core.config import Start
+from mert_core.config import WarmStart
 from mert_core.model.checkpoint import fingerprint
 from mert_core.paths import Layout
 from tests.trained_run import write_trained_run
@@ -68,7 +68,7 @@ def test_export_import_and_embed_from_the_command_line(trained: Path) -> None:
     assert imported.returncode == 0, imported.stderr
     line = imported.stdout.strip().splitlines()[-1]
     start = yaml.safe_load(line)["start"]
-    assert Start(**start).heads == "stored" and start["sha256"] == fingerprint(trained / "taken")
+    assert WarmStart(**start).heads == "stored" and start["sha256"] == fingerprint(trained / "taken")
 
     soundfile.write(trained / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24000), 24000)
     embedded = _mert("embed", "a.wav", "--model", "taken", cwd=trained)

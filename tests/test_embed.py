@@ -12,7 +12,7 @@ import torch
 
 from mert_core.embed import embed_file
 from mert_core.errors import MertError
-from mert_core.model import MertModel
+from mert_core.model.mert import MertModel
 from tests.model.test_hubert_parity import SMALL
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mert_core.data.record import read_record, write_record
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, atomic_path, canonical_json, write_json
-from mert_core.records import read_record, write_record
 
 
 def test_a_failed_write_leaves_what_stood_there(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from mert_core.config import load_config
-from mert_core.model import Heads, MertModel
+from mert_core.data.record import Record, write_record
+from mert_core.model.heads import Heads
+from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
-from mert_core.records import Record, write_record
 from tests.conftest import REPOSITORY
 from tests.model.test_hubert_parity import SMALL
 
@@ -16,14 +17,24 @@ def write_trained_run(layout: Layout, steps: int = 1234) -> Record:
     Heads(48, {"encodec": (8, 16)}, {"cqt": 336}, 8, 0.1).save(folder)
     run = load_config(REPOSITORY / "params.yaml").run("95m").model_dump(mode="json")
     facts = {
-        "steps": steps, "parameters": 77, "audio_hours_seen": 3.5, "epochs": 2.0,
+        "steps": steps,
+        "parameters": 77,
+        "audio_hours_seen": 3.5,
+        "epochs": 2.0,
         "teachers": {
-            "encodec": {"kind": "8 × 16 codes", "targets": "stored"}, "cqt": {"kind": "336 bins", "targets": "crop"},
+            "encodec": {"kind": "8 × 16 codes", "targets": "stored"},
+            "cqt": {"kind": "336 bins", "targets": "crop"},
         },
-        "interventions": 0, "unigram_cross_entropy": {"encodec": 38.5},
+        "interventions": 0,
+        "unigram_cross_entropy": {"encodec": 38.5},
         "valid": {"encodec": 12.25, "cqt": 0.5, "accuracy": 0.25},
-    }  # fmt: skip
+    }
     return write_record(
-        folder, stage="pretrain", kind="checkpoint", run="95m", inputs={"corpus": "c" * 64},
-        params={"seed": 1, "threads": 1, "pretrain": run}, facts=facts,
-    )  # fmt: skip
+        folder,
+        stage="pretrain",
+        kind="checkpoint",
+        run="95m",
+        inputs={"corpus": "c" * 64},
+        params={"seed": 1, "threads": 1, "pretrain": run},
+        facts=facts,
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
-from mert_core.audio.cqt import BINS_PER_OCTAVE, CQT_BINS, MIN_HERTZ
-from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.features.cqt import BINS_PER_OCTAVE, CQT_BINS, MIN_HERTZ
 
 
 def nnaudio() -> nn.Module:
@@ -14,9 +14,18 @@ def nnaudio() -> nn.Module:
     from nnAudio.features.cqt import CQT1992v2
 
     return CQT1992v2(
-        sr=SAMPLE_RATE, hop_length=HOP_SAMPLES, fmin=MIN_HERTZ, n_bins=CQT_BINS, bins_per_octave=BINS_PER_OCTAVE,
-        norm=1, window="hann", center=True, pad_mode="constant", trainable=False, verbose=False,
-    )  # fmt: skip
+        sr=SAMPLE_RATE,
+        hop_length=HOP_SAMPLES,
+        fmin=MIN_HERTZ,
+        n_bins=CQT_BINS,
+        bins_per_octave=BINS_PER_OCTAVE,
+        norm=1,
+        window="hann",
+        center=True,
+        pad_mode="constant",
+        trainable=False,
+        verbose=False,
+    )
 
 
 def librosa_cqt(waveform: np.ndarray) -> np.ndarray:
@@ -25,7 +34,15 @@ def librosa_cqt(waveform: np.ndarray) -> np.ndarray:
 
     return np.abs(
         librosa.cqt(
-            waveform, sr=SAMPLE_RATE, hop_length=HOP_SAMPLES, fmin=MIN_HERTZ, n_bins=CQT_BINS,
-            bins_per_octave=BINS_PER_OCTAVE, norm=1, window="hann", scale=True, pad_mode="constant",
+            waveform,
+            sr=SAMPLE_RATE,
+            hop_length=HOP_SAMPLES,
+            fmin=MIN_HERTZ,
+            n_bins=CQT_BINS,
+            bins_per_octave=BINS_PER_OCTAVE,
+            norm=1,
+            window="hann",
+            scale=True,
+            pad_mode="constant",
         )
-    )  # fmt: skip
+    )

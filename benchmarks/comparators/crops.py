@@ -20,10 +20,7 @@ def write_shards(folder: Path, songs: list[np.ndarray], rate: int) -> None:
     import webdataset
 
     (folder / "flac").mkdir()
-    with (
-        webdataset.TarWriter(str(folder / "flac.tar")) as flac,
-        webdataset.TarWriter(str(folder / "raw.tar")) as raw,
-    ):
+    with webdataset.TarWriter(str(folder / "flac.tar")) as flac, webdataset.TarWriter(str(folder / "raw.tar")) as raw:
         for number, song in enumerate(songs):
             key, encoded = f"{number:05d}", io.BytesIO()
             soundfile.write(encoded, song, rate, format="FLAC", subtype="PCM_16")

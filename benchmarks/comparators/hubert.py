@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from benchmarks.comparators.cqt import nnaudio
 from benchmarks.comparators.nce import MaterialisedHeads
-from mert_core.audio.cqt import CQT_BINS
+from mert_core.features.cqt import CQT_BINS
 from mert_core.model.config import MertConfig, hubert_fields
 from mert_core.model.heads import CodeHead
-from mert_core.pretrain.batch import Batch
+from mert_core.training.batch import Batch
 
 if TYPE_CHECKING:
     from mert_core.config import LossWeights
-    from mert_core.pretrain.objective import Objective
+    from mert_core.training.loss import Objective
 
 
 def hubert(shape: MertConfig) -> nn.Module:
@@ -73,7 +73,7 @@ class ReferenceObjective(nn.Module):
         return features
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the loss, a sum over masked frames; see ``mert_core.pretrain.objective.Objective``."""
+        """Return the loss, a sum over masked frames; see ``mert_core.training.loss.Objective``."""
         states = self.hubert(batch.noisy, mask_time_indices=batch.mask).last_hidden_state[batch.mask]
         loss = self.heads(states, batch.stored["encodec"][batch.mask])
         with torch.no_grad():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from mert_core.probe.bank import WEIGHTED, Probe, Recipe, Shape, dropout_factors, first_weights
+from mert_core.probing.probe_bank import WEIGHTED, ProbeSettings, ProbeSpec, Shape, dropout_factors, first_weights
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Split:
     states: Tensor
     truth: Tensor
 
-    def loader(self, probe: Probe, batch_items: int, sampler: Sampler[int] | None, shuffle: bool) -> DataLoader:
+    def loader(self, probe: ProbeSpec, batch_items: int, sampler: Sampler[int] | None, shuffle: bool) -> DataLoader:
         """Return batches of what a probe reads: its state, or states 1 to L as (batch, states, width)."""
         read = self.states[1:].transpose(0, 1) if probe.input == WEIGHTED else self.states[probe.input]
         return DataLoader(TensorDataset(read, self.truth), batch_items, shuffle=shuffle, sampler=sampler)
@@ -56,7 +56,7 @@ class SameOrder(Sampler[int]):
 class SameDropout(nn.Module):
     """The dropout that our bank draws."""
 
-    def __init__(self, recipe: Recipe, generator: torch.Generator) -> None:
+    def __init__(self, recipe: ProbeSettings, generator: torch.Generator) -> None:
         super().__init__()
         self.recipe, self.generator = recipe, generator
 
@@ -67,7 +67,7 @@ class SameDropout(nn.Module):
 
 
 def train(
-    probe: Probe, known: Split, held_out: Split, classes: int, recipe: Recipe, same_draws: bool
+    probe: ProbeSpec, known: Split, held_out: Split, classes: int, recipe: ProbeSettings, same_draws: bool
 ) -> tuple[nn.Module, float]:
     """Train one probe; return it as it was at its best epoch, and its accuracy there.
 
@@ -128,7 +128,7 @@ def train(
 
 
 @torch.no_grad()
-def answers(model: nn.Module, probe: Probe, split: Split) -> NDArray[np.float32]:
+def answers(model: nn.Module, probe: ProbeSpec, split: Split) -> NDArray[np.float32]:
     """Return a trained probe's logits (items, classes)."""
     model.eval()
     read = split.states[1:].transpose(0, 1) if probe.input == WEIGHTED else split.states[probe.input]

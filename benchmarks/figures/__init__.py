@@ -3,6 +3,12 @@
 from benchmarks.figures import body, cqt, crops, encodec, heads, memory, probes, step
 
 FIGURES = {
-    "step": step.rows, "body": body.rows, "heads": heads.rows, "cqt": cqt.rows, "encodec": encodec.rows,
-    "crops": crops.rows, "probes": probes.rows, "memory": memory.rows,
-}  # fmt: skip
+    "step": step.rows,
+    "body": body.rows,
+    "heads": heads.rows,
+    "cqt": cqt.rows,
+    "encodec": encodec.rows,
+    "crops": crops.rows,
+    "probes": probes.rows,
+    "memory": memory.rows,
+}

@@ -15,10 +15,10 @@ from benchmarks.figures.step import Around
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import CODES, SPECTRUM, batch, heads, student
 from benchmarks.timing import paired
-from mert_core.audio.cqt import CQT_BINS
-from mert_core.model import MertModel
+from mert_core.features.cqt import CQT_BINS
 from mert_core.model.config import MertConfig
-from mert_core.pretrain.precision import bf16_products
+from mert_core.model.mert import MertModel
+from mert_core.training.precision import bf16_products
 
 CLIPS, SECONDS = 1, 5.0
 TARGETS = {"fp32": 1.10, "bf16": 1.15}

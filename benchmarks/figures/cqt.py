@@ -11,7 +11,7 @@ from benchmarks.comparators.cqt import librosa_cqt, nnaudio
 from benchmarks.music import melodies
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.timing import paired
-from mert_core.audio.cqt import ConstantQ
+from mert_core.features.cqt import ConstantQ
 
 CLIPS, CLIP_SECONDS, SONG_SECONDS = 8, 5.0, 30.0
 TARGETS = {"nnAudio": 40.0, "librosa": 5.0}
@@ -39,8 +39,10 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
     ours, other = ConstantQ(), torch.no_grad()(nnaudio())
     against_nnaudio = paired(partial(ours, clips), partial(other, clips), rounds, tell, times=20)
     against_librosa = paired(partial(ours, song), partial(librosa_cqt, song[0].numpy()), 3 * rounds, tell, times=5)
-    figures = (f"constant-Q transform of {CLIPS} clips of {CLIP_SECONDS:g} s against nnAudio, fp32",
-               f"constant-Q transform of a song of {SONG_SECONDS:g} s against librosa")  # fmt: skip
+    figures = (
+        f"constant-Q transform of {CLIPS} clips of {CLIP_SECONDS:g} s against nnAudio, fp32",
+        f"constant-Q transform of a song of {SONG_SECONDS:g} s against librosa",
+    )
     return [
         Row.of_speed(figures[0], TARGETS["nnAudio"], against_nnaudio, time_of),
         Row.of_speed(figures[1], TARGETS["librosa"], against_librosa, time_of),

@@ -14,7 +14,7 @@ from benchmarks.comparators import crops as comparators
 from benchmarks.row import Row, Tell, per_second
 from benchmarks.student import SAMPLE_RATE
 from benchmarks.timing import Pairs, paired
-from mert_core.audio.pcm import ShardReader, ShardWriter
+from mert_core.data.shards import ShardReader, ShardWriter
 
 SONGS, SONG_SECONDS, CROP_SECONDS, CLIPS = 64, 30, 5, 16
 TARGETS = {"WebDataset FLAC": 100.0, "WebDataset raw": 10.0, "FLAC seek": 25.0}

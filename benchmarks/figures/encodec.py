@@ -11,7 +11,7 @@ from benchmarks.comparators.encodec import encodec_24khz, serial
 from benchmarks.music import melodies
 from benchmarks.row import Row, Tell
 from benchmarks.timing import Pairs, paired
-from mert_core.workers import single_threads
+from mert_core.parallel import single_threads
 
 SONGS_PER_WORKER, SONG_SECONDS, MOST_ROUNDS = 6, 30.0, 3
 CODEBOOKS = 8
@@ -31,10 +31,10 @@ def sides(music: Tensor, seed: int = 0) -> tuple[Any, Any]:
         music: (songs, samples) for that; other music than what is measured.
         seed: of the weights.
     """
-    from mert_core.teachers.acoustic import CodecTeacher
-    from mert_core.teachers.conditioning import condition
-    from mert_core.teachers.encodec_published import PUBLISHED
-    from mert_core.teachers.rvqvae import RvqVae
+    from mert_core.teachers.codec.encode import CodecTeacher
+    from mert_core.teachers.codec.encodec import PUBLISHED
+    from mert_core.teachers.codec.model import RvqVae
+    from mert_core.teachers.codec.train import condition
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)

@@ -12,14 +12,10 @@ from benchmarks.comparators import probes as comparator
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import batch, student
 from benchmarks.timing import Pairs, paired
-from mert_core.model import MertModel
-from mert_core.probe.bank import Probe, Recipe
-from mert_core.probe.features import InMemory, moments
-from mert_core.probe.metrics import METRICS
-from mert_core.probe.objectives import Objective
-from mert_core.probe.selection import every_probe
-from mert_core.probe.trained import Trained
-from mert_core.probe.training import Examples, train_probes
+from mert_core.model.mert import MertModel
+from mert_core.probing.metrics import METRICS
+from mert_core.probing.probe_bank import ProbeLoss, ProbeSettings, ProbeSpec
+from mert_core.probing.train import Examples, InMemory, Trained, every_probe, moments, train_probes
 
 STATES, WIDTH, CLASSES, ITEMS, HELD_OUT = 13, 768, 10, 600, 150
 RATES, SEEDS = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2), (0, 1, 2)
@@ -44,13 +40,13 @@ class Task:
         self.plain_known = comparator.Split(found.standardise(features[:, :items].clone()), truth[:items])
         self.plain_held_out = comparator.Split(found.standardise(features[:, items:].clone()), truth[items:])
 
-    def bank(self, probes: tuple[Probe, ...], recipe: Recipe) -> Trained:
+    def bank(self, probes: tuple[ProbeSpec, ...], recipe: ProbeSettings) -> Trained:
         """Train probes as one bank."""
-        objective, score = Objective("single", CLASSES), partial(METRICS["accuracy"], self.held_out.truth)
+        objective, score = ProbeLoss("single", CLASSES), partial(METRICS["accuracy"], self.held_out.truth)
         return train_probes(probes, self.known, self.held_out, objective, recipe, score)
 
     def loop(
-        self, probes: tuple[Probe, ...], recipe: Recipe, same_draws: bool = False
+        self, probes: tuple[ProbeSpec, ...], recipe: ProbeSettings, same_draws: bool = False
     ) -> list[tuple[nn.Module, float]]:
         """Train probes one by one."""
         return [
@@ -59,7 +55,7 @@ class Task:
         ]
 
 
-def check(task: Task, probes: tuple[Probe, ...], recipe: Recipe, tolerance: float = 1e-4) -> float:
+def check(task: Task, probes: tuple[ProbeSpec, ...], recipe: ProbeSettings, tolerance: float = 1e-4) -> float:
     """Return how far the bank's logits are from the loop's with the same draws, as a share of the largest logit.
 
     Raises:
@@ -85,7 +81,7 @@ def _bank_rows(rounds: int, tell: Tell) -> list[Row]:
     task, probes, found = Task(), every_probe(STATES, RATES, SEEDS), []
     few = probes[::ONE_IN]
     for name, hidden in (("hidden layer of 512", 512), ("linear", 0)):
-        recipe = Recipe(hidden=hidden, max_epochs=EPOCHS)
+        recipe = ProbeSettings(hidden=hidden, max_epochs=EPOCHS)
         tell(f"{name}: logits agree to {check(task, few, recipe):.1e}")
         pairs = paired(partial(task.bank, probes, recipe), partial(task.loop, few, recipe), rounds, tell)
         each = Pairs([took / len(probes) for took in pairs.ours], [took / len(few) for took in pairs.theirs])
@@ -102,7 +98,7 @@ class _Embedder:
         self.model = MertModel(shape, seed=0).eval()
         self.waveforms = batch(shape, CLIPS, CLIP_SECONDS).clean
         self.truth = np.arange(CLIPS) % 2
-        self.recipe = Recipe(batch_items=CLIPS, max_epochs=PROBE_EPOCHS, patience=PROBE_EPOCHS)
+        self.recipe = ProbeSettings(batch_items=CLIPS, max_epochs=PROBE_EPOCHS, patience=PROBE_EPOCHS)
 
     @torch.no_grad()
     def embed(self) -> Tensor:
@@ -112,9 +108,9 @@ class _Embedder:
     def kept(self) -> None:
         """Embed once, in half precision; train a probe on each state for all epochs."""
         known = Examples(InMemory(self.embed().half()), self.truth)
-        probes = tuple(Probe(number, 1e-3, 0) for number in range(known.features.states))
+        probes = tuple(ProbeSpec(number, 1e-3, 0) for number in range(known.features.states))
         score = partial(METRICS["accuracy"], self.truth)
-        train_probes(probes, known, known, Objective("single", 2), self.recipe, score)
+        train_probes(probes, known, known, ProbeLoss("single", 2), self.recipe, score)
 
     def again(self) -> None:
         """Embed in every epoch; train a probe on one state for a few epochs."""

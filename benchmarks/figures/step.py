@@ -16,7 +16,7 @@ from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE, WEIGHTS, batch, objective, optimiser, student
 from benchmarks.timing import paired
 from mert_core.model.config import MertConfig
-from mert_core.pretrain.precision import bf16_products
+from mert_core.training.precision import bf16_products
 
 CLIPS, SECONDS = 1, 5.0
 TARGETS = {"fp32": 2.5, "bf16": 3.5}

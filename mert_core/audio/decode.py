@@ -12,14 +12,39 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
-from mert_core.audio.containers import check_container
-from mert_core.audio.mpeg import MpegStream
-from mert_core.audio.resample import Resampler
-from mert_core.audio.unusable import Reason, UnusableAudio
+from mert_core.audio.errors import Reason, UnusableAudio
+from mert_core.audio.grid import SAMPLE_RATE
+from mert_core.audio.integrity import MpegStream, check_container
 
 __all__ = ["AUDIO_SUFFIXES", "Decoded", "UnusableAudio", "check_music", "decode", "decode_channels"]
+
+
+class Resampler:
+    """Resamples a mono stream to 24 kHz with soxr's HQ filter (20-bit, linear phase, no delay).
+
+    Any rate works, also ones without a small ratio to 24 kHz. The output does not depend on where the blocks
+    are cut, and n input samples give n × 24000 / rate, rounded, output samples.
+    """
+
+    def __init__(self, source_rate: int) -> None:
+        self._stream = None
+        if source_rate != SAMPLE_RATE:
+            self._stream = soxr.ResampleStream(source_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+
+    def push(self, block: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
+        """Feed a block (samples,); return what is ready. With ``last`` the filter is drained as well."""
+        if self._stream is None:
+            return block
+        return self._stream.resample_chunk(block, last=last)
+
+
+def resample(waveform: NDArray[np.float32], source_rate: int) -> NDArray[np.float32]:
+    """Resample a whole mono waveform (samples,) to 24 kHz."""
+    return Resampler(source_rate).push(waveform, last=True)
+
 
 AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 RATES = range(1000, 1_000_001)

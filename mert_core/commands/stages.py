@@ -12,7 +12,7 @@ from mert_core.paths import Layout
 
 if TYPE_CHECKING:
     from mert_core.config import Config
-    from mert_core.records import Record
+    from mert_core.data.record import Record
 
 
 def _corpus(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
@@ -29,7 +29,7 @@ def _probe_set(config: Config, layout: Layout, tracker: Any, run: str) -> Record
 
 def _downloaded(config: Config, layout: Layout, name: str) -> Config:
     """Fetch a teacher's published weights and return parameters that name the file."""
-    from mert_core.teachers.download import download
+    from mert_core.teachers.codec.encodec import download
     from mert_core.teachers.registry import teacher_class
 
     if teacher_class(name).needs != "weights":
@@ -52,13 +52,13 @@ def _targets(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
 
 
 def _pretrain(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.pretrain import stage
+    from mert_core.training import stage
 
     return stage.run(config, layout, tracker, run)
 
 
 def _probe(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.probe import stage
+    from mert_core.probing import stage
 
     return stage.run(config, layout, tracker, run)
 
@@ -94,7 +94,7 @@ def run_stage(options: argparse.Namespace) -> int:
     if getattr(options, "download", False):
         config = _downloaded(config, layout, run or "")
     set_threads(config)
-    from mert_core.catalog import record_stage
+    from mert_core.lineage.catalog import record_stage
     from mert_core.tracking import open_run
 
     if name in {"teachers", "targets", "pretrain"}:
@@ -104,7 +104,7 @@ def run_stage(options: argparse.Namespace) -> int:
         if name != "pretrain":
             teacher_class(run or "")  # an unknown one must not open a run
     if name == "pretrain":
-        from mert_core.pretrain.stage import resumable_run_id
+        from mert_core.training.stage import resumable_run_id
 
         resume_run_id = resumable_run_id(config, layout, options.run)
     with open_run(config, layout, name, run, resume_run_id=resume_run_id) as tracker:
@@ -121,13 +121,13 @@ def probe_tasks(options: argparse.Namespace) -> int:
             if getattr(options, flag):
                 raise MertError(f"--{flag} goes with --{'task' if flag == 'data' else 'model'}")
         return run_stage(options)
-    from mert_core.probe.adhoc import Request
+    from mert_core.probing.stage import Request
 
     config, layout = context(options)
     request = Request.of(config, layout, options.run, options.model, options.name, options.tasks, options.data)
     set_threads(config)
-    from mert_core.catalog import record_stage
-    from mert_core.probe.adhoc import probe
+    from mert_core.lineage.catalog import record_stage
+    from mert_core.probing.stage import probe
     from mert_core.tracking import open_run
 
     with open_run(config, layout, "probe", request.subject.name) as tracker:

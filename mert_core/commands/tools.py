@@ -13,7 +13,7 @@ from mert_core.errors import MertError
 
 def list_teachers(options: argparse.Namespace) -> int:
     """List all teachers."""
-    from mert_core.teachers.listing import listing
+    from mert_core.teachers.registry import listing
 
     config, layout = context(options)
     print(listing(config, layout))
@@ -26,7 +26,7 @@ def doctor(options: argparse.Namespace) -> int:
         raise MertError("--quick goes with --datasets; `mert doctor` alone is quick")
     config, layout = context(options)
     if options.datasets:
-        from mert_core.corpus.datasets.survey import survey_all
+        from mert_core.datasets.registry import survey_all
 
         return survey_all(config, layout, options.quick)
     from mert_core.doctor import examine
@@ -50,7 +50,8 @@ def embed(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     """Write a run's encoder for transformers."""
     from mert_core.files import writing
-    from mert_core.model import MertModel, export_hubert
+    from mert_core.model.export import export_hubert
+    from mert_core.model.mert import MertModel
     from mert_core.report.model_card import model_card
 
     config, layout = context(options)
@@ -66,7 +67,7 @@ def export(options: argparse.Namespace) -> int:
 def import_(options: argparse.Namespace) -> int:
     """Take over a checkpoint."""
     from mert_core.files import writing
-    from mert_core.model.importing import import_checkpoint
+    from mert_core.model.convert import import_checkpoint
 
     with writing(options.to):
         done = import_checkpoint(options.checkpoint, options.to, encoder_only=options.encoder_only)
@@ -83,8 +84,8 @@ def import_(options: argparse.Namespace) -> int:
 def leaderboard(options: argparse.Namespace) -> int:
     """Print or write the tables of scores, or compare two models."""
     from mert_core.files import write_text, writing
+    from mert_core.report.compare import compared
     from mert_core.report.leaderboard import leaderboard
-    from mert_core.report.paired import compared
 
     _, layout = context(options)
     width = 132 if options.out or not sys.stdout.isatty() else shutil.get_terminal_size().columns
@@ -105,7 +106,7 @@ def leaderboard(options: argparse.Namespace) -> int:
 
 def lineage(options: argparse.Namespace) -> int:
     """Print the way from a score to the music."""
-    from mert_core.catalog import lineage, record_stage
+    from mert_core.lineage.catalog import lineage, record_stage
 
     config, layout = context(options)
     record_stage(config, layout)
@@ -134,11 +135,11 @@ def sweep(options: argparse.Namespace) -> int:
     """Search the loss weights, or apply a winner."""
     config, layout = context(options)
     if options.apply:
-        from mert_core.sweep.winner import apply_winner
+        from mert_core.experiments.winner import apply_winner
 
         print(apply_winner(layout, options.params or layout.root / PARAMS_NAME, options.apply))
         return 0
-    from mert_core.sweep.search import search
+    from mert_core.experiments.sweep import search
 
     print(search(config, layout))
     return 0

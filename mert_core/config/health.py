@@ -8,14 +8,14 @@ from pydantic import Field
 
 from mert_core.config.section import Count, Positive, Section, Share
 
-Action = Literal["warn", "skip", "rollback", "stop"]
+FaultAction = Literal["warn", "skip", "rollback", "stop"]
 
 
 class UpperBound(Section):
     """A measure that must not rise above a bound, judged before each update is made."""
 
     above: Positive
-    action: Action
+    action: FaultAction
 
 
 class LowerBound(Section):
@@ -32,14 +32,14 @@ class DeadCodes(Section):
     action: Literal["warn", "rollback", "stop"]
 
 
-class Health(Section):
+class HealthConfig(Section):
     """What is watched during training, and what is done about each fault."""
 
     every: Count
     nonfinite: Literal["skip", "rollback", "stop"]
     explosion: UpperBound
     gradient_spike: UpperBound
-    silence: Action
+    silence: FaultAction
     perplexity: LowerBound
     dead_codes: DeadCodes
     effective_rank: LowerBound

@@ -18,7 +18,7 @@ class ScoresSource(Section):
     track_seconds: Annotated[float, Field(ge=3)]
 
 
-class Corpus(Section):
+class CorpusConfig(Section):
     """Music to pre-train on."""
 
     source: Literal["scores", "folder"]
@@ -44,7 +44,7 @@ class PerSplit(Section):
     test: Count
 
 
-class ProbeSet(Section):
+class ProbeSetConfig(Section):
     """Labelled music to probe on."""
 
     mixes: PerSplit
@@ -59,7 +59,7 @@ class ProbeSet(Section):
     stem_seconds: Positive
 
 
-class Pieces(Section):
+class PiecesConfig(Section):
     """The score library that the demo corpus and the probe set perform."""
 
     per_composer: Annotated[int, Field(ge=4)]
@@ -75,14 +75,14 @@ class Pieces(Section):
         return self
 
 
-class Datasets(Section):
+class DatasetsConfig(Section):
     """Where the labelled public data sets lie: in sub-folders of one folder, or in places of their own."""
 
     folder: Annotated[str, Field(min_length=1)]
     places: dict[DatasetName, Annotated[str, Field(min_length=1)]]
 
 
-class Storage(Section):
+class StorageConfig(Section):
     """Where training reads shards from, and how far ahead. Changes no result, so no stage depends on it."""
 
     shards: Annotated[str, Field(pattern=r"^[a-z0-9]+://[^/]+.*[^/]$")] | None

@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, create_model, model_validator
 
-from mert_core.config.health import Health
+from mert_core.config.health import HealthConfig
 from mert_core.config.section import Count, NonNegative, Positive, Section, Share
 
 Preset = Literal["mert-tiny", "mert-95m", "mert-330m"]
 
 
-class Term(Section):
+class LossTerm(Section):
     """A teacher that the student predicts, where its targets come from, and the weight of its loss."""
 
     teacher: Annotated[str, Field(min_length=1)]
@@ -27,7 +27,7 @@ class LossWeights(Section):
     unmasked: Share
 
 
-class Start(Section):
+class WarmStart(Section):
     """A checkpoint to start from: its folder, what it must hash to, and whether its heads are taken over."""
 
     folder: Annotated[str, Field(min_length=1)]
@@ -35,11 +35,11 @@ class Start(Section):
     heads: Literal["stored", "fresh"]
 
 
-class Pretrain(Section):
+class PretrainConfig(Section):
     """One pre-training run."""
 
     preset: Preset
-    start: Start | None
+    start: WarmStart | None
     layer_norm: Literal["preset", "pre", "post"]
     deepnorm: bool
     attention_relax: NonNegative
@@ -65,7 +65,7 @@ class Pretrain(Section):
     mixture_probability: Share
     mixture_snippets: Annotated[int, Field(ge=1)]
     mixture_seconds: tuple[Positive, Positive]
-    teachers: Annotated[list[Term], Field(min_length=1)]
+    teachers: Annotated[list[LossTerm], Field(min_length=1)]
     weights: LossWeights
     precision: Literal["fp32", "bf16"]
     activation_checkpointing: bool
@@ -74,7 +74,7 @@ class Pretrain(Section):
     device: Literal["auto", "cpu", "cuda"]
     checkpoint_every: Count
     checkpoint_keep: Count
-    health: Health
+    health: HealthConfig
     log_every: Count
     validate_every: Count
     validate_batches: Count
@@ -96,9 +96,9 @@ class Pretrain(Section):
         return self
 
 
-# A named run may change any field of `Pretrain`, and must give none of the others.
+# A named run may change any field of `PretrainConfig`, and must give none of the others.
 RunChanges = create_model(
     "RunChanges",
     __base__=Section,
-    **{name: (field.annotation | None, None) for name, field in Pretrain.model_fields.items()},  # type: ignore[call-overload,operator]
+    **{name: (field.annotation | None, None) for name, field in PretrainConfig.model_fields.items()},  # type: ignore[call-overload,operator]
 )

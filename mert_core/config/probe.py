@@ -9,14 +9,14 @@ from pydantic import Field
 from mert_core.config.section import Count, Positive, Section
 
 
-class Beats(Section):
+class BeatsConfig(Section):
     """Per-frame probes of beats."""
 
     batch_frames: Count
     frames_share: Annotated[float, Field(gt=0, le=1)]
 
 
-class Separation(Section):
+class SeparationConfig(Section):
     """Open-Unmix-style heads on frozen features."""
 
     hidden: Count
@@ -29,7 +29,7 @@ class Separation(Section):
     max_epochs: Count
 
 
-class Robustness(Section):
+class RobustnessConfig(Section):
     """Which tasks are asked again of deformed music, and of how many clips of the test split."""
 
     tasks: list[str]
@@ -44,11 +44,11 @@ class DemoChanges(Section):
     max_epochs: Count
     patience: Count
     plateau_patience: Count
-    beats: Beats
-    separation: Separation
+    beats: BeatsConfig
+    separation: SeparationConfig
 
 
-class Probe(Section):
+class ProbeConfig(Section):
     """Probing of a frozen encoder: which tasks, and MARBLE's protocol."""
 
     tasks: Annotated[list[str], Field(min_length=1)]
@@ -65,17 +65,17 @@ class Probe(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     mel_bins: Count
     floor_run: str
-    beats: Beats
-    separation: Separation
-    robustness: Robustness
+    beats: BeatsConfig
+    separation: SeparationConfig
+    robustness: RobustnessConfig
     demo: DemoChanges
 
-    def of_demo(self) -> Probe:
+    def of_demo(self) -> ProbeConfig:
         """Return the section with what differs for the stand-ins."""
         return self.model_copy(update={name: getattr(self.demo, name) for name in DemoChanges.model_fields})
 
 
-class Sweep(Section):
+class SweepConfig(Section):
     """Search over the loss weights."""
 
     run: str

@@ -9,7 +9,7 @@ from pydantic import Field
 from mert_core.config.section import NonNegative, Positive, Section, Share
 
 
-class Gate(Section):
+class GateConfig(Section):
     """Thresholds of the gate over labels, audio and manifest."""
 
     min_usage: Share
@@ -26,8 +26,8 @@ class Gate(Section):
     shared_artists: Literal["allow", "stop"]
 
 
-class Targets(Section):
+class TargetsConfig(Section):
     """Target store and label gate."""
 
     actors: Annotated[int, Field(ge=0)]
-    gate: Gate
+    gate: GateConfig

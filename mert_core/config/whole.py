@@ -6,15 +6,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from mert_core.config.music import Corpus, Datasets, Pieces, ProbeSet, Storage
-from mert_core.config.pretrain import Pretrain, RunChanges
-from mert_core.config.probe import Probe, Sweep
+from mert_core.config.music import CorpusConfig, DatasetsConfig, PiecesConfig, ProbeSetConfig, StorageConfig
+from mert_core.config.pretrain import PretrainConfig, RunChanges
+from mert_core.config.probe import ProbeConfig, SweepConfig
 from mert_core.config.section import Count, Positive, Section
-from mert_core.config.targets import Targets
+from mert_core.config.targets import TargetsConfig
 from mert_core.errors import MertError
 
 
-class Report(Section):
+class ReportConfig(Section):
     """The report."""
 
     runs: Annotated[list[str], Field(min_length=1)]
@@ -22,14 +22,14 @@ class Report(Section):
     example_seconds: Positive
 
 
-class Tracking(Section):
+class TrackingConfig(Section):
     """Where MLflow listens."""
 
     uri: str | None
     experiment: Annotated[str, Field(min_length=1)]
 
 
-class Catalog(Section):
+class CatalogConfig(Section):
     """Where the lineage catalog lies."""
 
     url: str | None
@@ -40,20 +40,20 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0)]
     threads: Count
-    corpus: Corpus
-    probe_set: ProbeSet
-    pieces: Pieces
+    corpus: CorpusConfig
+    probe_set: ProbeSetConfig
+    pieces: PiecesConfig
     teachers: dict[str, dict[str, Any] | None]
-    targets: Targets
-    pretrain: Pretrain
+    targets: TargetsConfig
+    pretrain: PretrainConfig
     runs: dict[str, RunChanges]
-    datasets: Datasets
-    probe: Probe
-    report: Report
-    sweep: Sweep
-    storage: Storage
-    tracking: Tracking
-    catalog: Catalog
+    datasets: DatasetsConfig
+    probe: ProbeConfig
+    report: ReportConfig
+    sweep: SweepConfig
+    storage: StorageConfig
+    tracking: TrackingConfig
+    catalog: CatalogConfig
 
     @model_validator(mode="after")
     def _runs_are_possible(self) -> Self:
@@ -68,7 +68,7 @@ class Config(Section):
             raise ValueError(f"probe.floor_run is {self.probe.floor_run!r}; runs has {sorted(self.runs)}")
         return self
 
-    def run(self, name: str) -> Pretrain:
+    def run(self, name: str) -> PretrainConfig:
         """Return the parameters of a named run: the base with the run's changed lines.
 
         Raises:
@@ -78,7 +78,7 @@ class Config(Section):
             raise MertError(f"no run is named {name!r}; params.yaml has {', '.join(sorted(self.runs))}")
         changes = self.runs[name].model_dump(exclude_none=True)
         try:
-            return Pretrain.model_validate({**self.pretrain.model_dump(), **changes})
+            return PretrainConfig.model_validate({**self.pretrain.model_dump(), **changes})
         except ValidationError as error:
             raise MertError(explain(error, f"runs.{name}")) from error
 

@@ -13,10 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from mert_core.audio.decode import AUDIO_SUFFIXES, check_music, decode
-from mert_core.audio.unusable import UnusableAudio
-from mert_core.corpus.hashes import FileHashes, Stamp, hash_file
-from mert_core.corpus.quarantine import Rejected, printable
-from mert_core.corpus.track import SourceTrack
+from mert_core.audio.errors import UnusableAudio
+from mert_core.data.hashes import FileHashes, Stamp, hash_file
+from mert_core.data.track import Rejected, SourceTrack, printable
 from mert_core.errors import MertError
 
 Item = TypeVar("Item")

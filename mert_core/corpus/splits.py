@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mert_core.corpus.tables import Rows, select
+from mert_core.data.tables import Rows, select
 from mert_core.errors import MertError
 
 

@@ -12,23 +12,21 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Config
-from mert_core.corpus.facts import flat_metrics, folder_card, manifest_facts
 from mert_core.corpus.folder import list_folder, read_folder
-from mert_core.corpus.hashes import FileHashes
-from mert_core.corpus.manifest import MANIFEST_NAME, write_manifest
-from mert_core.corpus.previous import Previous
-from mert_core.corpus.quarantine import Rejected
+from mert_core.corpus.incremental import Previous, unchanged_tracks
+from mert_core.corpus.incremental import take_over as take_over_tracks
 from mert_core.corpus.splits import assign_splits
-from mert_core.corpus.takeover import take_over as take_over_tracks
-from mert_core.corpus.track import SourceTrack
-from mert_core.corpus.unchanged import unchanged_tracks
 from mert_core.corpus.writer import CorpusWriter
+from mert_core.data.hashes import FileHashes
+from mert_core.data.manifest import MANIFEST_NAME, write_manifest
+from mert_core.data.record import Record, write_record
+from mert_core.data.statistics import flat_metrics, folder_card, manifest_facts
+from mert_core.data.track import Rejected, SourceTrack
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, write_text
 from mert_core.paths import Layout
-from mert_core.records import Record, write_record
 from mert_core.tracking.protocol import Tracker
 
 _TABLE_ROWS = 1000  # of the quarantine, in the tracker; the whole is in the corpus
@@ -124,11 +122,11 @@ def _folder(config: Config, layout: Layout) -> _Source:
 
 
 def _scores(config: Config, layout: Layout, kind: str) -> _Source:
-    from mert_core.corpus import scores  # brings music21 and the SoundFont, which a folder does not need
+    from mert_core import synth  # brings music21 and the SoundFont, which a folder does not need
 
     corpus = kind == "corpus"
     perform, count = (
-        (scores.perform_corpus, scores.count_corpus) if corpus else (scores.perform_probe_set, scores.count_probe_set)
+        (synth.perform_corpus, synth.count_corpus) if corpus else (synth.perform_probe_set, synth.count_probe_set)
     )
     own = {"scores": config.corpus.scores} if corpus else {"probe_set": config.probe_set}
     sections = {name: section.model_dump(mode="json") for name, section in {**own, "pieces": config.pieces}.items()}
@@ -138,13 +136,11 @@ def _scores(config: Config, layout: Layout, kind: str) -> _Source:
         tracks=lambda: perform(config, layout.caches),
         total=count(config),
         where="the score library",
-        params={
-            "seed": config.seed, "shard_megabytes": config.corpus.shard_megabytes, "source": "scores", **sections,
-        },
+        params={"seed": config.seed, "shard_megabytes": config.corpus.shard_megabytes, "source": "scores", **sections},
         facts={},
         splits=lambda rows: (None, {"split_by": "piece"}),
-        card=lambda facts: scores.data_card(config, kind, facts),
-    )  # fmt: skip
+        card=lambda facts: synth.data_card(config, kind, facts),
+    )
 
 
 def _build(source: _Source, kind: str, target: Path, shard_megabytes: float, tracker: Tracker) -> Record:
@@ -163,10 +159,14 @@ def _build(source: _Source, kind: str, target: Path, shard_megabytes: float, tra
         write_manifest(folder, writer.rows(), splits)
         writer.quarantine.write(folder)
         facts = {
-            **manifest_facts(folder / MANIFEST_NAME), **source.facts, **split_facts,
-            "shards": writer.shards, "clipped_samples": writer.clipped_samples,
-            "quarantined": writer.quarantine.counts(), **source.grown_from(writer),
-        }  # fmt: skip
+            **manifest_facts(folder / MANIFEST_NAME),
+            **source.facts,
+            **split_facts,
+            "shards": writer.shards,
+            "clipped_samples": writer.clipped_samples,
+            "quarantined": writer.quarantine.counts(),
+            **source.grown_from(writer),
+        }
         write_text(folder / "DATACARD.md", source.card(facts))
         record = write_record(
             folder, stage=kind, kind=kind, inputs={}, params=source.params, facts=facts, known=writer.known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,14 +14,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mert_core.audio.frames import RECEPTIVE_SAMPLES, SAMPLE_RATE, whole_hops
-from mert_core.audio.pcm import ShardWriter, to_int16
-from mert_core.audio.unusable import UnusableAudio
-from mert_core.corpus.manifest import ROWS_NAME, SCHEMA, SHARDS_NAME
-from mert_core.corpus.quarantine import Quarantine, Rejected
-from mert_core.corpus.seen import SeenAudio
-from mert_core.corpus.tables import TableWriter, read_table
-from mert_core.corpus.track import SourceTrack
+from mert_core.audio.errors import UnusableAudio
+from mert_core.audio.grid import RECEPTIVE_SAMPLES, SAMPLE_RATE, whole_hops
+from mert_core.data.manifest import ROWS_NAME, SCHEMA, SHARDS_NAME
+from mert_core.data.shards import ShardWriter, to_int16
+from mert_core.data.tables import TableWriter, read_table
+from mert_core.data.track import Quarantine, Rejected, SourceTrack
+
+
+class SeenAudio:
+    """Remembers, for the SHA-256 of a track's samples, where they were first met."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("")  # a file without a name, gone when it is closed
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA cache_size = -65536")  # KiB
+        self._database.execute("CREATE TABLE seen (sha256 BLOB PRIMARY KEY, source TEXT) WITHOUT ROWID")
+
+    def first_with(self, sha256: bytes, source: str) -> str | None:
+        """Return the source that had these samples before; None if this one is the first, which is remembered."""
+        row = self._database.execute("SELECT source FROM seen WHERE sha256 = ?", (sha256,)).fetchone()
+        if row is not None:
+            return str(row[0])
+        self._database.execute("INSERT INTO seen VALUES (?, ?)", (sha256, source))
+        return None
+
+    def add(self, pairs: Iterable[tuple[bytes, str]]) -> None:
+        """Remember many (SHA-256, source) that are known to differ."""
+        self._database.executemany("INSERT INTO seen VALUES (?, ?)", pairs)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._database.close()
 
 
 class CorpusWriter:
@@ -130,7 +155,7 @@ class CorpusWriter:
     def rows(self) -> Path:
         """Return the file with the manifest's rows of what was taken in, in that order; no more can be taken in.
 
-        `mert_core.corpus.manifest.write_manifest` removes it.
+        `mert_core.data.manifest.write_manifest` removes it.
         """
         self._rows.close()
         return self.folder / ROWS_NAME

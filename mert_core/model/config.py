@@ -100,19 +100,36 @@ class MertConfig:
 # | | mert-tiny | mert-95m | mert-330m |  The last two are the published sizes: 94,371,712 and 315,428,992 parameters.
 PRESETS: dict[str, MertConfig] = {
     "mert-tiny": MertConfig(
-        hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, do_stable_layer_norm=True,
-        conv_dim=(32,) * 7, num_conv_pos_embeddings=32, feature_extractor_cqt=True,
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=512,
+        do_stable_layer_norm=True,
+        conv_dim=(32,) * 7,
+        num_conv_pos_embeddings=32,
+        feature_extractor_cqt=True,
     ),
     "mert-95m": MertConfig(
-        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-        do_stable_layer_norm=False, hidden_dropout=0.1, attention_dropout=0.1, feat_proj_dropout=0.1, layerdrop=0.05,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        do_stable_layer_norm=False,
+        hidden_dropout=0.1,
+        attention_dropout=0.1,
+        feat_proj_dropout=0.1,
+        layerdrop=0.05,
         feature_grad_mult=0.1,
     ),
     "mert-330m": MertConfig(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-        do_stable_layer_norm=True, final_dim=128,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        do_stable_layer_norm=True,
+        final_dim=128,
     ),
-}  # fmt: skip
+}
 
 MODEL_TYPES = {"mert_model", "hubert"}
 

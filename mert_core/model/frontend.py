@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mert_core.model.config import MertConfig
-from mert_core.model.dropout import dropout
-from mert_core.model.strided import strided_conv
+from mert_core.model.kernels import dropout, strided_conv
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mert_core.errors import MertError
 from mert_core.model.checkpoint import load_weights, read_weights, save_pretrained
 from mert_core.model.config import MertConfig, load_config, preset
-from mert_core.model.encoder import Encoder, EncoderLayer
 from mert_core.model.frontend import FeatureExtractor, FeatureProjection
+from mert_core.model.layers import EncoderLayer, TransformerEncoder
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class MertModel(nn.Module):
             self.feature_extractor = FeatureExtractor(config)
             self.feature_projection = FeatureProjection(config)
             self.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
-            self.encoder = Encoder(config)
+            self.encoder = TransformerEncoder(config)
             self._reset()
         self.cqt: nn.Module | None = None
         if config.feature_extractor_cqt:
-            from mert_core.audio.cqt import ConstantQ
+            from mert_core.features.cqt import ConstantQ
 
             self.cqt = ConstantQ()
 

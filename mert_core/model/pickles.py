@@ -17,9 +17,20 @@ import torch
 from mert_core.errors import MertError
 
 KNOWN_PACKAGES = {
-    "argparse", "builtins", "collections", "enum", "examples", "fairseq", "fairseq_cli", "hydra", "mert_fairseq",
-    "numpy", "omegaconf", "pathlib", "typing",
-}  # fmt: skip
+    "argparse",
+    "builtins",
+    "collections",
+    "enum",
+    "examples",
+    "fairseq",
+    "fairseq_cli",
+    "hydra",
+    "mert_fairseq",
+    "numpy",
+    "omegaconf",
+    "pathlib",
+    "typing",
+}
 """Packages whose classes fairseq checkpoints mention. A file that mentions others is refused."""
 
 _HARMLESS_BUILTINS = {"bool", "dict", "float", "int", "list", "object", "set", "str", "tuple"}

@@ -9,12 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mert_core.probe.tasks import DEMO, FLOORS, FOURTEEN
-from mert_core.report.collect import Scores
-from mert_core.report.judge import beats, unlike
-from mert_core.report.marble import Average, average, counts, fourteen_metrics
-from mert_core.report.published import Published, published, published_models
-from mert_core.report.words import is_decibel, ordered
+from mert_core.probing.tasks import DEMO, FLOORS, FOURTEEN
+from mert_core.report.baselines import beats, unlike
+from mert_core.report.load import Scores
+from mert_core.report.published import (
+    Average,
+    PublishedRow,
+    average,
+    counts,
+    fourteen_metrics,
+    published,
+    published_models,
+)
+from mert_core.report.titles import is_decibel, ordered
 
 State = Literal["scored", "published", "skipped", "missing"]
 Kind = Literal["run", "floor", "published"]
@@ -126,13 +133,11 @@ class Board:
 
 def stand_ins(scores: Sequence[Scores]) -> Board:
     """Return the table of the stand-ins: ours alone. Their average takes every metric that counts."""
-    expected = {
-        task: [metric for metric in _metrics(task, scores) if counts(metric)] for task in DEMO
-    }  # fmt: skip
+    expected = {task: [metric for metric in _metrics(task, scores) if counts(metric)] for task in DEMO}
     return _board("Stand-ins: performed scores", DEMO, scores, (), expected)
 
 
-def fourteen(scores: Sequence[Scores], figures: Sequence[Published] | None = None) -> Board:
+def fourteen(scores: Sequence[Scores], figures: Sequence[PublishedRow] | None = None) -> Board:
     """Return the table of the fourteen tasks: ours, then what is published.
 
     Args:
@@ -144,9 +149,12 @@ def fourteen(scores: Sequence[Scores], figures: Sequence[Published] | None = Non
 
 
 def _board(
-    title: str, tasks: Iterable[str], scores: Sequence[Scores], figures: Sequence[Published],
+    title: str,
+    tasks: Iterable[str],
+    scores: Sequence[Scores],
+    figures: Sequence[PublishedRow],
     expected: Mapping[str, Sequence[str]],
-) -> Board:  # fmt: skip
+) -> Board:
     probed = {item.run: item for item in scores}
     # Both floors stand in every table of ours, probed or not.
     own = [*(run for run, item in probed.items() if not item.is_floor), *(FLOORS if probed else ())]
@@ -166,10 +174,11 @@ def _board(
     averages = tuple(average(_figures(lines, place), expected) for place in range(len(columns)))
     order = sorted(range(len(columns)), key=lambda place: _rank(columns[place], averages[place]))
     return Board(
-        title, tuple(columns[place] for place in order),
+        title,
+        tuple(columns[place] for place in order),
         tuple(Line(line.task, line.metric, tuple(line.cells[place] for place in order)) for line in lines),
         tuple(averages[place] for place in order),
-    )  # fmt: skip
+    )
 
 
 def _rank(column: Column, mean: Average) -> tuple[Any, ...]:
@@ -206,11 +215,16 @@ def _own(item: Scores | None, task: str, metric: str, floors: Sequence[Scores], 
     above = bool(rivals) and not item.is_floor and item.run not in odd
     unit = 1.0 if is_decibel(metric) else 100.0
     return Cell(
-        "scored", unit * found["value"], unit * found["low"], unit * found["high"],
-        protocol=score["protocol"], tracks=score["tracks"], heard=score["input"],
+        "scored",
+        unit * found["value"],
+        unit * found["low"],
+        unit * found["high"],
+        protocol=score["protocol"],
+        tracks=score["tracks"],
+        heard=score["input"],
         above=above and all(rival is not None and beats(found, rival) for rival in rivals),
         comparable=item.run not in odd,
-    )  # fmt: skip
+    )
 
 
 def _theirs(value: float | None) -> Cell:

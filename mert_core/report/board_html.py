@@ -7,9 +7,9 @@ from itertools import groupby
 
 from mert_core.report.board import Board, Cell, Column, Line
 from mert_core.report.board_text import ABSENT, ODD, PROTOCOL_DIGITS, SKIPPED, notes_of, paper_letters
-from mert_core.report.html_parts import document, section, text
-from mert_core.report.style import plain
-from mert_core.report.words import input_title, metric_title, task_title
+from mert_core.report.figures.style import plain
+from mert_core.report.html import document, section, text
+from mert_core.report.titles import input_title, metric_title, task_title
 
 ABOVE_MARK = ' <span class="mark" title="interval above those of the floors">▲</span>'
 ODD_MARK = f' <span class="odd" title="probed by another protocol or on other music than the others">{ODD}</span>'

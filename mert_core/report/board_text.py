@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from mert_core.report.board import Board, Cell, Column
-from mert_core.report.words import metric_title
+from mert_core.report.titles import is_decibel, metric_title
 
 ABSENT, SKIPPED, ODD, ABOVE = "–", "skipped", "‡", "*"
 PROTOCOL_DIGITS = 8
@@ -126,3 +129,61 @@ def _blocks(labels: list[str], columns: Sequence[list[str]], width: int) -> Iter
         block.append(column)
         used += len(GAP) + len(column[0])
     yield block
+
+
+COLUMNS = (
+    "task",
+    "metric",
+    "unit",
+    "model",
+    "kind",
+    "source",
+    "state",
+    "value",
+    "low",
+    "high",
+    "comparable",
+    "above_floors",
+    "input",
+    "tracks",
+    "protocol",
+    "reason",
+)
+AVERAGE = "average"
+
+
+def as_csv(board: Board) -> str:
+    """Return a table as CSV with a header; the averages come last, with the task and the metric ``average``."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for line in board.lines:
+        for column, cell in zip(board.columns, line.cells, strict=True):
+            writer.writerow(_row(line.task, line.metric, column, cell))
+    for column, mean in zip(board.columns, board.averages, strict=True):
+        row = dict.fromkeys(COLUMNS, "") | _named(AVERAGE, AVERAGE, column)
+        state = "missing" if mean.value is None else "scored" if column.ours else "published"
+        writer.writerow(row | {"state": state, "value": mean.value, "reason": ", ".join(mean.missing)})
+    return stream.getvalue()
+
+
+def _named(task: str, metric: str, column: Column) -> dict[str, Any]:
+    unit = "dB" if is_decibel(metric) else "%"
+    names = {"model": column.model, "kind": column.kind, "source": column.source}
+    return {"task": task, "metric": metric, "unit": unit, **names}
+
+
+def _row(task: str, metric: str, column: Column, cell: Cell) -> dict[str, Any]:
+    scored = cell.state == "scored"
+    return _named(task, metric, column) | {
+        "state": cell.state,
+        "value": cell.value,
+        "low": cell.low,
+        "high": cell.high,
+        "comparable": str(cell.comparable).lower() if scored else "",
+        "above_floors": str(cell.above).lower() if scored and column.kind == "run" else "",
+        "input": cell.heard,
+        "tracks": cell.tracks,
+        "protocol": cell.protocol,
+        "reason": cell.reason,
+    }

@@ -7,12 +7,10 @@ from typing import Literal
 
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.probe.tasks import DEMO
+from mert_core.probing.tasks import DEMO
 from mert_core.report.board import Board, fourteen, stand_ins
-from mert_core.report.board_csv import as_csv
-from mert_core.report.board_text import as_text
-from mert_core.report.collect import Scores
-from mert_core.report.probed import probed_names, read_whole
+from mert_core.report.board_text import as_csv, as_text
+from mert_core.report.load import Scores, probed_names, read_whole
 
 Format = Literal["text", "csv", "html"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mert_core.data.record import RECORD_NAME, Record, read_record
 from mert_core.errors import MertError
 from mert_core.files import canonical_json
 from mert_core.paths import Layout
-from mert_core.pretrain.card import cost_section, read_cost
-from mert_core.records import RECORD_NAME, Record, read_record
-from mert_core.report.collect import read_scores
-from mert_core.report.words import DEMO_PREFIX, input_title, metric_title, ordered
+from mert_core.report.load import read_scores
+from mert_core.report.titles import DEMO_PREFIX, input_title, metric_title, ordered
+from mert_core.training.model_card import cost_section, read_cost
 
 _TEXT = """---
 library_name: transformers
@@ -136,9 +136,10 @@ def _scores(layout: Layout, record: Record) -> str:
         [
             f"{note if any(task.startswith(DEMO_PREFIX) for task in tasks) else ''}"
             "| task | metric | probed | test score | 95 % interval |",
-            "|---|---|---|---|---|", *rows,
+            "|---|---|---|---|---|",
+            *rows,
         ]
-    )  # fmt: skip
+    )
 
 
 def _data(layout: Layout, record: Record) -> str:

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from mert_core.catalog.build import score_id
-from mert_core.probe.tasks import FLOORS
+from mert_core.lineage.catalog import score_id
+from mert_core.probing.tasks import FLOORS
+from mert_core.report.baselines import verdicts
 from mert_core.report.board import Board, fourteen, stand_ins
 from mert_core.report.board_html import board_section
-from mert_core.report.collect import Labels, Material
-from mert_core.report.figures import Picture
-from mert_core.report.html_parts import document, figure, number, section, table, text
-from mert_core.report.judge import verdicts
-from mert_core.report.style import plain
+from mert_core.report.figures.draw import Picture
+from mert_core.report.figures.style import plain
+from mert_core.report.html import document, figure, number, section, table, text
+from mert_core.report.load import Labels, ReportData
 
 MOST_QUARANTINED_SHOWN = 20
 
@@ -23,7 +23,7 @@ EARLY = ("scores", "layers", "robustness")
 """Beginnings of the names of the figures that stand with the scores."""
 
 
-def render(material: Material, pictures: list[Picture]) -> str:
+def render(material: ReportData, pictures: list[Picture]) -> str:
     """Return the whole page. It holds no date, host or path of this machine, so equal inputs give equal bytes."""
     early = [figure(picture) for picture in pictures if picture.path.stem.startswith(EARLY)]
     late = [figure(picture) for picture in pictures if not picture.path.stem.startswith(EARLY)]
@@ -32,14 +32,22 @@ def render(material: Material, pictures: list[Picture]) -> str:
     *tables, last = map(board_section, boards)
     body = "".join(
         [
-            _head(material, boards), *tables, *early, last, _training(material), *late,
-            _gate(material), _corpus(material), _quarantine(material), _lineage(material),
+            _head(material, boards),
+            *tables,
+            *early,
+            last,
+            _training(material),
+            *late,
+            _gate(material),
+            _corpus(material),
+            _quarantine(material),
+            _lineage(material),
         ]
-    )  # fmt: skip
+    )
     return document(f"MERT report · {', '.join(training.run for training in material.trainings)}", body)
 
 
-def _head(material: Material, boards: list[Board]) -> str:
+def _head(material: ReportData, boards: list[Board]) -> str:
     facts = material.corpus.facts
     hours = f"{facts['seconds'] / 3600:.2f} hours of music" if "seconds" in facts else "music"
     runs = ", ".join(training.run for training in material.trainings)
@@ -58,11 +66,13 @@ def _head(material: Material, boards: list[Board]) -> str:
     )
 
 
-def _training(material: Material) -> str:
+def _training(material: ReportData) -> str:
     names = {
-        "parameters": "encoder parameters", "steps": "optimiser steps", "audio_hours_seen": "hours of audio seen",
+        "parameters": "encoder parameters",
+        "steps": "optimiser steps",
+        "audio_hours_seen": "hours of audio seen",
         "epochs": "passes over the music",
-    }  # fmt: skip
+    }
     header = ["", *(training.run for training in material.trainings)]
     rows = [
         [text(label), *(number(training.record.facts.get(name, "–")) for training in material.trainings)]
@@ -84,7 +94,7 @@ def _training(material: Material) -> str:
     return section("Pre-training", table(header, rows, numeric=range(1, len(header))))
 
 
-def _gate(material: Material) -> str:
+def _gate(material: ReportData) -> str:
     checks = [row for labels in material.labels for row in labels.gate]
     failed = sum(not row["passed"] for row in checks)
     note = f"{len(checks)} checks on the targets before training, {failed} failed. In brackets: what is allowed."
@@ -119,18 +129,20 @@ def _checks(labels: Labels) -> list[str]:
     return content
 
 
-def _corpus(material: Material) -> str:
+def _corpus(material: ReportData) -> str:
     facts = material.corpus.facts
     splits: Mapping[str, Mapping[str, Any]] = facts.get("splits", {})
     parts = [*splits.items(), ("all", facts)]
     rows = [
         [
-            text(name), number(part.get("tracks", "–")),
+            text(name),
+            number(part.get("tracks", "–")),
             f"{part['seconds'] / 3600:.2f}" if "seconds" in part else "–",
-            number(part.get("pieces", "–")), number(part.get("artists", "–")),
+            number(part.get("pieces", "–")),
+            number(part.get("artists", "–")),
         ]
         for name, part in parts
-    ]  # fmt: skip
+    ]
     content = [table(["split", "tracks", "hours", "pieces", "artists"], rows, numeric=range(1, 5))]
     if rates := facts.get("source_rates"):
         listed = ", ".join(f"{int(rate):,} Hz ({count:,})" for rate, count in rates.items())
@@ -140,7 +152,7 @@ def _corpus(material: Material) -> str:
     return section("Corpus", *content)
 
 
-def _quarantine(material: Material) -> str:
+def _quarantine(material: ReportData) -> str:
     left_out = material.quarantine
     if not left_out:
         return section("Left out", "<p>Nothing: every file could be used.</p>")
@@ -155,7 +167,7 @@ def _quarantine(material: Material) -> str:
     return section("Left out", summary, files)
 
 
-def _lineage(material: Material) -> str:
+def _lineage(material: ReportData) -> str:
     rows = [["corpus", "", material.corpus.id]]
     stored = [(labels.teacher, labels.record) for labels in material.labels if labels.record]
     rows += [["teacher", teacher, record.inputs["teacher"]] for teacher, record in stored]

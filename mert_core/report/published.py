@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from mert_core.errors import MertError
-from mert_core.probe.tasks import FOURTEEN
+from mert_core.probing.tasks import FOURTEEN
 
 TABLE = Path(__file__).with_name("published.csv")
 COLUMNS = ("source", "model", "task", "metric", "value")
@@ -18,7 +18,7 @@ OUR_NAMES = {"weighted": "weighted_score"}
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedRow:
     """One published figure.
 
     Attributes:
@@ -37,12 +37,12 @@ class Published:
 
 
 @lru_cache(maxsize=1)
-def published() -> tuple[Published, ...]:
+def published() -> tuple[PublishedRow, ...]:
     """Return all published figures that come with the package, in the order of the file."""
     return read_published(TABLE)
 
 
-def read_published(path: Path) -> tuple[Published, ...]:
+def read_published(path: Path) -> tuple[PublishedRow, ...]:
     """Return the figures of a table with the columns source, model, task, metric and value.
 
     Raises:
@@ -64,7 +64,7 @@ def read_published(path: Path) -> tuple[Published, ...]:
     return figures
 
 
-def _figure(path: Path, line: int, row: dict[str, str]) -> Published:
+def _figure(path: Path, line: int, row: dict[str, str]) -> PublishedRow:
     if row["task"] not in FOURTEEN:
         raise MertError(f"{path}, line {line}: the task is {row['task']!r}; expected one of {', '.join(FOURTEEN)}")
     try:
@@ -72,17 +72,75 @@ def _figure(path: Path, line: int, row: dict[str, str]) -> Published:
     except (TypeError, ValueError) as error:
         raise MertError(f"{path}, line {line}: the value is {row['value']!r}; expected a number") from error
     metric = OUR_NAMES.get(row["metric"], row["metric"])
-    return Published(row["source"], row["model"], row["task"], metric, value)
+    return PublishedRow(row["source"], row["model"], row["task"], metric, value)
 
 
-def published_models(figures: Sequence[Published]) -> list[tuple[str, str]]:
+def published_models(figures: Sequence[PublishedRow]) -> list[tuple[str, str]]:
     """Return each (model, source) once, in the order of the figures."""
     return list(dict.fromkeys((figure.model, figure.source) for figure in figures))
 
 
-def published_metrics(figures: Sequence[Published]) -> dict[str, tuple[str, ...]]:
+def published_metrics(figures: Sequence[PublishedRow]) -> dict[str, tuple[str, ...]]:
     """Return the metrics that papers give for each of the fourteen tasks, in MARBLE's order of the tasks."""
     found: dict[str, dict[str, None]] = {task: {} for task in FOURTEEN}
     for figure in figures:
         found[figure.task].setdefault(figure.metric)
     return {task: tuple(metrics) for task, metrics in found.items()}
+
+
+BESIDE = "f_measure_20ms"
+BESIDE_ENDING = "_museval"
+MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Average:
+    """An average, if it can be had.
+
+    Attributes:
+        value: percent; None if a figure is missing.
+        missing: ``TASK METRIC`` of each figure that is missing.
+    """
+
+    value: float | None
+    missing: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """What is missing, in words; empty if nothing is."""
+        if not self.missing:
+            return ""
+        shown = ", ".join(self.missing[:MOST_NAMED]) + (" and more" if len(self.missing) > MOST_NAMED else "")
+        return f"{len(self.missing)} figure{'s are' if len(self.missing) > 1 else ' is'} missing: {shown}"
+
+
+def counts(metric: str) -> bool:
+    """Return whether a metric is part of the average: beats at ±20 ms and museval's SDR are reported beside it."""
+    return metric != BESIDE and not metric.endswith(BESIDE_ENDING)
+
+
+def fourteen_metrics() -> dict[str, tuple[str, ...]]:
+    """Return what is averaged: of each of the fourteen tasks the metrics that MARBLE's paper reports."""
+    return published_metrics(published())
+
+
+def average(figures: Mapping[str, Mapping[str, float]], expected: Mapping[str, Sequence[str]]) -> Average:
+    """Return the mean over the tasks of the mean of each one's metrics.
+
+    Separation goes in as the mean of its SDRs in dB beside percentages, as MARBLE has it.
+
+    Args:
+        figures: task to metric to value: percent, or dB.
+        expected: task to its metrics. Others do not count; a task without metrics is missing.
+    """
+    missing = [task for task, metrics in expected.items() if not metrics]
+    missing += [
+        f"{task} {metric}"
+        for task, metrics in expected.items()
+        for metric in metrics
+        if metric not in figures.get(task, {})
+    ]
+    if missing or not expected:
+        return Average(None, tuple(missing))
+    means = [sum(figures[task][metric] for metric in metrics) / len(metrics) for task, metrics in expected.items()]
+    return Average(sum(means) / len(means), ())

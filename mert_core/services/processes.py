@@ -50,9 +50,14 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def start(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: int) -> subprocess.Popen[bytes]:
     """Start a command as the leader of a new session and process group; stderr joins stdout (a file descriptor)."""
     return subprocess.Popen(
-        list(command), cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.STDOUT,
+        list(command),
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -87,11 +87,21 @@ def _mlflow(layout: Layout, addresses: Addresses, store: str) -> Service:
     artifacts = layout.state / "mlflow" / "artifacts"
     artifacts.mkdir(parents=True, exist_ok=True)
     command = [
-        processes.tool("mlflow"), "server", "--host", HOST, "--port", str(addresses.mlflow_port), "--workers", "1",
-        "--backend-store-uri", store,
+        processes.tool("mlflow"),
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        str(addresses.mlflow_port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        store,
         # Stages write to this store directly, so that they need no server: the server must not proxy artifacts.
-        "--default-artifact-root", artifacts.as_uri(), "--no-serve-artifacts",
-    ]  # fmt: skip
+        "--default-artifact-root",
+        artifacts.as_uri(),
+        "--no-serve-artifacts",
+    ]
     variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     ready = f"{addresses.mlflow}/health"
     return Service("mlflow", command, variables, lambda: answers(ready), layout.state / "logs" / "mlflow.log")

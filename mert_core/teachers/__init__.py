@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mert_core.audio.cqt import ConstantQ
+from mert_core.data.target_kinds import Codes, Spectrum
+from mert_core.features.cqt import ConstantQ
 from mert_core.teachers.base import Teacher
-from mert_core.teachers.kinds import Codes, Spectrum
 
 if TYPE_CHECKING:
-    from mert_core.teachers.registry import TEACHERS
-    from mert_core.teachers.saved import load_teacher
+    from mert_core.teachers.registry import TEACHERS, load_teacher
 
 __all__ = ["TEACHERS", "Codes", "ConstantQ", "Spectrum", "Teacher", "load_teacher"]
 
@@ -22,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return TEACHERS
     if name == "load_teacher":
-        from mert_core.teachers.saved import load_teacher
+        from mert_core.teachers.registry import load_teacher
 
         return load_teacher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

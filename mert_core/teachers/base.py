@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES
-from mert_core.teachers.kinds import Kind
+from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES
+from mert_core.data.target_kinds import TargetKind
 
 if TYPE_CHECKING:
-    from mert_core.teachers.music import StoredMusic
+    from mert_core.data.corpus import Corpus
 
 Needs = Literal["nothing", "music", "weights", "student"]
 """What a teacher must be fitted on: nothing, the corpus, a file of published weights, or a pre-trained student."""
@@ -33,7 +33,7 @@ class Sources:
         report: is told figures by name and step.
     """
 
-    music: StoredMusic | None
+    music: Corpus | None
     root: Path
     states: Path | None
     seed: int
@@ -77,7 +77,7 @@ class Teacher(nn.Module):
         self.settings = settings
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TargetKind:
         """What its targets are."""
         raise NotImplementedError
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mert_core.audio.frames import HOP_SAMPLES
+from mert_core.audio.grid import HOP_SAMPLES
+from mert_core.data.sampler import CropSampler
+from mert_core.data.target_kinds import Codes
 from mert_core.teachers.base import Needs, Sources, Teacher, whole_frames
-from mert_core.teachers.crops import CropSampler
-from mert_core.teachers.kinds import Codes
 
 # Frames that are labelled at a time, so that memory does not grow with the track, and caches are of use.
 _PIECE_FRAMES = 512
@@ -25,8 +25,8 @@ _LEAST_DEVIATION = 1e-4
 class FramewiseTeacher(Teacher):
     """A teacher of codes whose labels follow from a frame's features, each normalised to mean 0 and deviation 1.
 
-    Features, normalisation and the search for the nearest entry are in float64: see `mert_core.audio.features`. What
-    is kept is float32. A subclass says what `features` are and how `label` labels them, and fits itself on what
+    Features, normalisation and the search for the nearest entry are in float64: see `mert_core.features.mfcc_chroma`.
+    What is kept is float32. A subclass says what `features` are and how `label` labels them, and fits itself on what
     `drawn` returns.
 
     Attributes:

@@ -9,12 +9,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mert_core.audio.spectra import MEL_BINS, LogMel
 from mert_core.config import Count, Section
+from mert_core.data.target_kinds import Codes
+from mert_core.features.mel import MEL_BINS, LogMel
 from mert_core.teachers.base import Sources, whole_frames
-from mert_core.teachers.clustering import nearest
 from mert_core.teachers.framewise import FramewiseTeacher, usage
-from mert_core.teachers.kinds import Codes
+from mert_core.teachers.kmeans import nearest
 from mert_core.teachers.spectra import MEL_CONTEXT
 
 

@@ -10,14 +10,13 @@ from typing import Any, Protocol
 import torch
 
 from mert_core.config import Config
+from mert_core.data.corpus import Corpus
+from mert_core.data.record import Record, read_record, write_record
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.paths import Layout
-from mert_core.records import Record, read_record, write_record
 from mert_core.teachers.base import Sources, Teacher
-from mert_core.teachers.music import StoredMusic
-from mert_core.teachers.registry import new_teacher, teacher_class
-from mert_core.teachers.saved import load_teacher, save_teacher
+from mert_core.teachers.registry import load_teacher, new_teacher, save_teacher, teacher_class
 
 
 class Metrics(Protocol):
@@ -50,15 +49,20 @@ def run(config: Config, layout: Layout, tracker: Metrics, name: str) -> Record:
         )
         return staying
     states = layout.resume / f"teacher-{name}-{sha256_json({'params': params, 'inputs': inputs})[:16]}"
-    music = StoredMusic(layout.corpus) if "corpus" in inputs else None
+    music = Corpus.open(layout.corpus) if "corpus" in inputs else None
     facts = teacher.fit(Sources(music, layout.root, states, config.seed, tracker.metrics))
     teacher.freeze()
     with atomic_folder(layout.teacher(name)) as folder:
         save_teacher(folder, teacher)
         record = write_record(
-            folder, stage="teachers", kind="teacher", run=name, inputs=inputs, params=params,
+            folder,
+            stage="teachers",
+            kind="teacher",
+            run=name,
+            inputs=inputs,
+            params=params,
             facts={"name": name, "kind": str(teacher.kind), **facts},
-        )  # fmt: skip
+        )
     shutil.rmtree(states, ignore_errors=True)
     return record
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from mert_core.audio.frames import FRAME_RATE, HOP_SAMPLES, RECEPTIVE_SAMPLES
+from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, RECEPTIVE_SAMPLES
 from mert_core.config import Positive
 from mert_core.errors import MertError
 from mert_core.model.checkpoint import fingerprint

@@ -14,7 +14,7 @@ from mert_core.paths import Layout
 from mert_core.tracking.events import Event, apply, point
 from mert_core.tracking.outbox import Outbox, deliver
 from mert_core.tracking.stages import flatten
-from mert_core.tracking.store import Store, tracking_errors
+from mert_core.tracking.store import MlflowStore, tracking_errors
 
 FLUSH_POINTS = 500  # one call per point costs 22–60 ms, one call for 1,000 points 160 ms
 FLUSH_SECONDS = 10.0
@@ -37,7 +37,7 @@ class RunTracker:
         layout: Layout,
         name: str,
         run_tags: dict[str, str],
-        store: Store | None,
+        store: MlflowStore | None,
         run_id: str | None,
         owner: bool = True,
     ) -> None:
@@ -146,7 +146,7 @@ class RunTracker:
             self._outbox = Outbox(self._layout, self._name, self._run_tags, self._run_id, self._owner)
         return self._outbox
 
-    def _deliver_own(self, store: Store) -> None:
+    def _deliver_own(self, store: MlflowStore) -> None:
         """MLflow was lost on the way: try once more, now that the run is over."""
         path = self._kept().path
         try:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mert_core.data.record import read_record
 from mert_core.errors import MertError
-from mert_core.records import read_record
 
 if TYPE_CHECKING:
     from mert_core.tracking.buffer import RunTracker
@@ -53,9 +53,13 @@ def _log_manifest(tracker: RunTracker, role: str, folder: Path) -> None:
         dataset = from_pandas(frame, source=str(manifest), name=role, digest=record.id[:DIGEST_LENGTH])
         entity = dataset._to_mlflow_entity()  # infers the schema
     entity = Dataset(
-        entity.name, entity.digest, entity.source_type, entity.source, entity.schema,
+        entity.name,
+        entity.digest,
+        entity.source_type,
+        entity.source,
+        entity.schema,
         json.dumps({"num_rows": tracks, "num_elements": tracks * columns}),
-    )  # fmt: skip
+    )
     entry = DatasetInput(entity, [InputTag("mlflow.data.context", role)])
     try:
         tracker.store.client.log_inputs(tracker.run_id, [entry])

@@ -20,7 +20,7 @@ from mert_core.tracking.buffer import RunTracker
 from mert_core.tracking.dataset import log_music
 from mert_core.tracking.outbox import FOLDER, deliver_all, is_alive
 from mert_core.tracking.stages import StageFacts, record_ids, stage_facts
-from mert_core.tracking.store import Store, connect, quiet_environment, tracking_errors
+from mert_core.tracking.store import MlflowStore, connect, quiet_environment, tracking_errors
 from mert_core.tracking.tags import run_tags
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def attach_run(layout: Layout, uri: str | None, run_id: str | None, name: str = 
         quiet_environment()
         from mlflow.tracking import MlflowClient
 
-        store = Store(uri, MlflowClient(tracking_uri=uri), "")
+        store = MlflowStore(uri, MlflowClient(tracking_uri=uri), "")
     tracker = RunTracker(layout, name, {}, store, run_id, owner=False)
     status = "FAILED"
     try:
@@ -116,7 +116,7 @@ def attach_run(layout: Layout, uri: str | None, run_id: str | None, name: str = 
 
 def _begin(
     config: Config, layout: Layout, name: str, tags: dict[str, str], last: Path, resume_run_id: str | None
-) -> tuple[Store | None, str | None]:
+) -> tuple[MlflowStore | None, str | None]:
     """Reach MLflow and return the store and the run's id, or two None with a warning."""
     try:
         store = connect(config, layout)
@@ -139,7 +139,7 @@ def _begin(
         return None, resume_run_id
 
 
-def _end_vanished(store: Store, last: Path) -> None:
+def _end_vanished(store: MlflowStore, last: Path) -> None:
     """End the stage's last run as FAILED if it still counts as running though its process is gone."""
     if not last.exists():
         return

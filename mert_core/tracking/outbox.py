@@ -15,7 +15,7 @@ from mert_core.paths import Layout
 from mert_core.tracking.events import Event, apply
 
 if TYPE_CHECKING:
-    from mert_core.tracking.store import Store
+    from mert_core.tracking.store import MlflowStore
 
 FOLDER = "tracking-unsent"
 
@@ -64,7 +64,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def deliver(path: Path, store: Store) -> str:
+def deliver(path: Path, store: MlflowStore) -> str:
     """Send one file's events, remove the file and return the run's id. A run without an end is marked FAILED.
 
     Raises:
@@ -90,7 +90,7 @@ def deliver(path: Path, store: Store) -> str:
     return str(run_id)
 
 
-def deliver_all(layout: Layout, store: Store) -> int:
+def deliver_all(layout: Layout, store: MlflowStore) -> int:
     """Send what earlier runs left, except those still running, and return how many files were sent."""
     sent = 0
     folder = layout.state / FOLDER

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mert_core.data.record import read_record
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.records import read_record
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -94,12 +94,8 @@ def _of_lessons(config: Config, layout: Layout, run: str) -> dict[str, Path]:
 
 
 def _output(layout: Layout, stage: str, run: str | None) -> Path | None:
-    plain = {
-        "corpus": layout.corpus, "probe-set": layout.probe_set, "report": layout.report,
-    }  # fmt: skip
+    plain = {"corpus": layout.corpus, "probe-set": layout.probe_set, "report": layout.report}
     if stage in plain:
         return plain[stage]
-    of_run = {
-        "teachers": layout.teacher, "targets": layout.targets, "pretrain": layout.model, "probe": layout.scores,
-    }  # fmt: skip
+    of_run = {"teachers": layout.teacher, "targets": layout.targets, "pretrain": layout.model, "probe": layout.scores}
     return of_run[stage](run) if run is not None and stage in of_run else None

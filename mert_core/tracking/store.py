@@ -33,7 +33,7 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
-class Store:
+class MlflowStore:
     """A reachable MLflow: address, client and the experiment's id."""
 
     uri: str
@@ -71,7 +71,7 @@ def tracking_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, RequestException, SQLAlchemyError, OSError)
 
 
-def connect(config: Config, layout: Layout) -> Store:
+def connect(config: Config, layout: Layout) -> MlflowStore:
     """Reach MLflow and make the experiment where it is missing.
 
     Raises:
@@ -87,7 +87,7 @@ def connect(config: Config, layout: Layout) -> Store:
     for chatty in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=uri)
-    return Store(uri, client, _experiment(client, config.tracking.experiment, layout, uri))
+    return MlflowStore(uri, client, _experiment(client, config.tracking.experiment, layout, uri))
 
 
 def quiet_environment() -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mert_core.audio.decode import check_music, decode
-from mert_core.audio.resample import Resampler, resample
-from mert_core.audio.unusable import UnusableAudio
+from mert_core.audio.decode import Resampler, check_music, decode, resample
+from mert_core.audio.errors import UnusableAudio
 
 FORMATS = {
     "wav": {"subtype": "PCM_16"},
@@ -31,10 +30,11 @@ def cases() -> list[tuple[str, int, int]]:
     rates = (8000, 22050, 44100, 48000, 96000)
     every = [(kind, rate, channels) for kind in FORMATS for rate in rates for channels in (1, 2, 6)]
     return [
-        case for case in every
+        case
+        for case in every
         if not (case[0] == "opus" and case[1] not in OPUS_RATES)
         and not (case[0] == "mp3" and (case[1] not in MP3_RATES or case[2] > 2))
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(("kind", "rate", "channels"), cases())
@@ -100,8 +100,7 @@ def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wave", "reason"),
-    [(np.zeros(96000), "silent"), (np.full(96000, 0.3), "silent"), (tone(24000, 2.9), "too short")],
+    ("wave", "reason"), [(np.zeros(96000), "silent"), (np.full(96000, 0.3), "silent"), (tone(24000, 2.9), "too short")]
 )
 def test_no_music(tmp_path: Path, wave: np.ndarray, reason: str) -> None:
     soundfile.write(tmp_path / "a.wav", wave, 24000)

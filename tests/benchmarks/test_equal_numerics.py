@@ -18,8 +18,8 @@ from benchmarks.figures.probes import Task, check
 from benchmarks.figures.step import reference
 from benchmarks.student import batch, objective, student
 from mert_core.model.config import MertConfig
-from mert_core.probe.bank import Recipe
-from mert_core.probe.selection import every_probe
+from mert_core.probing.probe_bank import ProbeSettings
+from mert_core.probing.train import every_probe
 
 RATE = 24000
 
@@ -27,9 +27,16 @@ RATE = 24000
 def small(grad_mult: float = 0.1) -> MertConfig:
     shape = student("mert-95m", dropout=False)
     return replace(
-        shape, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, conv_dim=(24,) * 7,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feature_grad_mult=grad_mult,
-    )  # fmt: skip
+        shape,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        conv_dim=(24,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        feature_grad_mult=grad_mult,
+    )
 
 
 def test_the_steps_have_the_same_loss_and_gradients() -> None:
@@ -93,7 +100,7 @@ def test_every_reader_gives_crops_of_the_songs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hidden", [0, 32])
 def test_a_bank_and_a_loop_with_the_same_draws_give_the_same_probes(hidden: int) -> None:
-    task, recipe = Task(states=3, width=16, items=330, held_out=60), Recipe(hidden=hidden, max_epochs=4)
+    task, recipe = Task(states=3, width=16, items=330, held_out=60), ProbeSettings(hidden=hidden, max_epochs=4)
     assert check(task, every_probe(3, [1e-3, 1e-2], [0, 1])[::2], recipe) < 1e-4
     score = task.loop(every_probe(3, [1e-2], [0])[:1], recipe)[0][1]
     assert score > 0.3, "with draws of its own the loop learns nothing"

@@ -9,7 +9,7 @@ from benchmarks.comparators.cqt import librosa_cqt
 from benchmarks.comparators.encodec import serial
 from benchmarks.figures import cqt, encodec
 from benchmarks.music import melodies
-from mert_core.teachers import ConstantQ
+from mert_core.features.cqt import ConstantQ
 
 
 def test_encodec_gives_the_codes_of_the_package() -> None:

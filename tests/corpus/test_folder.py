@@ -11,11 +11,11 @@ import pytest
 import soundfile
 
 from mert_core.audio.decode import decode
-from mert_core.audio.pcm import to_int16
 from mert_core.config import Config, load_config
-from mert_core.corpus import Corpus
 from mert_core.corpus.folder import list_folder
 from mert_core.corpus.stage import run
+from mert_core.data.corpus import Corpus
+from mert_core.data.shards import to_int16
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
@@ -90,9 +90,15 @@ def mixed(tmp_path: Path) -> Path:
 
 
 BAD = {
-    "Ann/z copy.wav": "duplicate", "bad/cut.wav": "truncated", "bad/empty.wav": "empty", "bad/gone.wav": "unreadable",
-    "bad/nan.wav": "not finite", "bad/short.wav": "too short", "bad/silent.flac": "silent", "bad/text.wav": "not audio",
-}  # fmt: skip
+    "Ann/z copy.wav": "duplicate",
+    "bad/cut.wav": "truncated",
+    "bad/empty.wav": "empty",
+    "bad/gone.wav": "unreadable",
+    "bad/nan.wav": "not finite",
+    "bad/short.wav": "too short",
+    "bad/silent.flac": "silent",
+    "bad/text.wav": "not audio",
+}
 
 
 def test_good_and_bad_files(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:

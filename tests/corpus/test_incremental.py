@@ -15,9 +15,11 @@ import pytest
 import yaml
 
 from mert_core.audio.decode import Decoded, decode
-from mert_core.audio.pcm import to_int16
-from mert_core.corpus import Corpus, folder, hashes, unchanged
+from mert_core.corpus import folder, incremental
 from mert_core.corpus.stage import run
+from mert_core.data import hashes
+from mert_core.data.corpus import Corpus
+from mert_core.data.shards import to_int16
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
 from mert_core.tracking.protocol import NullTracker
@@ -53,7 +55,7 @@ class Watch:
             self.decoded.append(path.parent.name)
             return decode(path)
 
-        monkeypatch.setattr(unchanged, "hash_file", hashing)
+        monkeypatch.setattr(incremental, "hash_file", hashing)
         monkeypatch.setattr(folder, "decode", decoding)
 
     def clear(self) -> None:
@@ -212,7 +214,7 @@ def test_what_cannot_be_trusted_is_made_anew(
             found = decode(path)
             return Decoded(found.waveform * np.float32(0.999), found.source_rate, found.source_seconds, 1.0)
 
-        monkeypatch.setattr(unchanged, "decode", quieter)
+        monkeypatch.setattr(incremental, "decode", quieter)
     watch.clear()
     corpus = build(music, *(["corpus.licence=CC-BY-4.0"] if cause == "parameter" else []))
     assert sources(corpus) == FIRST and len(watch.decoded) == 8

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.scale import make, measure
-from mert_core.corpus import Corpus
-from mert_core.corpus.manifest import GROUP_ROWS, MANIFEST_NAME, ROWS_NAME, SCHEMA, write_manifest
-from mert_core.corpus.tables import in_groups
+from mert_core.data.corpus import Corpus
+from mert_core.data.manifest import GROUP_ROWS, MANIFEST_NAME, ROWS_NAME, SCHEMA, write_manifest
+from mert_core.data.tables import in_groups
 from mert_core.errors import MertError
 
 TRACKS = 100_000
@@ -64,13 +64,25 @@ def test_a_filter_gives_the_rows_that_pass_it(corpus: tuple[Corpus, dict[str, di
 def test_the_bytes_do_not_depend_on_how_the_rows_came(tmp_path: Path) -> None:
     names = [f"t{number}" for number in range(10)]
     length = pa.array([320] * 10)
-    table = pa.table({
-        "track_id": names, "content_hash": names, "seconds": [320 / 24000] * 10, "samples": length,
-        "clipped_samples": length, "source_rate": [24000] * 10, "source": names,
-        "source_sha256": pa.nulls(10, pa.string()), "piece": names,
-        "artist": names, "split": ["train"] * 10, "licence": names, "shard": [0] * 10,
-        "offset_samples": [320 * number for number in range(10)],
-    }, schema=SCHEMA)  # fmt: skip
+    table = pa.table(
+        {
+            "track_id": names,
+            "content_hash": names,
+            "seconds": [320 / 24000] * 10,
+            "samples": length,
+            "clipped_samples": length,
+            "source_rate": [24000] * 10,
+            "source": names,
+            "source_sha256": pa.nulls(10, pa.string()),
+            "piece": names,
+            "artist": names,
+            "split": ["train"] * 10,
+            "licence": names,
+            "shard": [0] * 10,
+            "offset_samples": [320 * number for number in range(10)],
+        },
+        schema=SCHEMA,
+    )
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=3)
     pieces = pa.concat_tables([table.slice(0, 1), table.slice(1, 6), table.slice(7)])
     written = []

@@ -156,7 +156,7 @@ def test_no_usable_file_at_all_leaves_everything_as_it_was(line: Path, tmp_path:
     before = (line / "data/corpus/record.json").read_text()
     output = run(
         line, "mert", "corpus", "-S", "corpus.source=folder", "-S", f"corpus.folder={tmp_path / 'music'}", status=2
-    )  # fmt: skip
+    )
     assert "a.wav" in output or "no usable" in output.lower()
     assert "Traceback" not in output
     assert (line / "data/corpus/record.json").read_text() == before

@@ -122,8 +122,10 @@ def clone(repository: Path, folder: Path) -> Path:
     """Copy what git would carry (uncommitted edits too) into a new repository with one commit."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=repository, capture_output=True, check=True,
-    ).stdout.decode()  # fmt: skip
+        cwd=repository,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
     for name in filter(None, listed.split("\0")):
         if (repository / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

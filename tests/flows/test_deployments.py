@@ -11,7 +11,7 @@ import yaml
 from flows.pretrain import RunName
 from flows.sweep import TaskName
 from mert_core.config import load_config
-from mert_core.probe.tasks import DEMO, Kind
+from mert_core.probing.tasks import DEMO, TaskKind
 from mert_core.services.serve import build, read_deployments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def test_wrong_parameters_are_refused_before_the_run(wrong: dict) -> None:
 
 def test_names_are_those_of_the_parameters() -> None:
     assert set(get_args(RunName)) == set(load_config(ROOT / "params.yaml").runs)
-    by_clip = [name for name, task in DEMO.items() if task.kind not in (Kind.BEATS, Kind.STEMS)]
+    by_clip = [name for name, task in DEMO.items() if task.kind not in (TaskKind.BEATS, TaskKind.STEMS)]
     assert list(get_args(TaskName)) == by_clip, "what `quick_score` can ask"
 
 

@@ -14,19 +14,19 @@ import soundfile
 from s3fs import S3FileSystem
 
 from mert_core import upload as upload_module
-from mert_core.audio import remote
 from mert_core.config import Config, load_config
-from mert_core.corpus import Corpus
+from mert_core.data import remote
+from mert_core.data.corpus import Corpus
+from mert_core.data.targets import TargetStore
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.pretrain import stage
-from mert_core.targets import TargetStore
 from mert_core.tracking.protocol import NullTracker
+from mert_core.training import stage
 from mert_core.upload import upload
 from tests.e2e.tiny import clone, commit, run, set_parameters
 from tests.object_store import BUCKET, Store, running_store
-from tests.pretrain.test_stage import layout, small
+from tests.training.test_stage import layout, small
 
 __all__ = ["layout", "small"]  # fixtures: a corpus and its targets on disk, and a run of three steps
 

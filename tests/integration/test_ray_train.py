@@ -15,11 +15,11 @@ import pytest
 
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
-from mert_core.pretrain.job import Job, Material, work
-from mert_core.pretrain.observe import SilentObserver
-from mert_core.pretrain.place import Place
-from mert_core.pretrain.ray_wiring import work_on_ray
-from tests.pretrain.music import Tones, params
+from mert_core.training.callbacks import SilentObserver
+from mert_core.training.ray_train import work_on_ray
+from mert_core.training.run import Job, RunInputs, work
+from mert_core.training.worker import Worker
+from tests.training.music import Tones, params
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +63,7 @@ class Listener(SilentObserver):
 class Nothing:
     """Data that cannot be opened."""
 
-    def open(self) -> Material:
+    def open(self) -> RunInputs:
         raise MertError("the corpus is gone")
 
 
@@ -72,7 +72,7 @@ def test_one_worker_equals_none_and_a_failure_is_told(tmp_path: Path, monkeypatc
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
-    facts = work(job(here / "out", 0), Place(), SilentObserver())
+    facts = work(job(here / "out", 0), Worker(), SilentObserver())
     listener = Listener()
     cost = facts.pop("ledger")
     there_facts = work_on_ray(job(there / "out", 1), tmp_path / "ray", listener)
@@ -94,7 +94,7 @@ class Mortal(Tones):
 
     flag: str = ""
 
-    def open(self) -> Material:
+    def open(self) -> RunInputs:
         material = super().open()
         music: Any = material.music
         calls, read = itertools.count(), music.crops
@@ -129,7 +129,7 @@ def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
     assert facts["steps"] == 6
     assert any("a training worker died" in text for text in listener.notes)
     assert any("going on from step" in text for text in listener.notes)
-    work(Job(params(batch_clips=4, **changes), Tones(), 7, 1, one, None), Place(), SilentObserver())
+    work(Job(params(batch_clips=4, **changes), Tones(), 7, 1, one, None), Worker(), SilentObserver())
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     assert "Failed to query Ray Train Controller" not in "".join(capfd.readouterr())
 
@@ -141,6 +141,6 @@ def test_two_workers_see_the_same_music(tmp_path: Path, monkeypatch: pytest.Monk
     facts = work_on_ray(together, tmp_path / "ray", SilentObserver())
     whole = tmp_path / "whole"
     whole.mkdir()
-    alone = work(job(whole / "out", 0, batch_clips=4, log_every=1), Place(), SilentObserver())
+    alone = work(job(whole / "out", 0, batch_clips=4, log_every=1), Worker(), SilentObserver())
     assert facts["audio_hours_seen"] == alone["audio_hours_seen"]
     assert losses(tmp_path / "out") == pytest.approx(losses(whole / "out"), rel=1e-4)

@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import load_config
-from mert_core.corpus.manifest import write_manifest
-from mert_core.corpus.track import SourceTrack
 from mert_core.corpus.writer import CorpusWriter
+from mert_core.data.manifest import write_manifest
+from mert_core.data.record import write_record
+from mert_core.data.track import SourceTrack
+from mert_core.experiments.sweep import run
+from mert_core.experiments.winner import apply_winner, read_sweep
 from mert_core.paths import Layout
-from mert_core.records import write_record
-from mert_core.sweep.search import run
-from mert_core.sweep.winner import apply_winner, read_sweep
 from mert_core.tracking import open_run
 from tests.stored import write_codes
 

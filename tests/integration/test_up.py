@@ -53,8 +53,12 @@ def up(in_checkout: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     with log.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "mert_core.cli", "up", *ports],
-            cwd=in_checkout, env=user_shell(), stdout=stream, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            cwd=in_checkout,
+            env=user_shell(),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     try:
         yield process, log
     finally:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
-from mert_core.model import MertModel
+from mert_core.model.mert import MertModel
 from tests.model.test_hubert_parity import SMALL
 
 
@@ -37,12 +37,16 @@ def test_round_trip_and_same_bytes(tmp_path: Path) -> None:
 def test_published_key_names(tmp_path: Path) -> None:
     names = set(saved(tmp_path))
     assert {
-        "masked_spec_embed", "feature_extractor.conv_layers.0.conv.weight",
+        "masked_spec_embed",
+        "feature_extractor.conv_layers.0.conv.weight",
         "feature_extractor.conv_layers.0.layer_norm.bias",
-        "feature_projection.projection.weight", "encoder.pos_conv_embed.conv.weight_g", "encoder.layer_norm.weight",
-        "encoder.layers.2.attention.k_proj.bias", "encoder.layers.0.feed_forward.intermediate_dense.weight",
+        "feature_projection.projection.weight",
+        "encoder.pos_conv_embed.conv.weight_g",
+        "encoder.layer_norm.weight",
+        "encoder.layers.2.attention.k_proj.bias",
+        "encoder.layers.0.feed_forward.intermediate_dense.weight",
         "encoder.layers.1.final_layer_norm.weight",
-    } <= names  # fmt: skip
+    } <= names
     # 211 tensors for 12 layers and 403 for 24: 19 beside the layers' 16 each
     assert len(names) == 19 + 16 * SMALL.num_hidden_layers
 

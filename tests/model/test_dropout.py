@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mert_core.model.attention import _attention
-from mert_core.model.dropout import dropout, keep_mask
+from mert_core.model.kernels import dropout, keep_mask
+from mert_core.model.layers import _attention
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])

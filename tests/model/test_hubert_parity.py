@@ -13,14 +13,21 @@ import pytest
 import torch
 
 from mert_core.errors import MertError
-from mert_core.model import PRESETS, MertConfig, MertModel, export_hubert
-from mert_core.model.attention import _attention
-from mert_core.model.config import hubert_fields
+from mert_core.model.config import PRESETS, MertConfig, hubert_fields
+from mert_core.model.export import export_hubert
+from mert_core.model.layers import _attention
+from mert_core.model.mert import MertModel
 
 SMALL = MertConfig(
-    hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96, do_stable_layer_norm=False,
-    conv_dim=(24,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
-)  # fmt: skip
+    hidden_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=96,
+    do_stable_layer_norm=False,
+    conv_dim=(24,) * 7,
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=4,
+)
 
 
 # Narrow networks in both norms, and the published sizes: rounding adds up over 12 and 24 layers.

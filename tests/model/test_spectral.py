@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mert_core.model.spectral import spectral_conv
+from mert_core.model.kernels import spectral_conv
 
 SHAPES = [(1, 374, 64, 4, 128), (3, 74, 32, 16, 32), (1, 5, 48, 4, 16), (2, 33, 48, 4, 7), (2, 161, 8, 1, 80)]
 

@@ -9,36 +9,44 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from mert_core.audio.deform import DEFORMATIONS
+from mert_core.audio.degrade import DEFORMATIONS
 from mert_core.config import load_config
+from mert_core.data.record import Record, write_record
 from mert_core.files import write_json
 from mert_core.paths import Layout
-from mert_core.records import Record, write_record
-from mert_core.targets.gate import as_table
-from mert_core.targets.gate.labels import check_codebooks, check_lengths
+from mert_core.targets.quality.labels import check_codebooks, check_lengths
+from mert_core.targets.quality.table import as_table
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CODEBOOKS, ENTRIES, LAYERS = 8, 256, 5
 FLOORS = ("random-weights", "mel-statistics")
 METRICS: dict[str, dict[str, float]] = {
-    "mtt": {"roc_auc": 0.84, "ap": 0.61}, "gs_key": {"weighted_score": 0.52}, "gtzan_genre": {"accuracy": 0.41},
-    "gtzan_rhythm": {"f_measure": 0.71, "f_measure_20ms": 0.44}, "emo": {"r2_brightness": 0.66, "r2_density": 0.28},
-    "nsynth_instrument": {"accuracy": 0.66}, "nsynth_pitch": {"accuracy": 0.81},
-    "vocalset_technique": {"accuracy": 0.58}, "vocalset_singer": {"accuracy": 0.37},
-    "mtg_instrument": {"roc_auc": 0.80, "ap": 0.35}, "mtg_mood": {"roc_auc": 0.71, "ap": 0.22},
-    "mtg_genre": {"roc_auc": 0.77, "ap": 0.31}, "mtg_top50": {"roc_auc": 0.79, "ap": 0.33},
+    "mtt": {"roc_auc": 0.84, "ap": 0.61},
+    "gs_key": {"weighted_score": 0.52},
+    "gtzan_genre": {"accuracy": 0.41},
+    "gtzan_rhythm": {"f_measure": 0.71, "f_measure_20ms": 0.44},
+    "emo": {"r2_brightness": 0.66, "r2_density": 0.28},
+    "nsynth_instrument": {"accuracy": 0.66},
+    "nsynth_pitch": {"accuracy": 0.81},
+    "vocalset_technique": {"accuracy": 0.58},
+    "vocalset_singer": {"accuracy": 0.37},
+    "mtg_instrument": {"roc_auc": 0.80, "ap": 0.35},
+    "mtg_mood": {"roc_auc": 0.71, "ap": 0.22},
+    "mtg_genre": {"roc_auc": 0.77, "ap": 0.31},
+    "mtg_top50": {"roc_auc": 0.79, "ap": 0.33},
     "musdb18": {
         **{f"sdr_{stem}": value for stem, value in (("bass", 3.1), ("chords", 1.2), ("lead", 2.4), ("other", 0.8))},
         **{f"sdr_{stem}_museval": value for stem, value in (("bass", 2.9), ("chords", 0.9), ("lead", 2.2))},
     },
-}  # fmt: skip
+}
 """What `tiny` scores at the stand-ins."""
 
 SHIFTS: dict[str, dict[str, float]] = {
-    "tiny": {}, "95m": dict.fromkeys(METRICS, 0.05) | {"musdb18": 0.6},
+    "tiny": {},
+    "95m": dict.fromkeys(METRICS, 0.05) | {"musdb18": 0.6},
     "random-weights": dict.fromkeys(METRICS, -0.02) | {"gs_key": -0.31, "nsynth_pitch": -0.19, "emo": -0.75},
     "mel-statistics": dict.fromkeys(METRICS, 0.03) | {"gs_key": -0.28, "musdb18": -1.9, "emo": -0.12},
-}  # fmt: skip
+}
 STAND_INS = [f"demo/{name}" for name in METRICS]
 PROTOCOL = "a1b2c3d4" * 8
 NO_DATA = "no folder is given for giantsteps: set datasets.giantsteps"
@@ -56,14 +64,17 @@ def write_corpus(layout: Layout, source: str = "scores", left_out: int = 3) -> R
     schema = pa.schema([("path", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
     parquet.write_table(pa.Table.from_pylist(rows, schema=schema), layout.corpus / "quarantine.parquet")
     facts = {
-        "tracks": 225, "seconds": 4500.0, "pieces": 120, "artists": 9,
+        "tracks": 225,
+        "seconds": 4500.0,
+        "pieces": 120,
+        "artists": 9,
         "splits": {
             "train": {"tracks": 190, "seconds": 3800.0, "pieces": 100, "artists": 9},
             "valid": {"tracks": 35, "seconds": 700.0, "pieces": 20, "artists": 8},
         },
         "source_rates": {"24000": 225} if source == "scores" else {"44100": 200, "48000": 25},
         "licences": ["CC0 & more"],
-    }  # fmt: skip
+    }
     return write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={"source": source}, facts=facts)
 
 
@@ -107,9 +118,11 @@ def write_training(layout: Layout, run: str, targets: Record, better: float = 0.
         learned = (1 - np.exp(-step / 260)) * (1 + better)
         acoustic = sum(unigram) + 3.5 * np.exp(-step / 40) - sum(gains) * learned
         terms = {
-            "rvqvae": acoustic, "cqt": 2.6 * np.exp(-step / 180) + 0.9,
-            "feature_penalty": 0.02 + 0.3 * np.exp(-step / 90), "accuracy": 0.01 + 0.09 * learned,
-        }  # fmt: skip
+            "rvqvae": acoustic,
+            "cqt": 2.6 * np.exp(-step / 180) + 0.9,
+            "feature_penalty": 0.02 + 0.3 * np.exp(-step / 90),
+            "accuracy": 0.01 + 0.09 * learned,
+        }
         terms["loss"] = terms["rvqvae"] + terms["cqt"] + 10 * terms["feature_penalty"]
         rows += [(step, "train", name, float(value * (1 + 0.01 * random.normal()))) for name, value in terms.items()]
         if step % 100 == 0:
@@ -123,14 +136,17 @@ def write_training(layout: Layout, run: str, targets: Record, better: float = 0.
     parquet.write_table(table, folder / "curve.parquet")
     np.savez_compressed(folder / "example.npz", **_example(random))
     facts = {
-        "steps": 1000, "parameters": 2412032, "audio_hours_seen": 8.9, "epochs": 8.4,
+        "steps": 1000,
+        "parameters": 2412032,
+        "audio_hours_seen": 8.9,
+        "epochs": 8.4,
         "teachers": {
             "rvqvae": {"kind": f"{CODEBOOKS} × {ENTRIES} codes", "targets": "stored"},
             "cqt": {"kind": "336 bins", "targets": "crop"},
         },
         "unigram_cross_entropy": {"rvqvae": sum(unigram)},
         "unigram_cross_entropy_per_codebook": {"rvqvae": unigram},
-    }  # fmt: skip
+    }
     inputs = {"corpus": targets.inputs["corpus"], "targets/rvqvae": targets.id}
     return write_record(folder, stage="pretrain", kind="checkpoint", run=run, inputs=inputs, params={}, facts=facts)
 
@@ -152,9 +168,7 @@ def _example(random: np.random.Generator) -> dict[str, np.ndarray]:
     for start in random.choice(frames - 5, 22, replace=False):
         mask[start : start + 5] = True
     noise = random.normal(0, 0.05, true.shape)
-    return {
-        "true_cqt": true.astype(np.float32), "predicted_cqt": (smooth + noise).astype(np.float32), "mask": mask,
-    }  # fmt: skip
+    return {"true_cqt": true.astype(np.float32), "predicted_cqt": (smooth + noise).astype(np.float32), "mask": mask}
 
 
 def value_of(run: str, task: str, metric: str) -> float:
@@ -171,10 +185,21 @@ def entry(task: str, metrics: dict[str, float], protocol: str = PROTOCOL, chosen
     parts = [value for name, value in metrics.items() if name.startswith(main) and not name.endswith("_museval")]
     value = sum(parts) / len(parts) if main in {"r2", "sdr"} else metrics[first]
     return {
-        "metric": main, "value": value, "low": value - wide, "high": value + wide, "metrics": found, "tracks": 700,
-        "classes": 24, "input": chosen, "rate": 0.001, "validation": value + 0.01, "per_seed": [value] * 3,
-        "protocol": protocol, "test_set": "7e57" * 16, "left_out": {},
-    }  # fmt: skip
+        "metric": main,
+        "value": value,
+        "low": value - wide,
+        "high": value + wide,
+        "metrics": found,
+        "tracks": 700,
+        "classes": 24,
+        "input": chosen,
+        "rate": 0.001,
+        "validation": value + 0.01,
+        "per_seed": [value] * 3,
+        "protocol": protocol,
+        "test_set": "7e57" * 16,
+        "left_out": {},
+    }
 
 
 def write_scores(
@@ -207,7 +232,7 @@ def write_scores(
     inputs = {"probe_set": "5e" * 32} | ({"checkpoint": checkpoint.id} if checkpoint else {})
     return write_record(
         folder, stage="probe", kind="scores", run=run, inputs=inputs, params={}, facts={"tasks": entries}
-    )  # fmt: skip
+    )
 
 
 def _applies(task: str, kind: str) -> bool:

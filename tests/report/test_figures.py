@@ -8,20 +8,18 @@ from made_up import DEFORMED, STAND_INS, entry, write_line
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mert_core.audio.deform import DEFORMATIONS
+from mert_core.audio.degrade import DEFORMATIONS
 from mert_core.config import Config
 from mert_core.paths import Layout
-from mert_core.report.collect import Material, Scores, collect, read_scores
-from mert_core.report.figures_layers import layer_guide
-from mert_core.report.figures_probe import scores_against_floors
-from mert_core.report.figures_robustness import robustness_curves
-from mert_core.report.figures_targets import brightness_rank, entropy_bits, teacher_example, usage, used_share
-from mert_core.report.figures_training import codebook_gain, cqt_example, loss_by_term
-from mert_core.report.style import look, save_png
+from mert_core.report.figures.probes import layer_guide, robustness_curves, scores_against_floors
+from mert_core.report.figures.style import look, save_png
+from mert_core.report.figures.targets import brightness_rank, entropy_bits, teacher_example, usage, used_share
+from mert_core.report.figures.training import codebook_gain, cqt_example, loss_by_term
+from mert_core.report.load import ReportData, Scores, collect, read_scores
 
 
 @pytest.fixture(scope="module")
-def material(config: Config, line: Layout) -> Material:
+def material(config: Config, line: Layout) -> ReportData:
     return collect(config, line)
 
 
@@ -51,7 +49,7 @@ def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
     return pairs
 
 
-def test_no_text_overlaps_or_leaves_the_figure(material: Material) -> None:
+def test_no_text_overlaps_or_leaves_the_figure(material: ReportData) -> None:
     with look():
         assert overlapping_texts(scores_against_floors(material.scores, material.tasks)) == []
         assert overlapping_texts(layer_guide(material.scores, material.tasks)) == []
@@ -66,7 +64,7 @@ def test_no_text_overlaps_or_leaves_the_figure(material: Material) -> None:
             assert overlapping_texts(teacher_example("a-long-name", {**example, "targets": spectrum})) == []
 
 
-def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: Material) -> None:
+def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: ReportData) -> None:
     with look():
         upper, strip, _ = cqt_example(material.trainings[0], 1.0).axes[:3]
     assert upper.get_images()[0].get_array().shape == (336, 75)
@@ -82,7 +80,7 @@ def test_a_codes_colour_is_the_brightness_of_its_frames() -> None:
     assert brightness_rank(codes, music).tolist() == [1.0, 0.0, 1.0, 0.5]
 
 
-def test_an_example_shows_every_frame_under_its_sound(material: Material) -> None:
+def test_an_example_shows_every_frame_under_its_sound(material: ReportData) -> None:
     example = material.labels[0].example
     with look():
         upper, lower = teacher_example("rvqvae", example).axes
@@ -91,7 +89,7 @@ def test_an_example_shows_every_frame_under_its_sound(material: Material) -> Non
     assert upper.get_images()[0].get_extent()[:2] == lower.get_images()[0].get_extent()[:2] == [0.0, 6.0]
 
 
-def test_gain_and_usage_are_computed_from_the_data(material: Material) -> None:
+def test_gain_and_usage_are_computed_from_the_data(material: ReportData) -> None:
     gain = codebook_gain(material.trainings[0], "rvqvae")
     assert gain[0] == pytest.approx(1.5 * (1 - np.exp(-1000 / 260)))
     assert np.all(np.diff(gain) < 0)
@@ -100,7 +98,7 @@ def test_gain_and_usage_are_computed_from_the_data(material: Material) -> None:
     assert used_share(shares) == pytest.approx([1.0, 0.25])
 
 
-def test_many_layers_and_no_layers(material: Material) -> None:
+def test_many_layers_and_no_layers(material: ReportData) -> None:
     tiny = material.scores[0]
     deep = {task: [*((layer, 0.3 + 0.01 * layer) for layer in range(25)), ("weighted", 0.5)] for task in STAND_INS}
     flat = {task: [(0, 0.3)] for task in STAND_INS}
@@ -112,7 +110,7 @@ def test_many_layers_and_no_layers(material: Material) -> None:
         assert layer_guide([Scores("tiny", tiny.record, tiny.tasks, flat)], STAND_INS) is None
 
 
-def test_the_layer_guide_frames_what_was_chosen(material: Material) -> None:
+def test_the_layer_guide_frames_what_was_chosen(material: ReportData) -> None:
     tiny = material.scores[0]
     with look():
         axes = layer_guide(material.scores, STAND_INS).axes[0]
@@ -125,7 +123,7 @@ def test_the_layer_guide_frames_what_was_chosen(material: Material) -> None:
     assert f"{dict(tiny.layers['demo/gs_key'])['weighted']:.3f}" in shown
 
 
-def test_separation_has_an_axis_of_its_own_and_r2_may_be_negative(material: Material) -> None:
+def test_separation_has_an_axis_of_its_own_and_r2_may_be_negative(material: ReportData) -> None:
     with look():
         shares, decibels = scores_against_floors(material.scores, STAND_INS).axes
     assert shares.get_xlim()[0] < -0.28  # random weights' R²
@@ -134,7 +132,7 @@ def test_separation_has_an_axis_of_its_own_and_r2_may_be_negative(material: Mate
     assert "−0.280" in {text.get_text() for text in shares.texts}
 
 
-def test_an_r2_far_below_zero_does_not_squeeze_the_others(material: Material) -> None:
+def test_an_r2_far_below_zero_does_not_squeeze_the_others(material: ReportData) -> None:
     bad = entry("demo/emo", {"r2_brightness": -40.0, "r2_density": -2.0})
     scores = [Scores(item.run, item.record, item.tasks | {"demo/emo": bad}, item.layers) for item in material.scores]
     with look():
@@ -144,7 +142,7 @@ def test_an_r2_far_below_zero_does_not_squeeze_the_others(material: Material) ->
     assert "−21.000" in {text.get_text() for text in figure.axes[0].texts}
 
 
-def test_robustness_draws_every_point_and_only_what_is_there(material: Material) -> None:
+def test_robustness_draws_every_point_and_only_what_is_there(material: ReportData) -> None:
     with look():
         figure = robustness_curves(material.scores, STAND_INS)
         assert robustness_curves(material.scores, ["demo/emo"]) is None
@@ -176,7 +174,7 @@ def test_many_runs_and_deformations_do_not_overlap(tmp_path: Path) -> None:
 
 
 def test_png_bytes_do_not_depend_on_the_machine(
-    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    material: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import matplotlib
 

@@ -15,15 +15,13 @@ from page_reader import Page
 from mert_core.cli import main
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.probe.tasks import FOURTEEN
+from mert_core.probing.tasks import FOURTEEN
 from mert_core.report.board import fourteen, stand_ins
-from mert_core.report.board_csv import as_csv
 from mert_core.report.board_html import page
-from mert_core.report.board_text import as_text
-from mert_core.report.collect import Scores, read_scores
+from mert_core.report.board_text import as_csv, as_text
 from mert_core.report.leaderboard import leaderboard
-from mert_core.report.marble import fourteen_metrics
-from mert_core.report.published import published
+from mert_core.report.load import Scores, read_scores
+from mert_core.report.published import fourteen_metrics, published
 
 OTHER = "0f" * 32
 
@@ -156,8 +154,10 @@ def test_the_average_stands_only_where_all_is_there(real_line: Layout) -> None:
     means = {row["model"]: row for row in rows_of(leaderboard(real_line, "csv")) if row["task"] == "average"}
     expected = []
     for metrics in fourteen_metrics().values():
-        values = [(5.2 if name.startswith("sdr") else 80) + (0.01 if name.startswith("sdr") else 1) * place
-                  for place, name in enumerate(metrics)]  # fmt: skip
+        values = [
+            (5.2 if name.startswith("sdr") else 80) + (0.01 if name.startswith("sdr") else 1) * place
+            for place, name in enumerate(metrics)
+        ]
         expected.append(sum(values) / len(values))
     assert float(means["95m"]["value"]) == pytest.approx(sum(expected) / 14)
     assert (means["tiny"]["value"], means["tiny"]["state"]) == ("", "missing")

@@ -9,10 +9,10 @@ import pytest
 from made_up import METRICS, write_scores
 
 from mert_core.paths import Layout
-from mert_core.pretrain.card import write_card
-from mert_core.pretrain.ledger import Ledger, Totals
-from mert_core.pretrain.place import Place
 from mert_core.report.model_card import model_card
+from mert_core.training.cost import CostMeter, Totals
+from mert_core.training.model_card import write_card
+from mert_core.training.worker import Worker
 from tests.trained_run import write_trained_run
 
 
@@ -25,10 +25,15 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 def ledger() -> dict[str, Any]:
     """Return a whole ledger with round figures, as training on a CPU leaves it."""
     totals = Totals(
-        updates=100, clips=800, masked_frames=4e4, busy_seconds=50.0, waited_seconds=5.0, held_seconds=360.0,
+        updates=100,
+        clips=800,
+        masked_frames=4e4,
+        busy_seconds=50.0,
+        waited_seconds=5.0,
+        held_seconds=360.0,
         peak_memory_bytes=3 * 2**30,
-    )  # fmt: skip
-    return Ledger(totals, Place(), 4.5, lambda masked: 2e9).card()
+    )
+    return CostMeter(totals, Worker(), 4.5, lambda masked: 2e9).card()
 
 
 def cost_of(card: str) -> str:
@@ -39,12 +44,19 @@ def test_the_exported_card_shows_what_training_cost(layout: Layout) -> None:
     write_card(layout.cards, write_trained_run(layout), ledger())
     card = model_card(layout, "95m")
     assert [line for line in card.splitlines() if line.startswith("## ")] == [
-        "## Training", "## Cost", "## Scores", "## Data and licence",
-    ]  # fmt: skip
+        "## Training",
+        "## Cost",
+        "## Scores",
+        "## Data and licence",
+    ]
     rows = {
-        "| Updates per second | 2 |", "| Audio per second of training | 0.02 h |", "| Time waiting for data | 10.0% |",
-        "| Peak memory of the fullest worker | 3.00 GiB |", "| GPU-hours | 0.000 |", "| Wall time | 0.100 h |",
-    }  # fmt: skip
+        "| Updates per second | 2 |",
+        "| Audio per second of training | 0.02 h |",
+        "| Time waiting for data | 10.0% |",
+        "| Peak memory of the fullest worker | 3.00 GiB |",
+        "| GPU-hours | 0.000 |",
+        "| Wall time | 0.100 h |",
+    }
     assert rows <= set(cost_of(card).splitlines())
     assert "utilisation" not in card  # a CPU has no peak to compare with
 

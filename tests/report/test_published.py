@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 from mert_core.errors import MertError
-from mert_core.probe.tasks import FOURTEEN
-from mert_core.report.marble import average, counts, fourteen_metrics
-from mert_core.report.published import TABLE, published, published_models, read_published
+from mert_core.probing.tasks import FOURTEEN
+from mert_core.report.published import (
+    TABLE,
+    average,
+    counts,
+    fourteen_metrics,
+    published,
+    published_models,
+    read_published,
+)
 
 
 def of(model: str) -> dict[str, dict[str, float]]:
@@ -27,9 +34,7 @@ def test_every_figure_is_read_under_our_names() -> None:
     assert {figure.task for figure in figures} == set(FOURTEEN)
     assert "weighted" not in {figure.metric for figure in figures}
     assert of("MERT-v1-95M")["gs_key"] == {"weighted_score": 63.5}
-    assert of("MERT-v1-95M")["musdb18"] == {
-        "sdr_vocals": 5.5, "sdr_drums": 5.5, "sdr_bass": 3.8, "sdr_other": 3.1,
-    }  # fmt: skip
+    assert of("MERT-v1-95M")["musdb18"] == {"sdr_vocals": 5.5, "sdr_drums": 5.5, "sdr_bass": 3.8, "sdr_other": 3.1}
     assert all("arXiv:" in source for _, source in published_models(figures))
 
 
@@ -51,9 +56,21 @@ def test_a_table_that_is_wrong_is_refused(tmp_path: Path, text: str, message: st
 def test_marbles_average_of_complete_rows() -> None:
     # By hand, from the paper's row of MERT-v1-95M: one mean per task, in MARBLE's order.
     means = [
-        (91.0 + 39.3) / 2, 63.5, 74.8, 88.3, (55.5 + 76.3) / 2, 70.7, 92.6, 74.2, 83.7, (77.5 + 19.4) / 2,
-        (76.4 + 13.4) / 2, (87.1 + 18.8) / 2, (83.0 + 29.0) / 2, (5.5 + 5.5 + 3.8 + 3.1) / 4,
-    ]  # fmt: skip
+        (91.0 + 39.3) / 2,
+        63.5,
+        74.8,
+        88.3,
+        (55.5 + 76.3) / 2,
+        70.7,
+        92.6,
+        74.2,
+        83.7,
+        (77.5 + 19.4) / 2,
+        (76.4 + 13.4) / 2,
+        (87.1 + 18.8) / 2,
+        (83.0 + 29.0) / 2,
+        (5.5 + 5.5 + 3.8 + 3.1) / 4,
+    ]
     assert average(of("MERT-v1-95M"), fourteen_metrics()).value == pytest.approx(sum(means) / 14)
     complete = [
         model for model, _ in published_models(published()) if average(of(model), fourteen_metrics()).value is not None

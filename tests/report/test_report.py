@@ -8,22 +8,28 @@ import pytest
 from made_up import CODEBOOKS, FLOORS, METRICS, PARAMS, STAND_INS, entry, value_of, write_line, write_scores
 from page_reader import Page
 
-from mert_core.catalog import score_id
 from mert_core.config import Config, load_config
+from mert_core.data.record import read_record
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
+from mert_core.lineage.catalog import score_id
 from mert_core.paths import Layout
-from mert_core.records import read_record
 from mert_core.report import stage
 from mert_core.report.board import Board, Column, stand_ins
-from mert_core.report.collect import collect, read_scores
-from mert_core.report.marble import Average
+from mert_core.report.load import collect, read_scores
 from mert_core.report.page import render
+from mert_core.report.published import Average
 from mert_core.tracking import NullTracker
 
 FIGURES = {
-    "scores.png", "layers.png", "robustness.png", "loss.png", "usage-rvqvae.png", "cqt-tiny.png", "teacher-rvqvae.png",
-}  # fmt: skip
+    "scores.png",
+    "layers.png",
+    "robustness.png",
+    "loss.png",
+    "usage-rvqvae.png",
+    "cqt-tiny.png",
+    "teacher-rvqvae.png",
+}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +96,13 @@ def test_plots_are_numbers_by_step(reported: Layout) -> None:
 def test_the_record_names_every_input_and_the_bytes_are_stable(config: Config, reported: Layout) -> None:
     first = read_record(reported.report)
     assert set(first.inputs) == {
-        "corpus", "targets/rvqvae", "checkpoint/tiny", "scores/tiny", "scores/random-weights", "scores/mel-statistics",
-    }  # fmt: skip
+        "corpus",
+        "targets/rvqvae",
+        "checkpoint/tiny",
+        "scores/tiny",
+        "scores/random-weights",
+        "scores/mel-statistics",
+    }
     pictures = {path.name: sha256_file(path) for path in (reported.report / "figures").iterdir()}
     assert set(pictures) == FIGURES
     again = stage.run(config, reported, NullTracker())

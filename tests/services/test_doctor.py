@@ -50,5 +50,7 @@ def test_missing_music_and_weights_are_problems(tmp_path: Path, repository: Path
     changes = ["corpus.source=folder", "corpus.folder=none", "teachers.encodec.checkpoint=none.th"]
     config = load_config(repository / "params.yaml", changes)
     assert levels(list(doctor.source(config, Layout.at(tmp_path)))) == {
-        "music": "problem", "teacher": "problem", "teachers": "ok",
-    }  # fmt: skip
+        "music": "problem",
+        "teacher": "problem",
+        "teachers": "ok",
+    }

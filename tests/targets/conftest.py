@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Config, load_config
-from mert_core.corpus.manifest import write_manifest
-from mert_core.corpus.track import SourceTrack
 from mert_core.corpus.writer import CorpusWriter
+from mert_core.data.manifest import write_manifest
+from mert_core.data.record import write_record
+from mert_core.data.track import SourceTrack
 from mert_core.paths import Layout
-from mert_core.records import write_record
-from mert_core.teachers.conditioning import condition
-from mert_core.teachers.rvqvae import RvqVae
-from mert_core.teachers.rvqvae_trained import RvqVaeSettings, RvqVaeTeacher
-from mert_core.teachers.saved import save_teacher
+from mert_core.teachers.codec.model import RvqVae
+from mert_core.teachers.codec.train import RvqVaeSettings, RvqVaeTeacher, condition
+from mert_core.teachers.registry import save_teacher
 
 SECONDS = (3.0, 4.5, 3.2, 3.0, 5.0)
 SPLIT_OF = ("train", "train", "valid", "train", "test")
@@ -42,7 +41,7 @@ def write_corpus(folder: Path, tracks: int = len(SECONDS), splits: dict[int, str
     with CorpusWriter(folder, shard_megabytes=0.37) as writer:
         for number in range(tracks):
             split = (splits or {}).get(number, SPLIT_OF[number % 5])
-            writer.add(SourceTrack(f"t{number}", music_of(number), 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]  # fmt: skip
+            writer.add(SourceTrack(f"t{number}", music_of(number), 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
         assert writer.tracks == tracks, writer.quarantine
         write_manifest(folder, writer.manifest())
     write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})

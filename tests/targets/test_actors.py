@@ -16,15 +16,13 @@ from torch import Tensor
 
 from mert_core.cluster import ray_running
 from mert_core.config import Config
-from mert_core.corpus import Corpus
-from mert_core.corpus.manifest import SHARDS_NAME
+from mert_core.data.corpus import Corpus
+from mert_core.data.manifest import SHARDS_NAME
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
 from mert_core.targets import stage
-from mert_core.targets.actors import with_actors
-from mert_core.targets.label import Labeller
-from mert_core.targets.plan import Unit, plan_shards, units
+from mert_core.targets.label import Labeller, Unit, plan_shards, units, with_actors
 from mert_core.teachers.spectra import ConstantQTeacher
 from mert_core.tracking.protocol import NullTracker
 from tests.targets.conftest import LENIENT

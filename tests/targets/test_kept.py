@@ -12,11 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mert_core.config import Config
+from mert_core.data.record import write_record
+from mert_core.data.targets import TargetStore
 from mert_core.paths import Layout
-from mert_core.records import write_record
-from mert_core.targets import TargetStore
-from mert_core.targets.crew import in_threads
-from mert_core.targets.label import Labeller
+from mert_core.targets.label import Labeller, in_threads
 from mert_core.targets.stage import run
 from mert_core.tracking.protocol import NullTracker
 from tests.targets.conftest import write_corpus

@@ -10,11 +10,11 @@ import pytest
 
 from mert_core.config import Config
 from mert_core.paths import Layout
-from mert_core.targets import facts
-from mert_core.targets.facts import track_facts
-from mert_core.targets.known import KnownFacts
-from mert_core.targets.plan import ShardPlan
+from mert_core.targets import track_stats
+from mert_core.targets.label import ShardPlan
+from mert_core.targets.shards import KnownFacts
 from mert_core.targets.stage import run
+from mert_core.targets.track_stats import track_facts
 from mert_core.tracking.protocol import NullTracker
 from tests.targets.conftest import SECONDS, music_of
 
@@ -23,13 +23,13 @@ from tests.targets.conftest import SECONDS, music_of
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The samples of every track whose sketch is made from here on."""
     seen: list[int] = []
-    sketch = facts.sketch
+    sketch = track_stats.sketch
 
     def counted(pcm: np.ndarray) -> np.ndarray:
         seen.append(len(pcm))
         return sketch(pcm)
 
-    monkeypatch.setattr(facts, "sketch", counted)
+    monkeypatch.setattr(track_stats, "sketch", counted)
     return seen
 
 
@@ -70,8 +70,8 @@ def test_other_code_knows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     plan = plan_of(pcm_of(0))
     KnownFacts(tmp_path).keep(plan, np.array([track_facts(0, pcm_of(0))]))
     changed = tmp_path / "facts.py"
-    changed.write_bytes(Path(str(facts.__file__)).read_bytes() + b"\n")
-    monkeypatch.setattr(facts, "__file__", str(changed))
+    changed.write_bytes(Path(str(track_stats.__file__)).read_bytes() + b"\n")
+    monkeypatch.setattr(track_stats, "__file__", str(changed))
     assert KnownFacts(tmp_path).on(plan).facts is None
 
 

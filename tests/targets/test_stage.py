@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mert_core.audio.frames import HOP_SAMPLES
+from mert_core.audio.grid import HOP_SAMPLES
 from mert_core.config import Config, load_config
-from mert_core.corpus import Corpus
+from mert_core.data.corpus import Corpus
+from mert_core.data.record import read_record
+from mert_core.data.target_kinds import Codes, Spectrum
+from mert_core.data.targets import TargetStore
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.records import read_record
-from mert_core.targets import TargetStore
 from mert_core.targets.stage import run
-from mert_core.teachers import Codes, Spectrum, load_teacher
+from mert_core.teachers.registry import load_teacher
 from mert_core.teachers.spectra import ConstantQTeacher
 from mert_core.tracking.protocol import NullTracker
 
@@ -131,7 +132,7 @@ def test_running_anew_gives_the_same_bytes(small: Config, layout: Layout) -> Non
 def test_the_bytes_do_not_depend_on_the_number_of_threads(
     small: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("mert_core.targets.plan", fromlist=["x"]).BATCH_SAMPLES, "cpu", 100_000)
+    monkeypatch.setitem(__import__("mert_core.targets.label", fromlist=["x"]).BATCH_SAMPLES, "cpu", 100_000)
     found = []
     for threads in (1, 2):
         run(small.model_copy(update={"threads": threads}), layout, NullTracker(), "rvqvae")

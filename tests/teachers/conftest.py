@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
-from mert_core.corpus.manifest import write_manifest
-from mert_core.corpus.track import SourceTrack
+from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.corpus.writer import CorpusWriter
+from mert_core.data.corpus import Corpus
+from mert_core.data.manifest import write_manifest
+from mert_core.data.record import write_record
+from mert_core.data.track import SourceTrack
 from mert_core.model.config import MertConfig
 from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
-from mert_core.records import write_record
-from mert_core.teachers import encodec_published
 from mert_core.teachers.base import Sources, Teacher
-from mert_core.teachers.conditioning import condition
-from mert_core.teachers.encodec_published import FILE_NAME
-from mert_core.teachers.music import StoredMusic
+from mert_core.teachers.codec import encodec
+from mert_core.teachers.codec.encodec import FILE_NAME
+from mert_core.teachers.codec.model import Architecture, RvqVae
+from mert_core.teachers.codec.train import condition
 from mert_core.teachers.registry import TEACHERS, new_teacher
-from mert_core.teachers.rvqvae import Architecture, RvqVae
 
 SMALL_PUBLISHED = Architecture(codebooks=8, entries=16, filters=2, dimension=8)
 """EnCodec's shape for tests: the published one is right but takes seconds per pass."""
@@ -32,7 +32,13 @@ _CLUSTERS = {"clusters": 32, "fit_frames": 600, "iterations": 5}
 SMALL: dict[str, dict[str, Any]] = {
     "encodec": {"checkpoint": FILE_NAME},
     "rvqvae": {
-        "codebooks": 2, "entries": 8, "filters": 2, "dimension": 8, "crop_seconds": 0.2, "batch_clips": 2, "steps": 4,
+        "codebooks": 2,
+        "entries": 8,
+        "filters": 2,
+        "dimension": 8,
+        "crop_seconds": 0.2,
+        "batch_clips": 2,
+        "steps": 4,
         "learning_rate": 1e-3,
     },
     "logmel-kmeans": _CLUSTERS,
@@ -41,7 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "student-kmeans": {**_CLUSTERS, "student": "student", "layer": 1, "block_seconds": 1.2},
     "best-rq": {"entries": 128, "codebooks": 2, "stacked_frames": 2, "fit_frames": 600},
     "mel-rvq": {"codebooks": 3, "entries": 32, "fit_frames": 600, "batch_frames": 64, "steps": 6},
-}  # fmt: skip
+}
 """Settings that fit in a moment. A teacher that is not listed is tested with its defaults."""
 
 
@@ -71,16 +77,23 @@ def write_corpus(layout: Layout) -> None:
     with CorpusWriter(layout.corpus, shard_megabytes=0.4) as writer:
         for number, split in enumerate(("train", "train", "valid", "train")):
             wave = performance(3.1 + number, number)
-            writer.add(SourceTrack(f"t{number}", wave, 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]  # fmt: skip
+            writer.add(SourceTrack(f"t{number}", wave, 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
         write_manifest(layout.corpus, writer.manifest())
     write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
 
 
 def write_student(folder: Path) -> None:
     config = MertConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, do_stable_layer_norm=True,
-        conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feature_extractor_cqt=True,
-    )  # fmt: skip
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        do_stable_layer_norm=True,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        feature_extractor_cqt=True,
+    )
     MertModel(config, seed=3).save_pretrained(folder)
     write_record(folder, stage="pretrain", kind="checkpoint", run="small", inputs={}, params={}, facts={})
 
@@ -108,7 +121,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         with torch.no_grad():
             published.start_codebooks(published.encoder(waves[:, None]))
         torch.save(published.state_dict(), layout.root / FILE_NAME)
-    return Sources(StoredMusic(layout.corpus), layout.root, None, 1337, lambda values, step: None)
+    return Sources(Corpus.open(layout.corpus), layout.root, None, 1337, lambda values, step: None)
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +132,7 @@ def fitted(sources: Sources) -> Callable[[str], Teacher]:
     def get(name: str) -> Teacher:
         if name not in made:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(encodec_published, "PUBLISHED", SMALL_PUBLISHED)
+                patch.setattr(encodec, "PUBLISHED", SMALL_PUBLISHED)
                 made[name] = new_teacher(name, SMALL.get(name))
                 made[name].fit(sources)
             made[name].freeze()

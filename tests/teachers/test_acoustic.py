@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mert_core.audio.frames import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.errors import MertError
-from mert_core.teachers.acoustic import CodecTeacher
-from mert_core.teachers.conditioning import condition
-from mert_core.teachers.encodec_published import PUBLISHED, load_published
-from mert_core.teachers.rvqvae import Architecture, RvqVae
-from mert_core.teachers.rvqvae_trained import RvqVaeSettings, RvqVaeTeacher
-from mert_core.teachers.saved import CARD_NAME, WEIGHTS_NAME, load_teacher, save_teacher
+from mert_core.teachers.codec.encode import CodecTeacher
+from mert_core.teachers.codec.encodec import PUBLISHED, load_published
+from mert_core.teachers.codec.model import Architecture, RvqVae
+from mert_core.teachers.codec.train import RvqVaeSettings, RvqVaeTeacher, condition
+from mert_core.teachers.registry import CARD_NAME, WEIGHTS_NAME, load_teacher, save_teacher
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from itertools import pairwise
 
 import torch
 
-from mert_core.audio.beats import beat_frames, onset_strength
-from mert_core.teachers.beat_chroma import BeatChromaTeacher
-from mert_core.teachers.spectra import ChromaTeacher
+from mert_core.features.beat_tracking import beat_frames, onset_strength
+from mert_core.teachers.spectra import BeatChromaTeacher, ChromaTeacher
 from tests.teachers.conftest import tracks
 
 

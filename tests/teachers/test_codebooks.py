@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mert_core.teachers.clustering import k_means, nearest
-from mert_core.teachers.codebooks import SteadyCodebook
+from mert_core.teachers.codec.model import SteadyCodebook
+from mert_core.teachers.kmeans import k_means, nearest
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mert_core.errors import MertError
-from mert_core.teachers.download import download, published_address
+from mert_core.teachers.codec.encodec import download, published_address
 
 CONTENT = bytes(range(256)) * 9000
 NAME = f"weights-{hashlib.sha256(CONTENT).hexdigest()[:8]}.th"

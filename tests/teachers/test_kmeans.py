@@ -11,8 +11,8 @@ from sklearn.cluster import KMeans
 
 from mert_core.errors import MertError
 from mert_core.teachers.base import Sources
-from mert_core.teachers.clustering import lloyd, nearest, spread_start
 from mert_core.teachers.framewise import usage
+from mert_core.teachers.kmeans import lloyd, nearest, spread_start
 from mert_core.teachers.registry import new_teacher
 from tests.teachers.conftest import SMALL
 
@@ -36,7 +36,7 @@ def test_nearest_is_the_nearest_in_pieces_too(monkeypatch: pytest.MonkeyPatch) -
     music, entries = vectors(), vectors(50)
     expected = torch.cdist(music, entries).argmin(1)
     assert torch.equal(nearest(music, entries), expected)
-    monkeypatch.setattr("mert_core.teachers.clustering._DISTANCES", 50 * 7)
+    monkeypatch.setattr("mert_core.teachers.kmeans._DISTANCES", 50 * 7)
     assert torch.equal(nearest(music, entries), expected)
 
 
@@ -61,8 +61,9 @@ def test_too_little_variety_is_an_error(sources: Sources) -> None:
         def rows(self, split: str) -> np.ndarray:
             return np.array([0])
 
-        def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int) -> np.ndarray:
-            return np.zeros((len(rows), length), dtype=np.int16)
+        def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int, out: np.ndarray) -> np.ndarray:
+            out[:] = 0.0
+            return out
 
     silent = replace(sources, music=Silence())
     teacher = new_teacher("mfcc-kmeans", SMALL["mfcc-kmeans"])

@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from mert_core.errors import MertError
-from mert_core.teachers.mel_rvq import MelRvqSettings
-from mert_core.teachers.mel_rvq_training import train
-from mert_core.teachers.residual import LinearResidualQuantiser
+from mert_core.teachers.mel_rvq import LinearResidualQuantiser, MelRvqSettings, train
 
 SETTINGS = MelRvqSettings(codebooks=3, entries=32, dimension=4, fit_frames=2000, batch_frames=256, steps=60)
 
@@ -64,14 +62,14 @@ def test_an_entry_that_nothing_chooses_is_put_on_music(monkeypatch: pytest.Monke
 
     start = LinearResidualQuantiser.start
     monkeypatch.setattr(LinearResidualQuantiser, "start", far)
-    monkeypatch.setattr("mert_core.teachers.mel_rvq_training._COUNT_DECAY", 0.8)
+    monkeypatch.setattr("mert_core.teachers.mel_rvq._COUNT_DECAY", 0.8)
     quantiser = model()
     train(quantiser, vectors(), SETTINGS, 0, None, lambda values, step: None)
     assert float(quantiser.entries.detach().abs().max()) < 100
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mert_core.teachers.mel_rvq_training._SAVE_EVERY", 25)
+    monkeypatch.setattr("mert_core.teachers.mel_rvq._SAVE_EVERY", 25)
     whole = model()
     train(whole, vectors(), SETTINGS, 1, None, lambda values, step: None)
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mert_core.audio.frames import HOP_SAMPLES
+from mert_core.audio.grid import HOP_SAMPLES
+from mert_core.data.target_kinds import Codes
 from mert_core.errors import MertError
-from mert_core.teachers import encodec_published
 from mert_core.teachers.base import Sources, Teacher, online
-from mert_core.teachers.kinds import Codes
-from mert_core.teachers.registry import TEACHERS, new_teacher, teacher_class
-from mert_core.teachers.saved import WEIGHTS_NAME, load_teacher, save_teacher
+from mert_core.teachers.codec import encodec
+from mert_core.teachers.registry import TEACHERS, WEIGHTS_NAME, load_teacher, new_teacher, save_teacher, teacher_class
 from tests.teachers.conftest import SMALL, SMALL_PUBLISHED, tracks
 
 Fitted = Callable[[str], Teacher]
@@ -24,7 +23,7 @@ CROP_FRAMES = 70
 
 @pytest.fixture(autouse=True)
 def _small_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encodec_published, "PUBLISHED", SMALL_PUBLISHED)
+    monkeypatch.setattr(encodec, "PUBLISHED", SMALL_PUBLISHED)
 
 
 @pytest.fixture(params=list(TEACHERS))

@@ -5,27 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import encodec
-import numpy as np
 import pytest
 import torch
 
-from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Config, load_config
-from mert_core.corpus import Corpus
+from mert_core.data.record import read_record, write_record
+from mert_core.data.target_kinds import Codes
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.records import read_record, write_record
-from mert_core.teachers.kinds import Codes
-from mert_core.teachers.music import StoredMusic
 from mert_core.teachers.stage import open_teacher, run
 from mert_core.tracking.protocol import NullTracker
 from tests.teachers.conftest import SMALL, write_student
 
 CHANGES = [
-    "threads=1", "teachers.rvqvae.steps=4", "teachers.rvqvae.batch_clips=2", "teachers.rvqvae.filters=2",
-    "teachers.rvqvae.dimension=8", "teachers.rvqvae.entries=8", "teachers.rvqvae.crop_seconds=0.2",
-]  # fmt: skip
+    "threads=1",
+    "teachers.rvqvae.steps=4",
+    "teachers.rvqvae.batch_clips=2",
+    "teachers.rvqvae.filters=2",
+    "teachers.rvqvae.dimension=8",
+    "teachers.rvqvae.entries=8",
+    "teachers.rvqvae.crop_seconds=0.2",
+]
 
 
 @pytest.fixture
@@ -72,8 +74,9 @@ def test_the_students_record_is_an_input(small: Config, layout: Layout) -> None:
         small.model_copy(update={"teachers": {"student-kmeans": settings}}), layout, NullTracker(), "student-kmeans"
     )
     assert record.inputs == {
-        "corpus": read_record(layout.corpus).id, "checkpoint": read_record(layout.root / "student").id,
-    }  # fmt: skip
+        "corpus": read_record(layout.corpus).id,
+        "checkpoint": read_record(layout.root / "student").id,
+    }
     assert record.params["settings"]["layer"] == 1
 
 
@@ -83,16 +86,6 @@ def test_what_needs_no_fit_opens_at_once_and_what_does_says_how(small: Config, l
     assert identity == open_teacher(small, layout, "cqt")[1] != open_teacher(small, layout, "chroma")[1]
     with pytest.raises(MertError, match=r"run `mert teachers fit mel-rvq`"):
         open_teacher(small, layout, "mel-rvq")
-
-
-def test_music_is_the_corpuss(layout: Layout) -> None:
-    corpus, music = Corpus.open(layout.corpus), StoredMusic(layout.corpus)
-    assert music.samples.tolist() == corpus.samples.tolist()
-    assert music.rows("train").tolist() == corpus.rows("train").tolist() == [0, 1, 3]
-    rows, offsets = np.array([3, 0]), np.array([17, 4000])
-    assert np.array_equal(music.crops(rows, offsets, 640), corpus.crops(rows, offsets, 640))
-    with pytest.raises(MertError, match="dvc repro corpus"):
-        StoredMusic(layout.root)
 
 
 def test_published_weights_are_taken_unchanged(repository: Path, layout: Layout) -> None:

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mert_core.audio.frames import HOP_SAMPLES
+from mert_core.audio.grid import HOP_SAMPLES
 from mert_core.errors import MertError
 from mert_core.model.checkpoint import fingerprint
 from mert_core.model.mert import MertModel
 from mert_core.teachers.base import Sources, Teacher
-from mert_core.teachers.registry import new_teacher
-from mert_core.teachers.saved import load_teacher, save_teacher
+from mert_core.teachers.registry import load_teacher, new_teacher, save_teacher
 from tests.teachers.conftest import SMALL, tracks
 
 BLOCK_FRAMES = 90

@@ -10,11 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mert_core.audio.frames import SAMPLE_RATE
+from mert_core.audio.grid import SAMPLE_RATE
+from mert_core.data.sampler import CropSampler
 from mert_core.errors import MertError
-from mert_core.teachers.crops import CropSampler
-from mert_core.teachers.rvqvae_trained import CodecWeights, RvqVaeSettings
-from mert_core.teachers.training import train
+from mert_core.teachers.codec.train import CodecWeights, RvqVaeSettings, train
 
 
 class Noise:
@@ -31,18 +30,30 @@ class Noise:
     def rows(self, split: str) -> NDArray[np.int64]:
         return np.flatnonzero(np.arange(len(self.samples)) != 3) if split == "train" else np.array([3])
 
-    def crops(self, rows: NDArray[np.int64], offset_samples: NDArray[np.int64], length: int) -> NDArray[np.int16]:
-        return np.stack([self._tracks[row][start:][:length] for row, start in zip(rows, offset_samples, strict=True)])
+    def crops(
+        self, rows: NDArray[np.int64], offset_samples: NDArray[np.int64], length: int, out: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        for crop, row, start in zip(out, rows, offset_samples, strict=True):
+            crop[:] = self._tracks[row][start:][:length] / np.float32(32768)
+        return out
 
 
 def params(**changes: object) -> RvqVaeSettings:
     weights = CodecWeights(waveform=0.1, mel=1.0, readout=1.0, commitment=0.05)
     return RvqVaeSettings.model_validate(
         {
-            "codebooks": 3, "entries": 8, "filters": 2, "dimension": 8, "crop_seconds": 0.2,
-            "batch_clips": 2, "steps": 8, "learning_rate": 1e-3, "weights": weights, **changes,
+            "codebooks": 3,
+            "entries": 8,
+            "filters": 2,
+            "dimension": 8,
+            "crop_seconds": 0.2,
+            "batch_clips": 2,
+            "steps": 8,
+            "learning_rate": 1e-3,
+            "weights": weights,
+            **changes,
         }
-    )  # fmt: skip
+    )
 
 
 def silent(values: Mapping[str, float], step: int | None) -> None:
@@ -83,7 +94,7 @@ def test_training_lowers_the_mel_distance_and_leaves_torchs_rng_alone() -> None:
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mert_core.teachers.training._SAVE_EVERY", 3)
+    monkeypatch.setattr("mert_core.teachers.codec.train._SAVE_EVERY", 3)
     whole, _ = train(params(), Noise(), 1, None, silent)
     stopped_at = 5
 
@@ -97,7 +108,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatc
             return super().batch(step, clips)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("mert_core.teachers.training.CropSampler", Fragile)
+        patch.setattr("mert_core.teachers.codec.train.CropSampler", Fragile)
         train(params(), Noise(), 1, tmp_path, silent)
     assert (tmp_path / "state.pt").exists()
     steps: list[int | None] = []

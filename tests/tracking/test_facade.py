@@ -14,9 +14,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mert_core.config import Config, load_config
+from mert_core.data.record import Record, write_record
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.records import Record, write_record
 from mert_core.tracking import NullTracker, Tracker, attach_run, open_run
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -73,8 +73,10 @@ def test_a_run_carries_metrics_params_tags_and_files(
     assert (artifacts / run.info.run_id / "artifacts" / "gate.json").exists()
     noted = json.loads((layout.last_runs / "pretrain@tiny.json").read_text())
     assert noted == {
-        "mlflow_run_id": run.info.run_id, "mlflow_uri": tracker.uri, "experiment_id": run.info.experiment_id,
-    }  # fmt: skip
+        "mlflow_run_id": run.info.run_id,
+        "mlflow_uri": tracker.uri,
+        "experiment_id": run.info.experiment_id,
+    }
     dataset = run.inputs.dataset_inputs[0].dataset
     assert dataset.digest == corpus.id[:36] and json.loads(dataset.profile)["num_rows"] == 2
 
@@ -131,8 +133,10 @@ def test_a_part_of_a_stage_is_a_run_below_it(config: Config, layout: Layout) -> 
     assert (done.data.tags["probe.task"], done.data.tags["mert.run"]) == ("demo/gs_key", "tiny")
     assert done.data.metrics == {"accuracy": 0.5}
     assert [done.info.status, runs["probe-task/tiny/demo/emo"].info.status, parent.info.status] == [
-        "FINISHED", "FAILED", "FAILED",
-    ]  # fmt: skip
+        "FINISHED",
+        "FAILED",
+        "FAILED",
+    ]
 
 
 def test_without_mlflow_the_stage_goes_on_and_the_next_run_sends(

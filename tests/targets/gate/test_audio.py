@@ -7,12 +7,12 @@ import hashlib
 import numpy as np
 import pytest
 
-from mert_core.audio.frames import HOP_SAMPLES
-from mert_core.audio.pcm import to_int16
-from mert_core.audio.resample import resample
-from mert_core.config import Gate
-from mert_core.targets.facts import spectrum_decibels, track_facts, wall_hertz
-from mert_core.targets.gate.audio import check_bandwidth, check_content, check_rate, check_silence
+from mert_core.audio.decode import resample
+from mert_core.audio.grid import HOP_SAMPLES
+from mert_core.config import GateConfig
+from mert_core.data.shards import to_int16
+from mert_core.targets.quality.sound import check_bandwidth, check_content, check_rate, check_silence
+from mert_core.targets.track_stats import spectrum_decibels, track_facts, wall_hertz
 from tests.targets.gate.conftest import IDS
 
 RATE = 24000
@@ -60,7 +60,7 @@ def test_music_of_the_true_rate_ends_in_no_wall() -> None:
     assert [wall(waveform) for waveform in (noise(), tone, harmonics.astype(np.float32), dull - dull.mean())] == [0] * 4
 
 
-def test_upsampled_tracks_are_named_with_both_rates(limits: Gate) -> None:
+def test_upsampled_tracks_are_named_with_both_rates(limits: GateConfig) -> None:
     walls, rates = np.array([0, 3900, 0, 3900], dtype=np.float32), np.array([44_100, 44_100, 48_000, 8000])
     share, named = check_bandwidth(IDS, walls, rates, limits)
     assert share.value == 0.25 and not share.passed  # the last one's source is honest
@@ -70,7 +70,7 @@ def test_upsampled_tracks_are_named_with_both_rates(limits: Gate) -> None:
     assert few.passed
 
 
-def test_silence_in_all_and_by_track(limits: Gate) -> None:
+def test_silence_in_all_and_by_track(limits: GateConfig) -> None:
     music = to_int16(noise())[0]
     quiet = music.copy()
     quiet[: len(quiet) * 97 // 100 // HOP_SAMPLES * HOP_SAMPLES] //= 1000  # 3 steps of 16 bits: -80 dB

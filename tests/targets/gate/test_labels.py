@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mert_core.config import Gate
-from mert_core.targets.gate import Check, check_codebooks, check_lengths, count_codes, explain, render
-from mert_core.targets.gate.labels import check_bins, check_invalid, check_teachers
-from mert_core.targets.kept import Arrays
-from mert_core.targets.plan import ShardPlan
-from mert_core.targets.tally import merge, nothing, tally
-from mert_core.teachers.kinds import Codes, Kind, Spectrum
+from mert_core.config import GateConfig
+from mert_core.data.target_kinds import Codes, Spectrum, TargetKind
+from mert_core.targets.label import ShardPlan
+from mert_core.targets.quality.labels import (
+    check_bins,
+    check_codebooks,
+    check_invalid,
+    check_lengths,
+    check_teachers,
+    count_codes,
+)
+from mert_core.targets.quality.table import Check, explain, render
+from mert_core.targets.shards import Arrays, merge, nothing, tally
 from tests.targets.gate.conftest import IDS
 
 ENTRIES = 32
@@ -31,46 +37,46 @@ def spectrum() -> NDArray[np.float16]:
     return np.random.default_rng(0).gamma(2.0, 1.0, size=(200, 8)).astype(np.float16)
 
 
-def failures(codes: NDArray[np.uint16], limits: Gate) -> list[Check]:
+def failures(codes: NDArray[np.uint16], limits: GateConfig) -> list[Check]:
     checks = check_codebooks(count_codes(codes, ENTRIES), NOTHING, limits)
     return [check for check in checks if not check.passed]
 
 
-def figures(kind: Kind, targets: NDArray[np.generic], splits: tuple[int, int] = (0, 0)) -> Arrays:
+def figures(kind: TargetKind, targets: NDArray[np.generic], splits: tuple[int, int] = (0, 0)) -> Arrays:
     """Return a shard's figures: two tracks of equal length."""
     samples = np.full(2, len(targets) // 2 * 320)
     plan = ShardPlan(0, "", np.arange(2), np.array([0, samples[0]]), samples)
     return tally(kind, targets, plan, np.array(splits, dtype=np.int8))
 
 
-def test_good_labels_pass(codes: NDArray[np.uint16], limits: Gate) -> None:
+def test_good_labels_pass(codes: NDArray[np.uint16], limits: GateConfig) -> None:
     assert not failures(codes, limits)
 
 
-def test_too_few_entries_in_use(codes: NDArray[np.uint16], limits: Gate) -> None:
+def test_too_few_entries_in_use(codes: NDArray[np.uint16], limits: GateConfig) -> None:
     codes[:, 1] %= 15  # 15 of 32 entries, evenly: 3.9 bits, top share 7 %
     assert [(check.where, check.check) for check in failures(codes, limits)] == [("codebook 1", "usage")]
 
 
-def test_too_little_entropy(codes: NDArray[np.uint16], limits: Gate) -> None:
+def test_too_little_entropy(codes: NDArray[np.uint16], limits: GateConfig) -> None:
     # Every entry occurs, but four of them, 24 % each, take nearly everything: 2.2 bits.
     codes[: int(len(codes) * 0.96), 0] %= 4
     codes[-ENTRIES:, 0] = np.arange(ENTRIES)
     assert [(check.where, check.check) for check in failures(codes, limits)] == [("codebook 0", "entropy bits")]
 
 
-def test_one_entry_takes_too_much(codes: NDArray[np.uint16], limits: Gate) -> None:
+def test_one_entry_takes_too_much(codes: NDArray[np.uint16], limits: GateConfig) -> None:
     codes[: int(len(codes) * 0.35), 0] = 7
     assert [(check.where, check.check) for check in failures(codes, limits)] == [("codebook 0", "top share")]
 
 
-def test_index_out_of_range(codes: NDArray[np.uint16], limits: Gate) -> None:
+def test_index_out_of_range(codes: NDArray[np.uint16], limits: GateConfig) -> None:
     codes[100, 1] = ENTRIES
     (failed,) = failures(codes, limits)
     assert (failed.where, failed.check, failed.value) == ("codebook 1", "codes out of range", 1)
 
 
-def test_index_out_of_range_in_another_split(codes: NDArray[np.uint16], limits: Gate) -> None:
+def test_index_out_of_range_in_another_split(codes: NDArray[np.uint16], limits: GateConfig) -> None:
     other = codes.copy()
     other[0, 0] = 65535
     checks = check_codebooks(count_codes(codes, ENTRIES), count_codes(other, ENTRIES), limits)
@@ -93,22 +99,22 @@ def test_figures_by_split_add_up(codes: NDArray[np.uint16]) -> None:
     assert np.array_equal(total["counts"][1], count_codes(codes[500:2500], ENTRIES))
 
 
-def test_a_good_spectrum_passes(spectrum: NDArray[np.float16], limits: Gate) -> None:
+def test_a_good_spectrum_passes(spectrum: NDArray[np.float16], limits: GateConfig) -> None:
     assert all(check.passed for check in check_bins(figures(Spectrum(8), spectrum), limits))
 
 
-def test_a_dead_bin(spectrum: NDArray[np.float16], limits: Gate) -> None:
+def test_a_dead_bin(spectrum: NDArray[np.float16], limits: GateConfig) -> None:
     spectrum[:, 3] = 0.7
     (failed,) = [check for check in check_bins(figures(Spectrum(8), spectrum), limits) if not check.passed]
     assert (failed.check, failed.where, failed.value) == ("dead bins", "bins 3", 1 / 8)
 
 
-def test_a_bin_that_lives_in_validation_alone_is_dead(spectrum: NDArray[np.float16], limits: Gate) -> None:
+def test_a_bin_that_lives_in_validation_alone_is_dead(spectrum: NDArray[np.float16], limits: GateConfig) -> None:
     spectrum[:100, 3] = 0.7
     assert not check_bins(figures(Spectrum(8), spectrum, (0, 1)), limits)[0].passed
 
 
-def test_values_beyond_the_range(spectrum: NDArray[np.float16], limits: Gate) -> None:
+def test_values_beyond_the_range(spectrum: NDArray[np.float16], limits: GateConfig) -> None:
     spectrum[150, 2] = -2000.0
     (failed,) = [check for check in check_bins(figures(Spectrum(8), spectrum), limits) if not check.passed]
     assert (failed.check, failed.value) == ("largest magnitude", 2000.0)
@@ -116,7 +122,7 @@ def test_values_beyond_the_range(spectrum: NDArray[np.float16], limits: Gate) ->
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_track_with_values_that_are_not_finite_is_named(
-    spectrum: NDArray[np.float16], limits: Gate, value: float
+    spectrum: NDArray[np.float16], limits: GateConfig, value: float
 ) -> None:
     spectrum[150, 2] = value
     found = figures(Spectrum(8), spectrum)
@@ -125,7 +131,7 @@ def test_a_track_with_values_that_are_not_finite_is_named(
     assert all(check.passed for check in check_bins(found, limits))  # the others are judged without it
 
 
-def test_frames_and_seconds_drift_apart(limits: Gate) -> None:
+def test_frames_and_seconds_drift_apart(limits: GateConfig) -> None:
     seconds = np.array([10.0, 20.0, 4.0])
     (passed,) = check_lengths(["a", "b", "c"], np.array([750, 1501, 299]), seconds, limits)
     assert passed.passed
@@ -135,7 +141,7 @@ def test_frames_and_seconds_drift_apart(limits: Gate) -> None:
     assert failed.value == 2
 
 
-def test_many_drifting_tracks_are_counted_not_listed(limits: Gate) -> None:
+def test_many_drifting_tracks_are_counted_not_listed(limits: GateConfig) -> None:
     checks = check_lengths([str(row) for row in range(100)], np.zeros(100), np.ones(100), limits)
     assert len(checks) == 6
     assert checks[-1].value == 100
@@ -148,12 +154,12 @@ def test_another_teacher_labelled_a_shard() -> None:
     assert "labelled by bbbbbbbbbbbb" in failed.advice and "rvqvae (aaaaaaaaaaaa" in failed.advice
 
 
-def test_no_music_in_the_training_split_fails(limits: Gate) -> None:
+def test_no_music_in_the_training_split_fails(limits: GateConfig) -> None:
     checks = check_codebooks(NOTHING, NOTHING, limits)
     assert {check.check for check in checks if not check.passed} == {"usage", "entropy bits"}
 
 
-def test_table_and_advice_name_what_failed(codes: NDArray[np.uint16], limits: Gate) -> None:
+def test_table_and_advice_name_what_failed(codes: NDArray[np.uint16], limits: GateConfig) -> None:
     codes[:, 1] = 3
     checks = check_codebooks(count_codes(codes, ENTRIES), NOTHING, limits)
     table = render(checks)

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from mert_core.audio.pcm import to_int16
-from mert_core.config import Gate
-from mert_core.targets.gate.manifest import check_alike, check_artists, check_duplicates
-from mert_core.targets.landmarks import ALIKE_NUMBERS, EMPTY, sketch
+from mert_core.config import GateConfig
+from mert_core.data.shards import to_int16
+from mert_core.targets.quality.manifest import check_alike, check_artists, check_duplicates
+from mert_core.targets.track_stats import ALIKE_NUMBERS, EMPTY, sketch
 from tests.targets.gate.conftest import IDS
 
 TRAIN, VALID = 0, 1
@@ -45,7 +45,7 @@ def test_the_same_audio_in_two_splits() -> None:
     assert "remove one of the two" in failed.advice
 
 
-def test_the_same_recording_encoded_again_and_shifted(limits: Gate) -> None:
+def test_the_same_recording_encoded_again_and_shifted(limits: GateConfig) -> None:
     splits = np.array([TRAIN, TRAIN, VALID, VALID])
     sketches = [sketch(to_int16(tune(seed))[0]) for seed in range(3)]
     copy = sketch(to_int16(0.7 * as_mp3(tune(1))[5003:])[0])
@@ -59,14 +59,14 @@ def test_the_same_recording_encoded_again_and_shifted(limits: Gate) -> None:
     assert check_alike(IDS, splits, [], train, limits)[0].passed
 
 
-def test_tracks_without_peaks_are_not_alike(limits: Gate) -> None:
+def test_tracks_without_peaks_are_not_alike(limits: GateConfig) -> None:
     empty = sketch(np.ones(48_000, dtype=np.int16))
     assert (empty == EMPTY).all()
     sides = [(np.array([0]), empty[None])], [(np.array([2]), empty[None])]
     assert check_alike(IDS, np.array([TRAIN, TRAIN, VALID, VALID]), *sides, limits)[0].passed
 
 
-def test_one_artist_in_two_splits(limits: Gate) -> None:
+def test_one_artist_in_two_splits(limits: GateConfig) -> None:
     splits = np.array([TRAIN, TRAIN, VALID, VALID], dtype=np.int8)
     good, bad = pa.chunked_array([["x", "x", "y", "z"]]), pa.chunked_array([["x", "y", "y", "z"]])
     assert check_artists(good, splits, limits)[0].passed

@@ -1,0 +1,142 @@
+"""What every data set's adapter answers.
+
+The adapters read the official layouts themselves. mirdata 1.0.0 does not serve: its package brings no index of any of
+these sets, so its loaders work only after a download; and it knows neither GTZAN's fault-filtered division nor the
+GiantSteps of the published figures, only revisions of it. For MagnaTagATune and Emomusic it has no loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mert_core.config import Split
+
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class Sound(Protocol):
+    """One piece of sound at 24 kHz, read when it is asked for; cheap to hold and to pickle."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 (hexadecimal) of all that the samples follow from: the file's or shard's bytes, and what is cut."""
+
+    def waveform(self) -> NDArray[np.float32]:
+        """Return the mean of the channels, (samples,).
+
+        Raises:
+            UnusableAudio: it cannot be decoded.
+        """
+
+    def channels(self) -> NDArray[np.float32]:
+        """Return all channels, (channels, samples).
+
+        Raises:
+            UnusableAudio: it cannot be decoded.
+        """
+
+
+Label = str | tuple[str, ...] | tuple[float, ...] | NDArray[np.float64] | Mapping[str, Sound]
+"""By kind of question: the class's name (single) · names of the tags that hold (multi) · one value per name of
+`ClipSet.classes` (regression) · seconds of the beats, rising (beats) · sound of each stem by name (stems)."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled clip: the unit that is scored, and that intervals are drawn over.
+
+    Attributes:
+        clip_id: unique within the data set and question.
+        split: where the official division has it.
+        sound: of the whole clip; of the mixture where the label is stems.
+        label: the answer.
+        artist: who must not be in two splits, where the set says; else empty.
+    """
+
+    clip_id: str
+    split: Split
+    sound: Sound
+    label: Any
+    artist: str = ""
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """A data set as one question sees it.
+
+    Attributes:
+        dataset: name in the registry.
+        question: one of the data set's.
+        clips: of all splits; sorted by split (train, valid, test), then by `Clip.clip_id`.
+        classes: names of classes, tags, values or stems, in the order of a probe's outputs; empty for beats.
+        left_out: reason → number of clips that the official division has and that could not be used.
+    """
+
+    dataset: str
+    question: str
+    clips: tuple[Clip, ...]
+    classes: tuple[str, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def of(self, split: Split) -> list[Clip]:
+        """Return one split's clips."""
+        return [clip for clip in self.clips if clip.split == split]
+
+
+State = Literal["missing", "incomplete", "complete"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What of a data set lies in its folder.
+
+    Attributes:
+        state: ``missing``: the folder, or a file without which nothing can be read, is not there.
+        found: counts by what is counted, such as ``clips``; and how many there should be.
+        notes: what is missing or damaged and what to do, one sentence each.
+        damaged: number of files that are there, but not as they were published.
+    """
+
+    state: State
+    found: dict[str, tuple[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    damaged: int = 0
+
+
+class Dataset(Protocol):
+    """A labelled data set in its official layout.
+
+    Attributes:
+        name: in the registry, and of its folder by default.
+        title: as its authors call it.
+        licence: what may be done with it.
+        source: where to ask for it, and the paper.
+        questions: what can be asked of it.
+    """
+
+    name: str
+    title: str
+    licence: str
+    source: str
+    questions: tuple[str, ...]
+
+    def survey(self, folder: Path, quick: bool = False) -> Survey:
+        """Look at what is there.
+
+        Args:
+            folder: where the set lies.
+            quick: count files only; otherwise published checksums are compared, too.
+        """
+
+    def read(self, folder: Path, question: str) -> ClipSet:
+        """Return the clips of one question in their official splits. Sound is not decoded here.
+
+        Raises:
+            MertError: the set is missing, or a file that says labels or splits is missing or not as expected.
+        """

@@ -1,0 +1,124 @@
+"""Emomusic, MediaEval 2013's "1000 songs": 744 excerpts of 45 s with the mean of listeners' valence and arousal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+from mert_core.config import Split
+from mert_core.datasets.base import Clip, ClipSet, State, Survey
+from mert_core.datasets.reading import check_question, clip_set, count_sound, lack, number, read_table
+from mert_core.datasets.sounds import FileSound, find_audio
+from mert_core.errors import MertError
+
+SONGS, RATINGS = "songs_info.csv", "static_annotations.csv"
+CLIPS = 744
+CLASSES = ("valence", "arousal")
+NO_RATING = "no rating"
+
+_SET = "Mediaeval 2013 set"
+_SUFFIXES = (".mp3", ".wav")
+_AUDIO = ("clips_45seconds", "clips_45sec/clips_45seconds", "clips_45sec")
+_TENTHS = 10
+_TRAIN_TENTHS = 8
+
+
+class Emomusic:
+    """Emomusic as in jukemir and MARBLE: test is MediaEval 2013's evaluation set (125 songs).
+
+    An artist's hash divides the development set (619 songs) 8 : 2 into train and valid. The labels are ratings from 1
+    to 9 as published; R² does not change when they are scaled.
+    """
+
+    name = "emo"
+    title = "Emomusic"
+    licence = "music: Creative Commons, by song (Free Music Archive); annotations for research"
+    source = "https://cvml.unige.ch/databases/emoMusic; Soleymani et al., CrowdMM 2013"
+    questions: tuple[str, ...] = ("emotion",)
+
+    def survey(self, folder: Path, quick: bool = False) -> Survey:
+        """Count songs, ratings and clips. No checksum of single files is published: ``quick`` makes no difference.
+
+        Raises:
+            MertError: a table cannot be read or is not as published.
+        """
+        tables = _tables(folder)
+        if missing := [name for name in (SONGS, RATINGS) if not (tables / name).is_file()]:
+            return Survey("missing", notes=(f"{', '.join(missing)} not in {folder}; unpack annotations.tar.gz there.",))
+        songs, ratings = _songs(tables / SONGS), _ratings(tables / RATINGS)
+        present, empty = count_sound(_audio(folder, song) for song in songs)
+        rated = len(songs.keys() & ratings.keys())
+        found = {"clips": (present, CLIPS), "songs": (len(songs), CLIPS), "ratings": (rated, CLIPS)}
+        notes = [f"{empty} clip(s) have no bytes; unpack clips_45sec.tar.gz again."] if empty else []
+        if present + empty < CLIPS:
+            notes.append("clips are missing; unpack clips_45sec.tar.gz into the folder.")
+        state: State = "complete" if all(have >= want for have, want in found.values()) else "incomplete"
+        return Survey(state, found, tuple(notes), empty)
+
+    def read(self, folder: Path, question: str) -> ClipSet:
+        """Return the clips with (valence, arousal). Artists are given where they decided about the split.
+
+        Raises:
+            MertError: a table is missing or not as published, or a split has no sound.
+        """
+        check_question(self.name, self.questions, question)
+        tables = _tables(folder)
+        songs, ratings = _songs(tables / SONGS), _ratings(tables / RATINGS)
+        clips, left_out = [], Counter[str]()
+        for song, (artist, part) in songs.items():
+            path = _audio(folder, song)
+            if reason := lack(path) or ("" if song in ratings else NO_RATING):
+                left_out[reason] += 1
+                continue
+            split: Split = "test" if part == "evaluation" else _split(artist)
+            clips.append(Clip(f"{song:04d}", split, FileSound(path), ratings[song], "" if split == "test" else artist))
+        return clip_set(self.name, question, clips, CLASSES, left_out, folder)
+
+
+def _tables(folder: Path) -> Path:
+    return folder / "annotations" if (folder / "annotations" / SONGS).is_file() else folder
+
+
+def _songs(path: Path) -> dict[int, tuple[str, str]]:
+    """Return artist and part (development, evaluation) of every song."""
+    what = f"Emomusic's {SONGS}, with song_id, Artist and {_SET}"
+    songs = {}
+    for row in read_table(path, ("song_id", "Artist", _SET), what):
+        if row[_SET] not in ("development", "evaluation"):
+            raise MertError(f"{path}: song {row['song_id']} is of the set {row[_SET]!r}; expected {what}")
+        songs[_song(row["song_id"], path)] = _plain(row["Artist"]), row[_SET]
+    return songs
+
+
+def _ratings(path: Path) -> dict[int, tuple[float, float]]:
+    names = tuple(f"mean_{name}" for name in CLASSES)
+    rows = read_table(path, ("song_id", *names), f"Emomusic's {RATINGS}, with song_id, {names[1]}, {names[0]}")
+    ratings = {}
+    for row in rows:
+        valence, arousal = (number(row[name], path, name) for name in names)
+        ratings[_song(row["song_id"], path)] = valence, arousal
+    return ratings
+
+
+def _song(text: str, path: Path) -> int:
+    if not text.isdecimal():
+        raise MertError(f"{path}: song_id is {text!r}; expected a whole number")
+    return int(text)
+
+
+def _plain(artist: str) -> str:
+    """Return an artist's name in small ASCII letters, which is what is hashed."""
+    kept = "".join(letter for letter in artist.lower() if letter.isascii() and (letter.isalpha() or letter.isspace()))
+    return " ".join(kept.split())
+
+
+def _split(artist: str) -> Split:
+    tenth = int(hashlib.sha1(artist.encode()).hexdigest(), 16) % _TENTHS
+    return "train" if tenth < _TRAIN_TENTHS else "valid"
+
+
+def _audio(folder: Path, song: int) -> Path:
+    """Return where a song's clip is or should be."""
+    found = (find_audio(folder / place, str(song), _SUFFIXES) for place in _AUDIO)
+    return next((path for path in found if path), folder / _AUDIO[0] / f"{song}.mp3")

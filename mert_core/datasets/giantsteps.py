@@ -1,0 +1,220 @@
+"""GiantSteps: excerpts of two minutes of electronic dance music with their key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mert_core.config import Split
+from mert_core.datasets.base import Clip, ClipSet, State, Survey
+from mert_core.datasets.keys import KEYS, spell_key
+from mert_core.datasets.reading import check_question, clip_set, count_sound, lack, read_table, read_text
+from mert_core.datasets.sounds import FileSound, find_audio
+from mert_core.errors import MertError
+
+TRAIN, TEST = "giantsteps-mtg-key-dataset", "giantsteps-key-dataset"
+TRACKS = {TRAIN: 1486, TEST: 604}
+_LABELS = {TRAIN: ("annotations/annotations.txt", "annotations/beatport_metadata.txt"), TEST: ("annotations/key",)}
+SEVERAL_KEYS, NO_KEY, DOUBTFUL = "several keys", "no key", "key in doubt"
+
+_SUFFIXES = (".mp3", ".wav")
+_SURE = "2"
+_HASH_RANGE, _TRAIN_RANGE = 116, 100  # of an artist's hash: jukemir's and MARBLE's, about 80/20 of the tracks
+
+
+@dataclass(frozen=True)
+class _KeyTrack:
+    """A track with one key that is sure."""
+
+    number: int
+    key: str
+    split: Split
+    artist: str = ""
+
+
+class GiantSteps:
+    """Train and valid from GiantSteps-MTG-keys, test is the GiantSteps key set.
+
+    Of the former only tracks count that have one key, and whose annotators were sure of it (C is 2), as in Korzeniowski
+    and Widmer (ISMIR 2018). An artist's hash decides between train and valid; who has worked with an artist of the
+    validation split, directly or through others, is in it, too.
+    """
+
+    name = "giantsteps"
+    title = "GiantSteps key"
+    licence = "annotations: none stated; music: Beatport's previews, all rights reserved"
+    source = (
+        f"https://github.com/GiantSteps/{TRAIN} and https://github.com/GiantSteps/{TEST} (audio_dl.sh fetches the "
+        "sound); Knees et al., ISMIR 2015; Faraldo, 2017"
+    )
+    questions: tuple[str, ...] = ("key",)
+
+    def survey(self, folder: Path, quick: bool = False) -> Survey:
+        """Count the tracks and, unless ``quick``, compare them with the MD5 sums that lie in the repositories.
+
+        Raises:
+            MertError: a file that says keys or artists cannot be read or is not as published.
+        """
+        found, notes, damaged = {}, [], 0
+        for part in (TRAIN, TEST):
+            place = _find_part(folder, part)
+            if place is None:
+                notes.append(f"{folder / part} is not there; clone https://github.com/GiantSteps/{part}.")
+                continue
+            if absent := [name for name in _LABELS[part] if not (place / name).exists()]:
+                notes.append(f"{place} lacks {', '.join(absent)}; check it out anew.")
+                continue
+            _tracks(place, part, Counter())  # what cannot be read is refused
+            sums = _by_number(place / "md5", ".md5")
+            audio = {number: _audio(folder, place, number) for number in sums or _by_number(place / "annotations/key")}
+            present, empty = count_sound(audio.values())
+            found[part] = present, TRACKS[part]
+            wrong = [] if quick else _differing(audio, sums, part)
+            if wrong:
+                numbers = ", ".join(map(str, wrong[:5]))
+                notes.append(f"{len(wrong)} of {part} differ from their MD5 sum, such as {numbers}; fetch them again.")
+            if not quick and not sums:
+                notes.append(f"{place / 'md5'} holds no sums to compare with.")
+            if short := found[part][1] - present:
+                notes.append(f"{short} of {part} have no sound; its audio_dl.sh fetches it.")
+            damaged += len(wrong) + empty
+        if len(found) < len(TRACKS):
+            return Survey("missing", found, tuple(notes), damaged)
+        state: State = "complete" if not damaged and all(a >= b for a, b in found.values()) else "incomplete"
+        return Survey(state, found, tuple(notes), damaged)
+
+    def read(self, folder: Path, question: str) -> ClipSet:
+        """Return the tracks with their key, one of `KEYS`.
+
+        Raises:
+            MertError: a repository, or a file that says keys or artists, is missing or not as published.
+        """
+        check_question(self.name, self.questions, question)
+        left_out = Counter[str]()
+        clips = [clip for part in (TRAIN, TEST) for clip in _clips(folder, part, left_out)]
+        return clip_set(self.name, question, clips, KEYS, left_out, folder)
+
+
+def _clips(folder: Path, part: str, left_out: Counter[str]) -> Iterator[Clip]:
+    """Yield a part's tracks that have a key and sound, and count the others by reason."""
+    place = _require_part(folder, part)
+    for track in _tracks(place, part, left_out):
+        path = _audio(folder, place, track.number)
+        if reason := lack(path):
+            left_out[reason] += 1
+            continue
+        yield Clip(f"{track.number:07d}", track.split, FileSound(path), track.key, track.artist)
+
+
+def _tracks(place: Path, part: str, left_out: Counter[str]) -> list[_KeyTrack]:
+    """Return a part's tracks that have a key, and count the others by reason; sound is not looked for."""
+    return (_train_tracks if part == TRAIN else _test_tracks)(place, left_out)
+
+
+def _train_tracks(place: Path, left_out: Counter[str]) -> list[_KeyTrack]:
+    annotations, metadata = (place / name for name in _LABELS[TRAIN])
+    keys = read_table(annotations, ("ID", "MANUAL KEY", "C"), "a tab-separated table ID, MANUAL KEY, C", "\t")
+    artists = {
+        row["ID"]: [name.strip() for name in row["ARTIST"].split(",")]
+        for row in read_table(metadata, ("ID", "ARTIST"), "a tab-separated table with ID and ARTIST", "\t")
+    }
+    valid = _valid_artists(artists)
+    tracks = []
+    for row in keys:
+        text, number = row["MANUAL KEY"], row["ID"]
+        if reason := _doubt(text, row["C"]):
+            left_out[reason] += 1
+            continue
+        key = spell_key(text)
+        if key is None or not number.isdecimal():
+            raise MertError(f"{annotations}: track {number!r} has the key {text!r}; expected one such as 'D# minor'")
+        if number not in artists:
+            raise MertError(f"{metadata} has no row for track {number}, which {annotations.name} has; take both anew")
+        split: Split = "valid" if valid & set(artists[number]) else "train"
+        tracks.append(_KeyTrack(int(number), key, split, ", ".join(artists[number])))
+    return tracks
+
+
+def _test_tracks(place: Path, left_out: Counter[str]) -> list[_KeyTrack]:
+    annotations = _by_number(place / _LABELS[TEST][0])
+    if not annotations:
+        raise MertError(f"{place / _LABELS[TEST][0]} holds no .key files; check out the repository {TEST} anew")
+    tracks = []
+    for number, path in annotations.items():
+        text = read_text(path, "a key, such as 'D minor'").strip()
+        key = spell_key(text)
+        if key is None:
+            if reason := _doubt(text, _SURE):
+                left_out[reason] += 1
+                continue
+            raise MertError(f"{path} says {text!r}; expected a key, such as 'D minor'")
+        tracks.append(_KeyTrack(number, key, "test"))
+    return tracks
+
+
+def _doubt(text: str, confidence: str) -> str:
+    """Return why a track does not count, or nothing; texts may be ``C minor / F# minor``, ``A-A# minor``, ``-``."""
+    if text in ("", "-"):
+        return NO_KEY
+    if "/" in text or "-" in text:
+        return SEVERAL_KEYS
+    return "" if confidence == _SURE else DOUBTFUL
+
+
+def _valid_artists(artists: dict[str, list[str]]) -> set[str]:
+    """Return who is in the validation split."""
+    valid = {name for names in artists.values() for name in names if _hash(name) >= _TRAIN_RANGE}
+    while True:
+        joined = {name for names in artists.values() if valid.intersection(names) for name in names}
+        if joined <= valid:
+            return valid
+        valid |= joined
+
+
+def _hash(artist: str) -> int:
+    return int(hashlib.sha1(artist.lower().encode()).hexdigest(), 16) % _HASH_RANGE
+
+
+def _find_part(folder: Path, part: str) -> Path | None:
+    """Return the folder of one repository, cloned or unpacked (then its name ends in a branch or commit)."""
+    found = sorted(path for path in folder.glob(f"{part}*") if path.is_dir())
+    return found[0] if found else None
+
+
+def _require_part(folder: Path, part: str) -> Path:
+    place = _find_part(folder, part)
+    if place is None:
+        raise MertError(f"{folder / part} is not there; clone https://github.com/GiantSteps/{part} into {folder}")
+    return place
+
+
+def _by_number(folder: Path, suffix: str = ".key") -> dict[int, Path]:
+    """Return files such as ``10089.LOFI.key`` by the track's number, which some repositories pad with zeros."""
+    found = {path.name.partition(".")[0]: path for path in sorted(folder.glob(f"*{suffix}"))}
+    return {int(number): path for number, path in found.items() if number.isdecimal()}
+
+
+def _audio(folder: Path, place: Path, number: int) -> Path:
+    """Return where a track's sound is or should be: its repository's ``audio``, or one for both, MARBLE's way."""
+    for audio in (place / "audio", folder / "audio"):
+        for stem in (f"{number}.LOFI", f"{number:07d}.LOFI"):
+            if path := find_audio(audio, stem, _SUFFIXES):
+                return path
+    return place / "audio" / f"{number}.LOFI.mp3"
+
+
+def _differing(audio: dict[int, Path], sums: dict[int, Path], part: str) -> list[int]:
+    wrong = []
+    for number, path in tqdm(audio.items(), desc=part, unit=" files", dynamic_ncols=True, leave=False):
+        if lack(path) or path.suffix != ".mp3" or number not in sums:
+            continue
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "md5").hexdigest()
+        if read_text(sums[number], "an MD5 sum").split()[:1] != [content]:
+            wrong.append(number)
+    return wrong

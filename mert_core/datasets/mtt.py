@@ -1,0 +1,104 @@
+"""MagnaTagATune: 25,863 clips of 29 s with tags that players of a game agreed on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from mert_core.config import Split
+from mert_core.datasets.base import Clip, ClipSet, State, Survey
+from mert_core.datasets.reading import check_question, clip_set, count_sound, lack, read_rows
+from mert_core.datasets.sounds import FileSound
+from mert_core.errors import MertError
+
+ANNOTATIONS = "annotations_final.csv"
+CLIPS = 25_863
+PUBLISHED_EMPTY = frozenset({"35644", "55753", "57881"})
+"""Clips whose mp3 has no bytes as published; nothing can be done about them."""
+
+_TAGS = 50
+_WHAT = f"MagnaTagATune's {ANNOTATIONS}: tab-separated and quoted, a header clip_id, one column per tag, mp3_path"
+
+
+@dataclass(frozen=True)
+class _Row:
+    clip_id: str
+    tags: tuple[int, ...]
+    mp3: str
+
+
+class MagnaTagATune:
+    """MagnaTagATune with its fifty commonest tags, divided by folder: 0–b train, c valid, d–f test.
+
+    As in MARBLE, tags are counted over all rows, and clips that none of the fifty applies to stay in. Tags that are
+    equally common stand in the order of their names.
+    """
+
+    name = "mtt"
+    title = "MagnaTagATune"
+    licence = "Creative Commons BY-NC-SA (music of Magnatune); for research"
+    source = "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset; Law et al., ISMIR 2009"
+    questions: tuple[str, ...] = ("tags",)
+
+    def survey(self, folder: Path, quick: bool = False) -> Survey:
+        """Count rows and mp3 files. No checksum of single files is published, so ``quick`` makes no difference."""
+        if not (folder / ANNOTATIONS).is_file():
+            return Survey("missing", notes=(f"{folder / ANNOTATIONS} is not there.",))
+        _, rows = _read(folder / ANNOTATIONS)
+        wanted = [row for row in rows if row.clip_id not in PUBLISHED_EMPTY]
+        present, empty = count_sound(_audio_folder(folder) / row.mp3 for row in wanted)
+        expected = CLIPS - len(PUBLISHED_EMPTY)
+        notes = [f"{empty} mp3 file(s) have no bytes; unpack mp3.zip again."] if empty else []
+        if present + empty < expected:
+            notes.append("mp3 files are missing; unpack mp3.zip.001–003, joined, into the folder or into its mp3.")
+        state: State = "complete" if present >= expected and len(rows) >= CLIPS else "incomplete"
+        return Survey(state, {"clips": (present, expected), "rows": (len(rows), CLIPS)}, tuple(notes), empty)
+
+    def read(self, folder: Path, question: str) -> ClipSet:
+        """Return all clips with those of the fifty tags that apply to each.
+
+        Raises:
+            MertError: the annotations are missing or not as published, or a split has no sound.
+        """
+        check_question(self.name, self.questions, question)
+        names, rows = _read(folder / ANNOTATIONS)
+        counts = Counter(tag for row in rows for tag in row.tags)
+        commonest = sorted(range(len(names)), key=lambda tag: (-counts[tag], names[tag]))[:_TAGS]
+        place = {tag: number for number, tag in enumerate(commonest)}
+        classes = tuple(names[tag] for tag in commonest)
+        audio = _audio_folder(folder)
+        clips, left_out = [], Counter[str]()
+        for row in rows:
+            path = audio / row.mp3
+            if reason := lack(path):
+                left_out[reason] += 1
+                continue
+            label = tuple(classes[number] for number in sorted(place[tag] for tag in row.tags if tag in place))
+            clips.append(Clip(row.clip_id, _split(row.mp3), FileSound(path), label))
+        return clip_set(self.name, question, clips, classes, left_out, folder)
+
+
+def _read(path: Path) -> tuple[list[str], list[_Row]]:
+    """Return the names of all tags, and for every clip which of them apply."""
+    (_, header), *lines = read_rows(path, _WHAT, "\t")
+    if len(header) < _TAGS + 2 or header[0] != "clip_id" or header[-1] != "mp3_path":
+        raise MertError(f"{path} has {len(header)} columns from {header[0]!r} to {header[-1]!r}; expected {_WHAT}")
+    rows = []
+    for line, row in lines:
+        if len(row) != len(header) or not set(row[1:-1]) <= {"0", "1"}:
+            raise MertError(f"{path}, line {line}: expected {len(header)} cells, all tags 0 or 1; {_WHAT}")
+        rows.append(_Row(row[0], tuple(tag for tag, cell in enumerate(row[1:-1]) if cell == "1"), row[-1]))
+        if row[-1][:1] not in set("0123456789abcdef") or row[-1][1:2] != "/":
+            raise MertError(f"{path}, line {line}: mp3_path is {row[-1]!r}; expected a folder 0 to f first")
+    return header[1:-1], rows
+
+
+def _audio_folder(folder: Path) -> Path:
+    """Return where the folders 0 to f lie."""
+    return folder / "mp3" if (folder / "mp3").is_dir() else folder
+
+
+def _split(mp3: str) -> Split:
+    number = int(mp3[0], 16)
+    return "train" if number < 12 else "valid" if number == 12 else "test"

@@ -1,0 +1,127 @@
+"""Reading what comes with a data set: label tables, and which sound files are there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from mert_core.datasets.base import SPLITS, Clip, ClipSet
+from mert_core.datasets.sounds import sorted_clips
+from mert_core.errors import MertError
+
+ABSENT, EMPTY = "no sound file", "empty sound file"
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return a label file's text.
+
+    Args:
+        path: of the file.
+        what: for the error: what it says, and where to get it.
+
+    Raises:
+        MertError: it is missing or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MertError(f"{path} is not UTF-8 text ({error.reason}); expected {what}") from error
+    except OSError as error:
+        raise MertError(f"cannot read {path}: {error.strerror}; expected {what}") from error
+
+
+def read_rows(path: Path, what: str, delimiter: str = ",") -> list[tuple[int, list[str]]]:
+    """Return a table's rows that hold anything, each with the number of its (last) line; the header comes first.
+
+    Raises:
+        MertError: the file is missing, empty or no table.
+    """
+    reader = csv.reader(io.StringIO(read_text(path, what)), delimiter=delimiter)
+    try:
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise MertError(f"{path}, line {reader.line_num}: {error}; expected {what}") from error
+    if not rows:
+        raise MertError(f"{path} is empty; expected {what}")
+    return rows
+
+
+def read_table(path: Path, columns: Iterable[str], what: str, delimiter: str = ",") -> list[dict[str, str]]:
+    """Read the named columns of a table with a header; blanks around names and cells do not count.
+
+    Raises:
+        MertError: the file is missing, lacks a column, or has a row that lacks a cell.
+    """
+    (_, header), *lines = read_rows(path, what, delimiter)
+    header = [name.strip() for name in header]
+    if missing := [name for name in columns if name not in header]:
+        found = ", ".join(header[:8])
+        raise MertError(f"{path} has no column {', '.join(missing)}; its header begins {found}; expected {what}")
+    places = {name: header.index(name) for name in columns}
+    rows = []
+    for line, row in lines:
+        if len(row) <= max(places.values()):
+            raise MertError(f"{path}, line {line}: {len(row)} cells, expected {len(header)}; {what}")
+        rows.append({name: row[place].strip() for name, place in places.items()})
+    return rows
+
+
+def number(text: str, path: Path, what: str) -> float:
+    """Return a cell as a finite number.
+
+    Raises:
+        MertError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise MertError(f"{path}: {what} is {text!r}; expected a number")
+    return value
+
+
+def lack(path: Path | None) -> str:
+    """Return why a sound file cannot be used without opening it: `ABSENT`, `EMPTY`, or nothing."""
+    if path is None or not path.is_file():
+        return ABSENT
+    return "" if path.stat().st_size else EMPTY
+
+
+def count_sound(paths: Iterable[Path | None]) -> tuple[int, int]:
+    """Return how many of some sound files hold bytes, and how many are there but empty."""
+    lacks = Counter(lack(path) for path in paths)
+    return lacks[""], lacks[EMPTY]
+
+
+def clip_set(
+    dataset: str, question: str, clips: Iterable[Clip], classes: tuple[str, ...], left_out: Counter[str], folder: Path
+) -> ClipSet:
+    """Put a question's clips together, sorted.
+
+    Raises:
+        MertError: a split has no clip, or an id appears twice.
+    """
+    ordered = sorted_clips(clips)
+    counts = Counter(clip.split for clip in ordered)
+    if empty := [split for split in SPLITS if not counts[split]]:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items())) or "none was left out"
+        raise MertError(
+            f"{dataset}: no usable clip for {' and '.join(empty)} in {folder} ({reasons}); "
+            "`mert doctor --datasets` says what is missing"
+        )
+    return ClipSet(dataset, question, ordered, classes, dict(sorted(left_out.items())))
+
+
+def check_question(name: str, questions: tuple[str, ...], question: str) -> None:
+    """Refuse what cannot be asked of a set.
+
+    Raises:
+        MertError: it is not among the questions.
+    """
+    if question not in questions:
+        raise MertError(f"{name} cannot be asked {question!r}; it answers {', '.join(questions)}")

@@ -1,0 +1,339 @@
+"""One MLflow run per trial, under the sweep's own. The driver writes it: a trial that ASHA ends cannot end its run."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from mert_core.cluster import ray_running
+from mert_core.config import Config, PretrainConfig
+from mert_core.data.record import read_record
+from mert_core.errors import MertError
+from mert_core.files import write_json
+from mert_core.paths import Layout
+from mert_core.tracking.buffer import RunTracker
+from mert_core.tracking.stages import StageFacts, stage_facts
+from mert_core.tracking.store import MlflowStore, connect
+from mert_core.tracking.tags import run_tags
+
+if TYPE_CHECKING:
+    from mert_core.config import Config, LossTerm
+    from mert_core.model.mert import MertModel
+    from mert_core.paths import Layout
+    from mert_core.tracking.protocol import Tracker
+
+
+SCORE = "score"
+STEP = "step"
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All a trial needs to know, without an open file or a relative path.
+
+    Attributes:
+        parameters: the whole configuration as plain data.
+        root: absolute working directory.
+        state: absolute state folder.
+    """
+
+    parameters: dict[str, Any]
+    root: str
+    state: str
+
+
+def trial_params(config: Config, weights: dict[str, float]) -> PretrainConfig:
+    """Return the swept run's parameters with other weights, in process, validated where ASHA decides.
+
+    Learning rate and its schedule stay the run's own: a trial is the beginning of that run.
+    """
+    base = config.run(config.sweep.run)
+    changes = {
+        "teachers": [term.model_dump() | {"weight": weights.get(term.teacher, term.weight)} for term in base.teachers],
+        "workers": 0,
+        "max_steps": config.sweep.max_steps,
+        "validate_every": min(config.sweep.grace_steps, config.sweep.max_steps),
+    }
+    return PretrainConfig.model_validate(base.model_dump() | changes)
+
+
+def run_trial(weights: dict[str, float], task: TrialSpec) -> None:
+    """Train with the given weights and report the probe's score after each validation; a Ray Tune trainable.
+
+    The score judges, not the weighted loss, whose scale moves with the weights. Each unweighted term is reported, too.
+    """
+    os.environ["MERT_HOME"] = task.state
+    from ray import tune
+
+    from mert_core.probing.validation_score import quick_score
+    from mert_core.training.stage import run_trial as train
+
+    config = Config.model_validate(task.parameters)
+    layout = Layout.at(Path(task.root))
+
+    def report(step: int, terms: dict[str, float], model: MertModel) -> None:
+        score = quick_score(model, config, layout, config.sweep.task)
+        tune.report({STEP: step, SCORE: score, **{f"valid/{name}": value for name, value in terms.items()}})
+
+    train(config, layout, trial_params(config, weights), report)
+
+
+PARENT_TAG = "mlflow.parentRunId"
+STAGE = "sweep-trial"
+
+
+class TrialRuns(tune.Callback):
+    """Opens, fills and ends the child runs.
+
+    Args:
+        config: all parameters.
+        layout: folders of the working directory.
+        parent: the sweep's own run. When MLflow is away (it has no id) the children are kept for later, as it is.
+        sweep_id: of the sweep.
+    """
+
+    def __init__(self, config: Config, layout: Layout, parent: Tracker, sweep_id: str) -> None:
+        self._config, self._layout, self._sweep_id = config, layout, sweep_id
+        self._parent_id = parent.run_id
+        self._store: MlflowStore | None = connect(config, layout) if parent.run_id else None
+        self._open: dict[str, RunTracker] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out: Tune pickles callbacks into its experiment state, and clients cannot be pickled."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Open the trial's run."""
+        if trial.trial_id in self._open:
+            return
+        name = f"{STAGE}/{trial.trial_id}"
+        facts: StageFacts = stage_facts(self._config, self._layout, "sweep", self._config.sweep.run)
+        tags = run_tags(self._layout, STAGE, self._config.sweep.run, self._config.seed, facts)
+        tags |= {"sweep.id": self._sweep_id, "ray.trial_id": trial.trial_id}
+        if self._parent_id:
+            tags[PARENT_TAG] = self._parent_id
+        run_id = None
+        if self._store is not None:
+            run_id = self._store.client.create_run(self._store.experiment_id, tags=tags, run_name=name).info.run_id
+        tracker = RunTracker(self._layout, name, tags, self._store, run_id)
+        tracker.params(key_params(self._config) | {f"weights.{name}": value for name, value in trial.config.items()})
+        self._open[trial.trial_id] = tracker
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record the score and each unweighted loss term."""
+        kept = {key: float(value) for key, value in result.items() if key == SCORE or key.startswith("valid/")}
+        self._open[trial.trial_id].metrics(kept, int(result[STEP]))
+        self._open[trial.trial_id].flush()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """End the run of a trial that is over, early or not."""
+        self._end(trial.trial_id, "FINISHED")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """End the run of a trial that failed."""
+        self._end(trial.trial_id, "FAILED")
+
+    def close(self) -> None:
+        """End what is still open: the sweep was cancelled."""
+        for trial_id in list(self._open):
+            self._end(trial_id, "KILLED")
+
+    def _end(self, trial_id: str, status: str) -> None:
+        tracker = self._open.pop(trial_id, None)
+        if tracker is not None:
+            tracker.close(status)
+
+
+def key_params(config: Config) -> dict[str, Any]:
+    """Return what parent and children both carry: in MLflow's page a filter acts on parents."""
+    run = config.run(config.sweep.run)
+    return {
+        "swept_run": config.sweep.run,
+        "preset": run.preset,
+        "sweep.task": config.sweep.task,
+        "seed": config.seed,
+        "sweep.max_steps": config.sweep.max_steps,
+        "batch_clips": run.batch_clips,
+        "crop_seconds": run.crop_seconds,
+        "learning_rate": run.learning_rate,
+    }
+
+
+RESULT_NAME = "sweep.json"
+_OBJECT_STORE_BYTES = 150 * 2**20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one set of weights, by teacher: its last step and score, or its error."""
+
+    id: str
+    weights: dict[str, float]
+    step: int
+    score: float | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished search."""
+
+    id: str
+    run: str
+    task: str
+    max_steps: int
+    winner: Trial
+    trials: list[Trial]
+
+
+def sweeps_folder(layout: Layout) -> Path:
+    """Return the folder of all sweeps of this checkout; local state, since their outcome depends on timing."""
+    return layout.state / "sweeps"
+
+
+def search(config: Config, layout: Layout) -> str:
+    """Search the loss weights under an MLflow run of its own and return the outcome as a table; see `run`."""
+    from mert_core.tracking import open_run
+
+    with open_run(config, layout, stage="sweep") as tracker:
+        return describe(run(config, layout, tracker))
+
+
+def run(config: Config, layout: Layout, tracker: Tracker) -> Sweep:
+    """Search the weights of ``sweep.run`` and keep the outcome under the state folder's ``sweeps``.
+
+    The first trial has the run's present weights; the others are drawn log-uniformly from ``sweep.weight_range``. The
+    winner has the best score among the trials that went furthest: scores of different steps do not compare.
+
+    Args:
+        config: all parameters.
+        layout: folders of an absolute working directory with corpus, targets and probe set.
+        tracker: the parent run.
+
+    Raises:
+        MertError: an input is missing, or no trial gave a score.
+    """
+    stored = [term.teacher for term in swept(config) if term.targets == "stored"]
+    for folder in (layout.corpus, *map(layout.targets, stored), layout.probe_set):
+        read_record(folder)  # says which stage has not run
+    sweep_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+    tracker.tags({"sweep.id": sweep_id})
+    tracker.params(key_params(config))
+    children = TrialRuns(config, layout, tracker, sweep_id)
+    try:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+        processors = max(os.cpu_count() or 1, config.threads)
+        with ray_running(processors, config.threads, _OBJECT_STORE_BYTES, log_to_driver=False):
+            results = _tuner(config, layout, sweep_id, children).fit()
+            trials = [_trial(result) for result in results]
+    finally:
+        children.close()
+    return _conclude(config, layout, tracker, sweep_id, trials)
+
+
+def swept(config: Config) -> list[LossTerm]:
+    """Return the terms whose weights are searched: those of the run that have weight."""
+    return [term for term in config.run(config.sweep.run).teachers if term.weight]
+
+
+def _tuner(config: Config, layout: Layout, sweep_id: str, children: Any) -> Any:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    sweep = config.sweep
+    low, high = sweep.weight_range
+    present = {term.teacher: term.weight for term in swept(config)}
+    task = TrialSpec(config.model_dump(mode="json"), str(layout.root), str(layout.state))
+    trainable = tune.with_resources(tune.with_parameters(run_trial, task=task), _resources(config))
+    return tune.Tuner(
+        trainable,
+        param_space={name: tune.loguniform(low, high) for name in present},
+        tune_config=tune.TuneConfig(
+            num_samples=sweep.trials,
+            max_concurrent_trials=sweep.concurrent,
+            search_alg=BasicVariantGenerator(
+                points_to_evaluate=[present], random_state=config.seed, max_concurrent=sweep.concurrent
+            ),
+            scheduler=ASHAScheduler(
+                time_attr=STEP,
+                metric=SCORE,
+                mode="max",
+                max_t=sweep.max_steps,
+                grace_period=min(sweep.grace_steps, sweep.max_steps),
+                reduction_factor=sweep.reduction,
+            ),
+            trial_dirname_creator=lambda trial: str(trial.trial_id),  # the default is longer than some paths allow
+        ),
+        # A name of its own for each sweep: Tune silently resumes one that exists.
+        run_config=tune.RunConfig(
+            name="ray", storage_path=str(sweeps_folder(layout) / sweep_id), callbacks=[children], verbose=1
+        ),
+    )
+
+
+def _resources(config: Config) -> dict[str, float]:
+    import ray
+
+    wanted: dict[str, float] = {"cpu": config.threads}
+    accelerators = ray.cluster_resources().get("GPU", 0)
+    if accelerators and config.run(config.sweep.run).device != "cpu":
+        wanted["gpu"] = min(1.0, accelerators / config.sweep.concurrent)
+    return wanted
+
+
+def _trial(result: Any) -> Trial:
+    metrics, weights = result.metrics or {}, result.config or {}
+    score = metrics.get(SCORE)
+    usable = score is not None and math.isfinite(score)
+    lines = str(result.error).strip().splitlines() if result.error else []
+    return Trial(
+        id=Path(result.path).name,
+        weights={name: float(weight) for name, weight in weights.items()},
+        step=int(metrics.get(STEP, 0)),
+        score=float(score) if score is not None and usable else None,
+        error=lines[-1] if lines else None,
+    )
+
+
+def _conclude(config: Config, layout: Layout, tracker: Tracker, sweep_id: str, trials: list[Trial]) -> Sweep:
+    usable = [trial for trial in trials if trial.score is not None and trial.error is None]
+    if not usable:
+        errors = "\n".join(f"  {trial.id}: {trial.error or 'no score'}" for trial in trials)
+        raise MertError(f"no trial of sweep {sweep_id} gave a score:\n{errors}\nDoes `mert pretrain` work by itself?")
+    winner = max(usable, key=_standing)
+    sweep = Sweep(sweep_id, config.sweep.run, config.sweep.task, config.sweep.max_steps, winner, trials)
+    write_json(sweeps_folder(layout) / sweep_id / RESULT_NAME, asdict(sweep))
+    tracker.metrics({"best/score": winner.score or 0.0, "trials/failed": len(trials) - len(usable)}, winner.step)
+    tracker.params({f"best.{name}": weight for name, weight in winner.weights.items()} | {"best.trial": winner.id})
+    rows = [asdict(trial) for trial in trials]
+    tracker.table("trials", [{"id": row["id"], **row.pop("weights"), **row} for row in rows])
+    return sweep
+
+
+def describe(sweep: Sweep) -> str:
+    """Return the outcome as a table, best first, and how to take the winner over."""
+    names = list(sweep.winner.weights)
+    widths = {name: max(len(name), 8) for name in names}
+    header = "  ".join(f"{name:>{widths[name]}}" for name in names)
+    lines = [f"sweep {sweep.id}: {sweep.task} on validation, run {sweep.run}", f"  {header}   step   score"]
+    for trial in sorted(sweep.trials, key=_standing, reverse=True):
+        score = f"{trial.score:.4f}" if trial.score is not None else "–"
+        mark = "  ← winner" if trial == sweep.winner else f"  failed: {trial.error}" if trial.error else ""
+        weights = "  ".join(f"{trial.weights.get(name, math.nan):{widths[name]}.4g}" for name in names)
+        lines.append(f"  {weights}  {trial.step:5d}  {score:>6}{mark}")
+    return "\n".join([*lines, f"Take the winner over: mert sweep --apply {sweep.id}"])
+
+
+def _standing(trial: Trial) -> tuple[bool, int, float]:
+    return trial.error is None, trial.step, trial.score if trial.score is not None else -math.inf

@@ -1,0 +1,303 @@
+"""Embeddings on disk: part files of some hundred sounds each, and an index by what was embedded.
+
+A part is two files. ``NAME.npy`` holds float16 (rows, states, width); ``NAME.json``, written last, says which rows are
+whose, and their checksum. The name follows from the content, and nothing is ever changed: processes that write at once
+do not disturb each other, and a part that a killed process did not finish does not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mert_core.audio.grid import SAMPLE_RATE, seconds_to_samples
+from mert_core.errors import MertError
+from mert_core.files import atomic_path, sha256_file, sha256_json, write_json
+from mert_core.probing.tasks import Chunking
+
+MIN_SAMPLES = 1200
+"""The shortest window, 50 ms: the mel floor's half window, and three frames of the student. The same for all encoders,
+so that no clip is left out for one of them only."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How one sound is cut. Equal ones are equal cuts, whatever `Chunking` they come from.
+
+    Attributes:
+        window_samples: of each window but the last, which may be shorter; of the only window, if there is one.
+        used_samples: where the last window ends.
+    """
+
+    window_samples: int
+    used_samples: int
+
+    def __len__(self) -> int:
+        return -(-self.used_samples // self.window_samples)
+
+    def bounds(self) -> NDArray[np.int64]:
+        """Return where each window begins and ends in samples (windows, 2)."""
+        starts = np.arange(len(self), dtype=np.int64) * self.window_samples
+        return np.stack([starts, np.minimum(starts + self.window_samples, self.used_samples)], axis=1)
+
+
+def windows_of(samples: int, chunking: Chunking) -> Windows | None:
+    """Return the windows of a sound, or None for one that is shorter than any encoder hears.
+
+    Args:
+        samples: of the sound, at 24 kHz.
+        chunking: see there; a last window of just half the length is kept.
+
+    Raises:
+        MertError: windows are asked for that may be too short to embed.
+    """
+    for name, seconds in (("windows", chunking.seconds), ("limit", chunking.limit_seconds)):
+        if seconds is not None and seconds_to_samples(seconds) < 2 * MIN_SAMPLES:
+            raise MertError(
+                f"a chunking has a {name} of {seconds:g} s; at least {2 * MIN_SAMPLES / SAMPLE_RATE:g} s are needed, "
+                "since a last window may be half as long"
+            )
+    used = samples if chunking.limit_seconds is None else min(samples, seconds_to_samples(chunking.limit_seconds))
+    if used < MIN_SAMPLES:
+        return None
+    if chunking.seconds is None:
+        return Windows(used, used)
+    window = seconds_to_samples(chunking.seconds)
+    if used > window and 2 * (used % window) < window:
+        used -= used % window
+    return Windows(min(window, used), used)
+
+
+FORMAT = 1
+_CARD = "card.json"
+_NAME_DIGITS = 32
+_STALE_SECONDS = 86_400  # no part takes a day to write
+
+_verified: set[tuple[str, int, int]] = set()  # files whose checksum this process has seen to be right
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One embedded sound.
+
+    Attributes:
+        identity: of the sound.
+        samples: of all of it.
+        audio: SHA-256 of its samples.
+        windows: what of it was embedded.
+        window_rows: rows of each window: 1 if pooled, else its frames.
+    """
+
+    identity: str
+    samples: int
+    audio: str
+    windows: Windows
+    window_rows: tuple[int, ...]
+
+    @property
+    def key(self) -> tuple[str, Windows]:
+        """What it is found by."""
+        return self.identity, self.windows
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(self.window_rows)
+
+
+@dataclass(frozen=True)
+class EmbeddingShard:
+    """Rows of some sounds, (rows, states, width): a file, opened and checked when it is needed, or an array in memory.
+
+    Attributes:
+        path: of the file, with its checksum.
+        sha256: of the file.
+        kept: in place of a file.
+    """
+
+    path: Path | None
+    sha256: str = ""
+    kept: NDArray[np.float16] | None = field(default=None, repr=False, compare=False)
+
+    def array(self) -> NDArray[np.float16]:
+        """Return the rows, memory-mapped (rows, states, width).
+
+        Raises:
+            MertError: they are gone, or not as they were written.
+        """
+        if self.kept is not None:
+            return self.kept
+        assert self.path is not None
+        try:
+            status = self.path.stat()
+            return _opened(self.path, self.sha256, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            raise MertError(_refusal(self.path, error.strerror or str(error))) from error
+
+
+@lru_cache(maxsize=128)  # each holds a file descriptor, of which a process may have about a thousand
+def _opened(path: Path, sha256: str, size: int, modified: int) -> NDArray[np.float16]:
+    seen = str(path), size, modified
+    if seen not in _verified and sha256_file(path) != sha256:
+        raise MertError(_refusal(path, "the bytes are not those that were written"))
+    _verified.add(seen)
+    return np.load(path, mmap_mode="r").view(np.ndarray)
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """Where an entry's rows are."""
+
+    entry: Entry
+    part: EmbeddingShard
+    first: int
+
+
+class EmbeddingStore:
+    """All that was embedded by one encoder with one pooling.
+
+    Args:
+        folder: of the parts; None keeps all in memory.
+        card: what the embeddings are of; the folder must hold such, or be new.
+
+    Raises:
+        MertError: the folder holds other embeddings, or its cards cannot be read.
+    """
+
+    def __init__(self, folder: Path | None, card: dict[str, Any]) -> None:
+        self.folder, self.card = folder, {"format": FORMAT, **card}
+        self.places: dict[tuple[str, Windows], ShardRows] = {}
+        self.sounds: dict[str, Entry] = {}
+        self._parts: set[str] = set()
+        if folder is None:
+            return
+        if not (folder / _CARD).exists():
+            write_json(folder / _CARD, self.card)
+        _check(folder, self.card)
+        self.refresh()
+        for left in folder.glob(".*"):  # what a killed process had begun
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink(missing_ok=True)
+
+    def refresh(self) -> None:
+        """Take note of parts that are new, from other processes too."""
+        if self.folder is None:
+            return
+        for path in sorted(self.folder.glob("*.json")):
+            if path.name != _CARD and path.stem not in self._parts:
+                status = path.stat()
+                stored = _read_part_card(path, status.st_mtime_ns, status.st_size)
+                self._register(path.stem, stored[0], EmbeddingShard(path.with_suffix(".npy"), stored[1]))
+
+    def write(self, entries: Sequence[Entry], rows: Sequence[NDArray[np.float16]]) -> None:
+        """Write a part.
+
+        Args:
+            entries: its sounds.
+            rows: theirs one after the other, in pieces (rows, states, width).
+        """
+        if self.folder is None:
+            name = f"{len(self._parts)}"
+            self._register(name, entries, EmbeddingShard(None, kept=np.concatenate(rows)))
+            return
+        header = BytesIO()
+        shape = sum(len(array) for array in rows), *rows[0].shape[1:]
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        pieces: list[bytes | memoryview] = [header.getvalue()]
+        pieces += [np.ascontiguousarray(array, dtype="<f2").data for array in rows]
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+        sounds = [_row(entry) for entry in entries]
+        card: dict[str, Any] = {"of": self.card, "sha256": digest.hexdigest(), "sounds": sounds}
+        name = sha256_json(card)[:_NAME_DIGITS]
+        path = self.folder / f"{name}.npy"
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            stream.writelines(pieces)
+        status = path.stat()
+        _verified.add((str(path), status.st_size, status.st_mtime_ns))
+        write_json(path.with_suffix(".json"), card)
+        self._register(name, entries, EmbeddingShard(path, card["sha256"]))
+
+    def _register(self, name: str, entries: Sequence[Entry], part: EmbeddingShard) -> None:
+        self._parts.add(name)
+        first = 0
+        for entry in entries:
+            self.places.setdefault(entry.key, ShardRows(entry, part, first))
+            self.sounds.setdefault(entry.identity, entry)
+            first += entry.rows
+
+    def check_sound(self, identity: str, samples: int, audio: str) -> None:
+        """Refuse a sound that is not what it was when it was embedded.
+
+        Raises:
+            MertError: its samples are others, though it has the same identity.
+        """
+        known = self.sounds.get(identity)
+        if known is not None and (known.samples, known.audio) != (samples, audio):
+            raise MertError(
+                f"the cached embeddings {self.folder} are refused: the sound {identity[:16]} had {known.samples} "
+                f"samples (SHA-256 {known.audio[:16]}…) when it was embedded, and now has {samples} ({audio[:16]}…), "
+                "so it was changed, or is decoded otherwise. Remove that folder and run again."
+            )
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return what the embeddings in a folder are of.
+
+    Raises:
+        MertError: it holds none, or its card is damaged.
+    """
+    return _read_json(folder / _CARD)
+
+
+def _check(folder: Path, card: dict[str, Any]) -> None:
+    stored = read_card(folder)
+    names = sorted(card.keys() | stored.keys())
+    differs = [
+        f"{name} is {stored.get(name)!r}, expected {card.get(name)!r}"
+        for name in names
+        if stored.get(name) != card.get(name)
+    ]
+    if differs:
+        raise MertError(_refusal(folder, "; ".join(differs)))
+
+
+def _row(entry: Entry) -> list[Any]:
+    windows = entry.windows
+    rows = list(entry.window_rows)
+    return [entry.identity, entry.samples, entry.audio, windows.window_samples, windows.used_samples, rows]
+
+
+@lru_cache(maxsize=8192)
+def _read_part_card(path: Path, _modified: int, _size: int) -> tuple[tuple[Entry, ...], str]:
+    card = _read_json(path)
+    if sha256_json(card)[:_NAME_DIGITS] != path.stem:
+        raise MertError(_refusal(path, "the bytes are not those that were written"))
+    entries = tuple(
+        Entry(identity, samples, audio, Windows(window, used), tuple(rows))
+        for identity, samples, audio, window, used, rows in card["sounds"]
+    )
+    return entries, card["sha256"]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MertError(_refusal(path, str(error))) from error
+
+
+def _refusal(path: Path, why: str) -> str:
+    folder = path if path.suffix == "" else path.parent
+    return f"the cached embeddings {path} are refused: {why}. Remove the folder {folder} and run again."

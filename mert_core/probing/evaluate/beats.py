@@ -1,0 +1,210 @@
+"""Beats: a probe per frame says how likely a beat is there, and a model of tempo says where the beats are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mert_core.audio.grid import SAMPLE_RATE
+from mert_core.config import Split
+from mert_core.datasets.base import Clip
+from mert_core.errors import MertError
+from mert_core.parallel import single_threads
+from mert_core.probing.beat_decoder import TOLERANCES, TempoModel, decode, f_measures, frame_targets, trim_seconds_of
+from mert_core.probing.embeddings import Embeddings, FeatureView, embeddings
+from mert_core.probing.evaluate.case import EvalInputs
+from mert_core.probing.evaluate.clips import Judged, recipe_of
+from mert_core.probing.metrics import METRICS, Points
+from mert_core.probing.probe_bank import ProbeLoss
+from mert_core.probing.results import Estimate, Predictions, TaskResult
+from mert_core.probing.robustness import curves, some_clips
+from mert_core.probing.significance import interval
+from mert_core.probing.train import Examples, Selection, Trained, choose, every_probe, input_name, train_probes
+
+
+@dataclass(frozen=True)
+class _BeatTrack:
+    """One clip, as it is decoded.
+
+    Attributes:
+        beats: true ones, in seconds.
+        rows: its rows among those of its split.
+        places: of each row the frame it is, counted from the clip's start (rows,). Windows leave gaps.
+        trim_seconds: how much of its start is not scored.
+    """
+
+    beats: NDArray[np.float64]
+    rows: slice
+    places: NDArray[np.int64]
+    trim_seconds: float
+
+    def targets(self, frame_rate: float) -> NDArray[np.int64]:
+        """Return whether a beat is near, for each row."""
+        return frame_targets(self.beats, int(self.places[-1]) + 1, frame_rate)[self.places]
+
+    def scores(self, logits: NDArray[np.float32], model: TempoModel) -> list[float]:
+        """Return the F-measure at each tolerance of the beats that a probe's logits (rows,) lead to."""
+        likely = 0.5 + 0.5 * np.tanh(0.5 * logits[self.rows].astype(np.float64))
+        activation = np.interp(np.arange(self.places[-1] + 1), self.places, likely)
+        return [*f_measures(self.beats, decode(activation, model), self.trim_seconds).values()]
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Frames of some clips.
+
+    Attributes:
+        clips: in order.
+        tracks: the same, as they are decoded.
+        features: a row per frame.
+        frame_rate: frames per second.
+    """
+
+    clips: list[Clip]
+    tracks: list[_BeatTrack]
+    features: FeatureView
+    frame_rate: float
+
+    @classmethod
+    def of(cls, found: Embeddings, clips: Sequence[Clip], positions: Sequence[int]) -> _Frames:
+        """Return the frames of clips; ``positions`` are their numbers among the embedded sounds."""
+        assert found.frame_rate is not None
+        tracks, start = [], 0
+        for clip, position in zip(clips, positions, strict=True):
+            places = np.round(found.times(position) * found.frame_rate).astype(np.int64)
+            trim_seconds = trim_seconds_of(found.samples(position) / SAMPLE_RATE)
+            beats = np.asarray(clip.label, dtype=np.float64)
+            tracks.append(_BeatTrack(beats, slice(start, start + len(places)), places, trim_seconds))
+            start += len(places)
+        return cls(list(clips), tracks, FeatureView(found, found.rows(positions)), found.frame_rate)
+
+    def examples(self, found: Embeddings, positions: Sequence[int], share: float, seed: int) -> Examples:
+        """Return a random share of the frames with their targets."""
+        targets = np.concatenate([track.targets(self.frame_rate) for track in self.tracks])
+        rows = found.rows(positions)
+        if share < 1:
+            count = max(1, round(share * len(rows)))
+            chosen = np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))
+            rows, targets = rows[chosen], targets[chosen]
+        return Examples(FeatureView(found, rows), targets[:, None])
+
+    def points(self, outputs: NDArray[np.float32], name: str) -> dict[str, Points]:
+        """Return the F-measures of each probe on each clip, (probes, clips) by metric.
+
+        Args:
+            outputs: logits (probes, rows, 1).
+            name: for the progress bar.
+        """
+        model = TempoModel(self.frame_rate)
+        work = [(logits, track) for logits in outputs[..., 0] for track in self.tracks]
+        with tqdm(total=len(work), desc=f"beats {name}", unit="clip", leave=False) as bar, single_threads() as pool:
+            scores = []
+            for found in pool.map(lambda pair: pair[1].scores(pair[0], model), work):
+                scores.append(found)
+                bar.update()
+        by_metric = np.array(scores).reshape(len(outputs), len(self.tracks), len(TOLERANCES))
+        return {metric: by_metric[..., number] for number, metric in enumerate(TOLERANCES)}
+
+
+def judge_beats(case: EvalInputs) -> Judged:
+    """Train a probe per frame; choose on validation by decoded beats; score the test split once.
+
+    A probe's epoch is that of the best average precision over frames, which is cheap; input and rate are those of the
+    best F-measure of beats within 70 ms, as the tempo model decodes them from whole clips.
+
+    Raises:
+        MertError: a split has no usable clip, or the model has diverged.
+    """
+    sounds = [clip.sound for clip in case.clips.clips]
+    found = embeddings(case.encoder, sounds, case.task.chunking, case.task.pooling, case.caches, case.task.name)
+    selection = _select(case, found)
+    case.before_test(input_name(selection.choice.input), selection.choice.rate)
+    test = _Frames.of(found, *_usable(case, found, "test"))
+    points = test.points(selection.trained.predict(test.features), case.task.name)
+    asked_again = case.task.name in case.settings.robustness.tasks
+    robustness = _robustness(case, selection, test) if asked_again else {}
+    return _verdict(case, selection, test, points), dict(Counter(found.missing.values())), robustness
+
+
+def _usable(case: EvalInputs, found: Embeddings, split: Split) -> tuple[list[Clip], list[int]]:
+    clips = case.clips.clips
+    positions = [number for number, clip in enumerate(clips) if clip.split == split and number not in found.missing]
+    if not positions:
+        reasons = ", ".join(f"{count} × {why}" for why, count in Counter(found.missing.values()).most_common())
+        raise MertError(f"{case.task.name}: no clip of the {split} split can be used ({reasons or 'it has none'})")
+    return [clips[number] for number in positions], positions
+
+
+def _select(case: EvalInputs, found: Embeddings) -> Selection:
+    settings, name, main = case.settings, case.task.name, case.task.metrics[0]
+    usable = {split: _usable(case, found, split) for split in ("train", "valid")}
+    frames = {split: _Frames.of(found, *chosen) for split, chosen in usable.items()}
+    examples = {
+        split: frames[split].examples(found, usable[split][1], settings.beats.frames_share, case.seed)
+        for split in frames
+    }
+    held_out = examples["valid"].truth
+    if not (held_out.any() and examples["train"].truth.any()):
+        raise MertError(
+            f"{name}: no frame of the training or validation split is near a beat; look at the beats' files"
+        )
+    recipe = replace(recipe_of(case), batch_items=settings.beats.batch_frames)
+    probes = every_probe(found.states, settings.rates, settings.seeds)
+    with tqdm(total=len(probes) * recipe.max_epochs, desc=f"probes {name}", unit="epoch", leave=False) as bar:
+        trained = train_probes(
+            probes,
+            examples["train"],
+            examples["valid"],
+            ProbeLoss("multi", 1),
+            recipe,
+            partial(METRICS["ap"], held_out),
+            bar,
+            case.encoder.device,
+        )
+    valid = frames["valid"]
+    choice = choose(probes, valid.points(trained.predict(valid.features), name)[main].mean(axis=1))
+    chosen = [i for i, probe in enumerate(probes) if (probe.input, probe.rate) == (choice.input, choice.rate)]
+    return Selection(choice, trained.only(chosen))
+
+
+def _verdict(case: EvalInputs, selection: Selection, test: _Frames, points: dict[str, Points]) -> TaskResult:
+    task, choice = case.task, selection.choice
+    figures = {name: _figure(case, points[name]) for name in task.metrics}
+    return TaskResult(
+        metric=task.metrics[0],
+        summary=figures[task.metrics[0]],
+        metrics=figures,
+        tracks=len(test.clips),
+        classes=1,
+        input=input_name(choice.input),
+        rate=choice.rate,
+        validation=choice.validation,
+        per_seed=points[task.metrics[0]].mean(axis=1).tolist(),
+        by_input=[(input_name(number), score) for number, score in choice.by_input],
+        answers=Predictions(
+            tuple(clip.clip_id for clip in test.clips), points={name: points[name] for name in task.metrics}
+        ),
+    )
+
+
+def _figure(case: EvalInputs, points: Points) -> Estimate:
+    return Estimate(float(points.mean()), *interval(points, case.settings.bootstrap, case.seed))
+
+
+def _robustness(case: EvalInputs, selection: Selection, test: _Frames) -> dict[str, list[dict[str, Any]]]:
+    """Ask the chosen probes of some test clips again, deformed."""
+    trained: Trained = selection.trained
+
+    def score(found: Embeddings, clips: Sequence[Clip]) -> tuple[float, float, float]:
+        frames = _Frames.of(found, clips, range(len(clips)))
+        figure = _figure(case, frames.points(trained.predict(frames.features), case.task.name)[case.task.metrics[0]])
+        return figure.value, figure.low, figure.high
+
+    return curves(case.encoder, case.task, some_clips(test.clips, case.settings.robustness.clips), score, case.caches)

@@ -1,0 +1,380 @@
+"""Many probes as one batched model.
+
+Probes of one seed see the same rows in the same order, and probes of one seed and input even the same numbers: their
+first layers are one product of a batch with all their weights side by side, (batch, width) × (width, probes · hidden).
+Gradients are written out, which spares autograd's bookkeeping and its memory.
+
+A probe's draws (first weights, order of the rows, dropout) follow from its seed alone: inputs and rates are compared
+on equal luck, and a probe trained in a bank is the probe trained alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mert_core.errors import MertError
+
+GradientOf = Callable[[Tensor], Tensor]
+WEIGHTED = -1
+"""The input that is the learned softmax-weighted sum of hidden states 1 to L (of state 0, if there is no other)."""
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """What one probe is: the hidden state it reads or `WEIGHTED`, its learning rate and its seed."""
+
+    input: int
+    rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How probes are trained.
+
+    Attributes:
+        hidden: units of the ReLU layer; 0 for a linear probe.
+        dropout: share of the hidden units that is dropped.
+        batch_items: rows per step.
+        max_epochs: at most so many passes.
+        patience: a probe stops after so many epochs without a better validation score.
+        plateau_patience: after more than so many such epochs its rate falls, and the count begins anew.
+        plateau_factor: what the rate is then multiplied by.
+    """
+
+    hidden: int = 512
+    dropout: float = 0.2
+    batch_items: int = 64
+    max_epochs: int = 100
+    patience: int = 10
+    plateau_patience: int = 3
+    plateau_factor: float = 0.5
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a probe: width of a state, hidden units (0: linear), outputs, states in the weighted sum (0: none)."""
+
+    width: int
+    hidden: int
+    outputs: int
+    mixed: int = 0
+
+    @property
+    def sections(self) -> list[tuple[int, ...]]:
+        """Shapes of a probe's weights, as in `torch.nn.Linear` (out, in), (out,); the sum's logits come last."""
+        first = self.hidden or self.outputs
+        layers: list[tuple[int, ...]] = [(first, self.width), (first,)]
+        if self.hidden:
+            layers += [(self.outputs, self.hidden), (self.outputs,)]
+        return [*layers, (self.mixed,)]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a probe learns."""
+        return sum(torch.Size(section).numel() for section in self.sections)
+
+
+def first_weights(seed: int, shape: Shape) -> tuple[list[Tensor], torch.Generator]:
+    """Draw one probe's first weights, uniform in ±1/√fan-in like `torch.nn.Linear`; return the generator, to go on.
+
+    The logits of the weighted sum begin at 0, all states alike.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for section, fan_in in zip(shape.sections[:-1], [shape.width] * 2 + [shape.hidden] * 2, strict=False):
+        drawn.append((torch.rand(section, generator=generator) * 2 - 1) / fan_in**0.5)
+    return [*drawn, torch.zeros(shape.mixed)], generator
+
+
+def dropout_factors(rows: int, recipe: ProbeSettings, generator: torch.Generator) -> Tensor | None:
+    """Draw what the hidden units of a batch are multiplied by (rows, hidden); None without dropout."""
+    if not recipe.hidden or not recipe.dropout:
+        return None
+    return (torch.rand(rows, recipe.hidden, generator=generator) >= recipe.dropout).float().div_(1 - recipe.dropout)
+
+
+def blocks_of(probes: Sequence[ProbeSpec], floats: int | None, shape: Shape) -> Iterator[list[int]]:
+    """Yield positions of probes that are to train side by side: of one seed, all weighted or none, by input.
+
+    Args:
+        probes: in any order.
+        floats: a block has at most so many weights (but at least one probe), so that a processor's cache holds them;
+            None: as many as there are.
+        shape: of a probe.
+    """
+
+    def kind(position: int) -> tuple[int, bool]:
+        return probes[position].seed, probes[position].input == WEIGHTED
+
+    most = len(probes) if floats is None else max(1, floats // shape.parameters)
+    order = sorted(range(len(probes)), key=lambda i: (kind(i), probes[i].input, probes[i].rate))
+    for _, group in groupby(order, kind):
+        alike = list(group)
+        count = -(-len(alike) // most)
+        bounds = [len(alike) * number // count for number in range(count + 1)]  # of one size: cores share them evenly
+        yield from (alike[start:stop] for start, stop in pairwise(bounds))
+
+
+class ProbeBank:
+    """Weights of some probes of one seed.
+
+    Attributes:
+        inputs: the hidden state each probe reads; None: each its own weighted sum.
+        dropout: share of the hidden units that is dropped in training.
+        weights: (probes, …) for each of `Shape.sections`.
+    """
+
+    def __init__(
+        self, shape: Shape, inputs: Sequence[int] | None, weights: Sequence[Tensor], dropout: float = 0.0
+    ) -> None:
+        self.shape = shape
+        self.dropout = dropout
+        self.inputs = None if inputs is None else list(inputs)
+        self.weights = list(weights)
+        self._parts = self._side_by_side()
+
+    def __len__(self) -> int:
+        return len(self.weights[0])
+
+    def keep(self, going: Tensor) -> None:
+        """Drop probes.
+
+        Args:
+            going: bool (probes,).
+        """
+        if self.inputs is not None:
+            self.inputs = [number for number, goes in zip(self.inputs, going.tolist(), strict=True) if goes]
+        self.weights = [weight[going] for weight in self.weights]
+        self._parts = self._side_by_side()
+
+    def flat(self, probes: Tensor) -> Tensor:
+        """Return the weights of some probes, bool (probes,), each in one row (chosen, `Shape.parameters`)."""
+        return torch.cat([weight[probes].flatten(1) for weight in self.weights], dim=1)
+
+    def outputs(self, states: Tensor) -> Tensor:
+        """Return (probes, rows, outputs) from standardised states (states, rows, width); nothing is dropped."""
+        first, _, _ = self._first(states)
+        return self._second(first.relu_()) if self.shape.hidden else first
+
+    def gradient(
+        self, states: Tensor, dropout: Tensor | None, loss_gradient: GradientOf, into: Sequence[Tensor]
+    ) -> None:
+        """Write the gradient of the sum of the probes' losses.
+
+        Args:
+            states: standardised, of a batch (states, rows, width).
+            dropout: factors of the hidden units (rows, hidden).
+            loss_gradient: from outputs (probes, rows, outputs) to the loss's gradient with respect to them.
+            into: tensors in the weights' shapes.
+        """
+        first, mixture, summed = self._first(states)
+        back = torch.empty_like(first)
+        if self.shape.hidden:
+            first.relu_()
+            if dropout is not None:
+                first.mul_(dropout)
+            grown = loss_gradient(self._second(first))
+            torch.bmm(grown.transpose(1, 2), first, out=into[2])
+            torch.sum(grown, dim=1, out=into[3])
+            # Beyond a unit that is 0, by ReLU or dropout, nothing flows; to all others the factor is the same.
+            torch.bmm(grown if dropout is None else grown.div_(1 - self.dropout), self.weights[2], out=back)
+            back.mul_(first.sign_())
+        else:
+            back.copy_(loss_gradient(first))
+        torch.sum(back, dim=1, out=into[1])
+        if mixture is not None and summed is not None:
+            torch.bmm(back.transpose(1, 2), summed, out=into[0])
+            asked = torch.bmm(back, self.weights[0]).flatten(1) @ states[-self.shape.mixed :].flatten(1).T
+            torch.mul(mixture, asked - (mixture * asked).sum(dim=1, keepdim=True), out=into[-1])
+            return
+        wide, gradient = _wide(back), into[0].view(-1, self.shape.width)
+        for number, part in self._parts:
+            torch.mm(wide[:, part].T, states[number], out=gradient[part])
+
+    def _first(self, states: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the first layer (probes, rows, out); of a weighted sum, its weights (probes, mixed) and the sum too.
+
+        In memory the rows of one state come first: all probes that read it are one product.
+        """
+        weight, bias, rows = self.weights[0], self.weights[1], states.shape[1]
+        if self.inputs is None:
+            mixture = torch.softmax(self.weights[-1], dim=1)
+            summed = (mixture @ states[-self.shape.mixed :].flatten(1)).view(len(mixture), rows, -1)
+            return torch.baddbmm(bias[:, None], summed, weight.transpose(1, 2)), mixture, summed
+        first = states.new_empty(rows, *bias.shape).transpose(0, 1)
+        wide, side_by_side, biases = _wide(first), weight.view(-1, self.shape.width), bias.flatten()
+        for number, part in self._parts:
+            torch.addmm(biases[part], states[number], side_by_side[part].T, out=wide[:, part])
+        return first, None, None
+
+    def _side_by_side(self) -> list[tuple[int, slice]]:
+        """Return each hidden state that is read and where the first layers of its readers lie."""
+        size, start, parts = self.weights[1].shape[1], 0, []
+        for number, readers in groupby(self.inputs or []):
+            parts.append((number, slice(start, start + size * len(list(readers)))))
+            start = parts[-1][1].stop
+        return parts
+
+    def _second(self, first: Tensor) -> Tensor:
+        return torch.baddbmm(self.weights[3][:, None], first, self.weights[2].transpose(1, 2))
+
+
+def _wide(first: Tensor) -> Tensor:
+    """Return a layer (probes, rows, out), whose rows come first in memory, as (rows, probes · out)."""
+    return first.transpose(0, 1).flatten(1)
+
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+class Adam:
+    """`torch.optim.Adam` without weight decay, for weights (probes, …), each probe at a rate of its own.
+
+    The step is the kernel behind ``torch.optim.Adam(fused=True)``, called once per distinct rate with slices of the
+    weights: one pass over the memory (0.2 ms for a probe of width 768 on one core), where a step written with torch's
+    operators takes six, and none of the bookkeeping of an optimiser with many parameter groups.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], rates: NDArray[np.float64]) -> None:
+        self._step = torch.zeros((), device=weights[0].device)
+        self._mean = [torch.zeros_like(weight) for weight in weights]
+        self._square = [torch.zeros_like(weight) for weight in weights]
+        self.rates = rates
+        """Of each probe (probes,)."""
+
+    def keep(self, going: Tensor) -> None:
+        """Drop probes.
+
+        Args:
+            going: bool (probes,).
+        """
+        self._mean, self._square = ([part[going] for part in moment] for moment in (self._mean, self._square))
+        self.rates = self.rates[going.cpu().numpy()]
+
+    def steps(self, weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> Callable[[], None]:
+        """Return what takes a step along a gradient, which is written anew before each; good until rates change.
+
+        Args:
+            weights: (probes, …) each.
+            gradient: in the weights' shapes.
+        """
+        groups: list[tuple[float, list[list[Tensor]]]] = []
+        every = [[part for part in parts if part.numel()] for parts in (weights, gradient, self._mean, self._square)]
+        for rate in np.unique(self.rates):
+            probes = np.flatnonzero(self.rates == rate).tolist()
+            if len(probes) == len(self.rates):
+                groups.append((float(rate), every))
+            else:
+                groups.append((float(rate), [[part[probe] for part in parts for probe in probes] for parts in every]))
+
+        def step() -> None:
+            self._step += 1
+            for rate, (values, gradients, means, squares) in groups:
+                torch._fused_adam_(
+                    values,
+                    gradients,
+                    means,
+                    squares,
+                    [],
+                    [self._step] * len(values),
+                    lr=rate,
+                    beta1=BETAS[0],
+                    beta2=BETAS[1],
+                    weight_decay=0.0,
+                    eps=EPSILON,
+                    amsgrad=False,
+                    maximize=False,
+                )
+
+        return step
+
+
+FEW_CLASSES = 24
+"""Up to so many classes the softmax goes over the first dimension; measured on a processor with AVX512."""
+
+
+@dataclass(frozen=True)
+class ProbeLoss:
+    """One loss.
+
+    Attributes:
+        kind: ``single``: cross-entropy over classes; ``multi``: binary cross-entropy per class, with logits;
+            ``regression``: mean squared error on targets that are standardised with the training rows' moments.
+        outputs: how many numbers a probe gives: classes or targets.
+    """
+
+    kind: Literal["single", "multi", "regression"]
+    outputs: int
+
+    def targets(self, truth: NDArray[Any]) -> Tensor:
+        """Return truth as the loss wants it: int64 (rows,) if single, else float32 (rows, outputs).
+
+        Raises:
+            MertError: truth of another shape, or a class that is not one of the outputs.
+        """
+        if self.kind == "single":
+            if truth.ndim != 1 or not np.issubdtype(truth.dtype, np.integer):
+                raise MertError(
+                    f"expected one class per row, found truth of shape {truth.shape} and type {truth.dtype}"
+                )
+            if len(truth) and not (truth.min() >= 0 and truth.max() < self.outputs):
+                raise MertError(
+                    f"rows to train on have classes {truth.min()} to {truth.max()}, expected 0 to {self.outputs - 1}; "
+                    "leave out what has no class"
+                )
+            return torch.from_numpy(truth.astype(np.int64))
+        if truth.shape != (len(truth), self.outputs):
+            raise MertError(f"expected truth (rows, {self.outputs}), found {truth.shape}")
+        return torch.from_numpy(truth.astype(np.float32))
+
+    def loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Return the sum over probes of each one's mean over the batch: no probe's gradient depends on another.
+
+        Args:
+            outputs: (probes, batch, outputs).
+            truth: of the batch; see `targets`.
+        """
+        each = truth.expand(len(outputs), *truth.shape)
+        if self.kind == "single":
+            total = functional.cross_entropy(outputs.flatten(0, 1), each.flatten(), reduction="sum")
+            return total / outputs.shape[1]
+        of = functional.binary_cross_entropy_with_logits if self.kind == "multi" else functional.mse_loss
+        return of(outputs, each, reduction="sum") / outputs[0].numel()
+
+    def gradient(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Return the loss's gradient with respect to the outputs (probes, batch, outputs).
+
+        Args:
+            outputs: (probes, batch, outputs).
+            truth: of the batch; see `targets`.
+        """
+        batch = outputs.shape[1]
+        if self.kind == "single":
+            found = _softmax(outputs)
+            found.scatter_add_(
+                2, truth[None, :, None].expand(len(outputs), batch, 1), found.new_full((len(outputs), batch, 1), -1.0)
+            )
+            return found.div_(batch)
+        if self.kind == "multi":
+            return torch.sigmoid(outputs).sub_(truth).div_(batch * self.outputs)
+        return (outputs - truth).mul_(2 / (batch * self.outputs))
+
+
+def _softmax(outputs: Tensor) -> Tensor:
+    """Return the softmax over classes of (probes, batch, classes), rows first in memory as a block's outputs are.
+
+    torch's own is written for many classes: with 10 it takes ten times as long as over the first dimension.
+    """
+    if outputs.shape[2] > FEW_CLASSES:
+        return torch.softmax(outputs, dim=2)
+    return torch.softmax(outputs.permute(2, 1, 0).contiguous(), dim=0).permute(2, 1, 0)

@@ -1,0 +1,313 @@
+"""Percentile bootstrap over test tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mert_core.errors import MertError
+from mert_core.probing.metrics import Counts, Metric, Points, mean
+from mert_core.probing.results import Predictions
+
+BLOCK_FLOATS = 1 << 21
+"""Counts held at once: 8 MB, 400 resamples of 5,000 tracks."""
+
+
+def resampled(tracks: int, resamples: int, seed: int) -> Iterator[Counts]:
+    """Yield blocks of resamples: how often each track is drawn (some resamples, tracks), with replacement."""
+    generator = np.random.default_rng(seed)
+    at_once = max(1, BLOCK_FLOATS // tracks)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
+        drawn = generator.integers(0, tracks, (rows, tracks)) + tracks * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * tracks)
+        yield counts.reshape(rows, tracks).astype(np.float32)
+
+
+def percentiles(scores: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+    """Return the bounds of the central share ``level`` of resampled scores; NaN, where none is defined, is left out."""
+    low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def scores_of(
+    metric: Metric, truth: NDArray[Any], outputs: NDArray[np.floating], resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Return the score of each resample, averaged over the probe seeds, which all see the same tracks (resamples,).
+
+    Args:
+        metric: of all tracks.
+        truth: (tracks, …).
+        outputs: (seeds, tracks, outputs).
+        resamples: how many.
+        seed: of the resampling.
+    """
+    if metric.points is not None:
+        return means_of(metric.points(truth, outputs), resamples, seed)
+    blocks = [metric(truth, outputs, counts).mean(axis=0) for counts in resampled(len(truth), resamples, seed)]
+    return np.concatenate(blocks)
+
+
+def means_of(points: Points, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the mean of each resample over tracks and probe seeds, from points (seeds, tracks): (resamples,)."""
+    per_track = points.mean(axis=0)
+    return np.concatenate([mean(per_track, counts) for counts in resampled(len(per_track), resamples, seed)])
+
+
+def interval(points: Points, resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of the mean score, tracks drawn with replacement.
+
+    A track carries its mean over the probe seeds: the interval is that of the seed-averaged score, and a resample draws
+    the same tracks for every seed.
+
+    Args:
+        points: what each track earned (seeds, tracks).
+        resamples: how many resamples; 1,000 by default in ``params.yaml``.
+        seed: of the resampling.
+        level: probability that the interval is to cover.
+    """
+    return percentiles(means_of(points, resamples, seed), level)
+
+
+def interval_of(
+    metric: Metric, truth: NDArray[Any], outputs: NDArray[np.floating], resamples: int, seed: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the percentile interval of a metric's seed-averaged score; see `scores_of` and `interval`."""
+    return percentiles(scores_of(metric, truth, outputs, resamples, seed), level)
+
+
+MUSEVAL = "_museval"
+"""What the name of a figure ends in that is a median of windows and tracks, as museval has it."""
+
+
+def is_median(figure: str) -> bool:
+    """Return whether a figure is a median over tracks; else it is their mean."""
+    return figure.endswith(MUSEVAL)
+
+
+def mean_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
+    """Return the mean over the tracks that have a value, in each resample (resamples,); NaN where there is none.
+
+    Args:
+        values: of tracks (tracks,); NaN: none.
+        counts: how often each resample draws a track (resamples, tracks).
+    """
+    known = ~np.isnan(values)
+    drawn = counts[:, known].astype(np.float64)
+    total = drawn.sum(axis=1)
+    return np.divide(drawn @ values[known], total, out=np.full(len(drawn), np.nan), where=total > 0)
+
+
+def median_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
+    """Return the median in place of the mean; see `mean_of`."""
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    up_to = np.cumsum(counts[:, order], axis=1, dtype=np.float64)
+    total = up_to[:, -1:] if len(order) else np.zeros((len(counts), 1))
+    if not len(order):
+        return np.full(len(counts), np.nan)
+    ranked = values[order]
+    middle = [ranked[(up_to > place).argmax(axis=1)] for place in (np.floor((total - 1) / 2), np.floor(total / 2))]
+    return np.where(total[:, 0] > 0, (middle[0] + middle[1]) / 2, np.nan)
+
+
+def resampled_scores(
+    points: Points, median: bool, resamples: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a score of all tracks, and of resamples of them.
+
+    Args:
+        points: of each probe seed and track (seeds, tracks); a track counts with its mean over the seeds.
+        median: whether the score is the median over tracks; else it is their mean.
+        resamples: how many.
+        seed: of the resampling; of one seed all scores see the same resamples.
+
+    Returns:
+        The score (1,), and those of the resamples (resamples,).
+    """
+    values, of = points.mean(axis=0), median_of if median else mean_of
+    drawn = [of(values, counts) for counts in resampled(len(values), resamples, seed)]
+    return of(values, np.ones((1, len(values)), dtype=np.float32)), np.concatenate(drawn)
+
+
+FLIPS_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row of a table.
+
+    Attributes:
+        task: its name.
+        metric: the figure's name.
+        a: score of the first model, averaged over probe seeds.
+        b: of the second.
+        difference: b − a.
+        low: of its 95 % interval, by a paired bootstrap over tracks.
+        high: the same.
+        p: two-sided, that there is no difference.
+        test: ``sign-flip``: a permutation test that swaps the models track by track, for metrics that are means over
+            tracks; ``bootstrap``: twice the smaller share of resamples on either side of 0.
+        p_holm: p after Holm's correction over all rows that `compare` returns.
+        tracks: that both answered, with a finite result where they are scored one by one.
+    """
+
+    task: str
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: Literal["sign-flip", "bootstrap"]
+    p_holm: float
+    tracks: int
+
+
+def compare(
+    a: Mapping[str, Predictions],
+    b: Mapping[str, Predictions],
+    resamples: int = 2000,
+    flips: int = 10_000,
+    seed: int = 0,
+) -> list[Difference]:
+    """Return the difference between two models by each metric of each task that both answered, in the first's order.
+
+    Args:
+        a: one model's answers by task.
+        b: the other's.
+        resamples: of the bootstrap.
+        flips: of the permutation test.
+        seed: of both.
+
+    Raises:
+        MertError: the models did not answer the same tracks of a task, or not with the same truth.
+    """
+    rows = [row for task in a if task in b for row in _of_task(task, a[task], b[task], resamples, flips, seed)]
+    corrected = holm([row.p for row in rows])
+    return [replace(row, p_holm=p) for row, p in zip(rows, corrected, strict=True)]
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p-values after Holm's step-down correction (1979), in the order given."""
+    values = np.asarray(ps, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values))))
+    found = np.empty_like(values)
+    found[order] = np.minimum(stepped, 1)
+    return found.tolist()
+
+
+def sign_flip(differences: NDArray[np.float64], flips: int, seed: int) -> float:
+    """Return the two-sided p-value that the mean of paired differences (tracks,) is 0.
+
+    Where nothing differs between the models, a track's difference is as likely to have the other sign.
+    """
+    generator = np.random.default_rng(seed)
+    differing = differences[differences != 0]
+    if not len(differing):
+        return 1.0
+    observed = abs(differing.sum())
+    at_once = max(1, FLIPS_AT_ONCE // len(differing))
+    as_far = 0
+    for start in range(0, flips, at_once):
+        signs = generator.integers(0, 2, (min(at_once, flips - start), len(differing)), dtype=np.int8)
+        sums = (signs.astype(np.float64) * 2 - 1) @ differing
+        as_far += int((np.abs(sums) >= observed * (1 - 1e-12)).sum())
+    return (1 + as_far) / (1 + flips)
+
+
+def _of_task(task: str, a: Predictions, b: Predictions, resamples: int, flips: int, seed: int) -> list[Difference]:
+    b = _aligned(task, a, b)
+    rows = []
+    for figure in a.figures():
+        if figure.points is None:
+            rows.append(_by_bootstrap(task, figure, a, b, resamples, seed))
+        else:
+            found = (figure.points(each.truth, each.outputs) for each in (a, b))
+            earned = _both_known(task, figure.name, *found)
+            rows.append(_by_flips(task, figure.name, *earned, resamples, flips, seed))
+    for name in a.points:
+        earned = _both_known(task, name, a.points[name], b.points[name])
+        if is_median(name):
+            rows.append(_by_medians(task, name, *earned, resamples, seed))
+        else:
+            rows.append(_by_flips(task, name, *earned, resamples, flips, seed))
+    return rows
+
+
+def _both_known(task: str, name: str, a: Points, b: Points) -> tuple[Points, Points]:
+    known = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+    if not known.any():
+        raise MertError(f"no track of {task} has a finite {name} by both models. Look at how they were scored.")
+    return a[:, known], b[:, known]
+
+
+def _by_flips(task: str, name: str, a: Points, b: Points, resamples: int, flips: int, seed: int) -> Difference:
+    per_track = b.mean(axis=0) - a.mean(axis=0)
+    low, high = percentiles(means_of(per_track[None], resamples, seed))
+    p = sign_flip(per_track, flips, seed)
+    return Difference(
+        task,
+        name,
+        float(a.mean()),
+        float(b.mean()),
+        float(per_track.mean()),
+        low,
+        high,
+        p,
+        "sign-flip",
+        p,
+        len(per_track),
+    )
+
+
+def _by_bootstrap(task: str, figure: Metric, a: Predictions, b: Predictions, resamples: int, seed: int) -> Difference:
+    # The same seed draws the same tracks for both.
+    drawn = [scores_of(figure, each.truth, each.outputs, resamples, seed) for each in (a, b)]
+    scores = float(figure(a.truth, a.outputs).mean()), float(figure(b.truth, b.outputs).mean())
+    return _of_resamples(task, figure.name, scores, drawn, len(a.ids))
+
+
+def _by_medians(task: str, name: str, a: Points, b: Points, resamples: int, seed: int) -> Difference:
+    of_a, of_b = (resampled_scores(each, True, resamples, seed) for each in (a, b))
+    scores = float(of_a[0][0]), float(of_b[0][0])
+    return _of_resamples(task, name, scores, (of_a[1], of_b[1]), a.shape[1])
+
+
+def _of_resamples(
+    task: str, name: str, scores: tuple[float, float], drawn: Sequence[NDArray[np.float64]], tracks: int
+) -> Difference:
+    """Return the difference of two scores, from those of the same resamples by both models."""
+    differences = drawn[1] - drawn[0]
+    differences = differences[np.isfinite(differences)]
+    low, high = percentiles(differences)
+    smaller = min((differences <= 0).sum(), (differences >= 0).sum())
+    p = min(1.0, 2 * (1 + int(smaller)) / (1 + len(differences)))
+    a, b = scores
+    return Difference(task, name, a, b, b - a, low, high, p, "bootstrap", p, tracks)
+
+
+def _aligned(task: str, a: Predictions, b: Predictions) -> Predictions:
+    """Return the second model's answers in the first's order of tracks."""
+    where = {track: number for number, track in enumerate(b.ids)}
+    missing = [track for track in a.ids if track not in where]
+    if missing or len(a.ids) != len(b.ids):
+        raise MertError(
+            f"the models answered different test tracks of {task}: {len(a.ids)} and {len(b.ids)}"
+            + (f", {missing[0]} only one of them" if missing else "")
+            + ". Probe both on the same data."
+        )
+    order = np.array([where[track] for track in a.ids], dtype=np.int64)
+    if (a.metrics, a.classes, sorted(a.points)) != (b.metrics, b.classes, sorted(b.points)):
+        raise MertError(f"the models' answers to {task} have other metrics or classes. Probe both by one protocol.")
+    truth: NDArray[Any] = b.truth[order] if len(b.truth) else b.truth
+    if not np.array_equal(a.truth, truth):
+        raise MertError(f"the models were judged by other labels of {task}. Probe both on the same data.")
+    outputs = b.outputs[:, order] if len(b.truth) else b.outputs
+    return replace(b, ids=a.ids, truth=truth, outputs=outputs, points={n: p[:, order] for n, p in b.points.items()})

@@ -1,0 +1,57 @@
+"""What tasks, metrics and inputs are called where people read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mert_core.probing.tasks import TASKS
+from mert_core.report.figures.style import plain
+from mert_core.report.published import BESIDE_ENDING, counts, fourteen_metrics
+
+METRIC_TITLES = {
+    "accuracy": "accuracy",
+    "weighted_score": "weighted score",
+    "roc_auc": "ROC-AUC",
+    "ap": "AP",
+    "f_measure": "F, ±70 ms",
+    "f_measure_20ms": "F, ±20 ms",
+    "r2": "R², mean",
+    "sdr": "SDR, mean",
+}
+DEMO_PREFIX = "demo/"
+WEIGHTED = "weighted"
+
+
+def metric_title(metric: str) -> str:
+    """Return a metric's name: ``r2_valence`` → ``R² valence``."""
+    if metric in METRIC_TITLES:
+        return METRIC_TITLES[metric]
+    kind, _, rest = metric.partition("_")
+    if kind == "sdr":
+        stem = rest.removesuffix(BESIDE_ENDING)
+        return f"{'SDR' if stem == rest else 'museval'} {plain(stem)}"
+    return f"R² {plain(rest)}" if kind == "r2" else plain(metric)
+
+
+def task_title(task: str) -> str:
+    """Return a task's title; a stand-in goes by its name, so that nobody takes it for what it stands in for."""
+    return task if TASKS[task].is_demo else TASKS[task].title
+
+
+def is_decibel(metric: str) -> bool:
+    """Return whether a metric is a ratio in dB; all others are shares of one."""
+    return metric.startswith("sdr")
+
+
+def input_title(chosen: int | str) -> str:
+    """Return which hidden state a probe heard."""
+    return "weighted sum" if chosen == WEIGHTED else f"state {chosen}"
+
+
+def ordered(task: str, metrics: Iterable[str]) -> list[str]:
+    """Return a task's metrics: those that papers give first, in their order, what is reported beside them last.
+
+    A stand-in's are in the order of its declaration, then by name.
+    """
+    first = TASKS[task].metrics if TASKS[task].is_demo else fourteen_metrics()[task]
+    return sorted(metrics, key=lambda name: (not counts(name), first.index(name) if name in first else 99, name))

@@ -1,0 +1,277 @@
+"""The score library: which pieces of music21's corpus are performed, and in which split each of them is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mert_core.config import Config, Split
+from mert_core.errors import MertError
+from mert_core.synth.parse import UnusableScoreError, cache_path, load_piece, split_songs
+from mert_core.synth.pieces import Candidate, Piece
+from mert_core.synth.rng import generator
+
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+_MELODY_NOTES = 12
+_WORTH_A_POOL = 12  # scores; music21 takes a process two seconds to import
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the scores of one composer or tradition lie in music21's corpus.
+
+    Attributes:
+        pattern: of paths in the corpus.
+        work: regular expression on the path without suffix; its groups name the work that a movement belongs to.
+        largest: in bytes; larger files take music21 too long.
+        header: the work's name stands in this Humdrum record instead.
+        skip: regular expression of paths to leave out.
+        songs: each file holds many songs.
+        genres: period and function, as tags.
+    """
+
+    pattern: str
+    work: str
+    largest: int = 150_000
+    header: str = ""
+    skip: str = r"$^"
+    songs: bool = False
+    genres: tuple[str, ...] = ()
+
+
+# Haydn alone has two works there, too few for three splits: his quartets and Mozart's are one class.
+SOURCES: dict[str, Source] = {
+    "bach": Source("bach/*.mxl", r"bach/(bwv\d+)", genres=("baroque", "sacred", "vocal")),
+    "beethoven": Source(
+        "beethoven/**/*.mxl", r"beethoven/(opus\d+(?:no\d+)?)", 120_000, genres=("chamber", "classical")
+    ),
+    "essen": Source(
+        "essenFolksong/*.abc",
+        r"essenFolksong/(.*)",
+        400_000,
+        skip=r"/(han|test|folkHaydn)",
+        songs=True,
+        genres=("folk", "vocal"),
+    ),
+    "haydn-mozart": Source(
+        "[hm]*/*/*.mxl", r"((?:haydn|mozart)/[^/]+)", skip=r"^(?!haydn|mozart)", genres=("chamber", "classical")
+    ),
+    "monteverdi": Source(
+        "monteverdi/*.mxl", r"monteverdi/(madrigal\.\d+\.\d+)", skip=r"_old", genres=("renaissance", "secular", "vocal")
+    ),
+    "palestrina": Source(
+        "palestrina/*.krn", r"palestrina/(.*)", 40_000, header="OPR", genres=("renaissance", "sacred", "vocal")
+    ),
+    "ryan": Source("ryansMammoth/*.abc", r"ryansMammoth/(.*)", genres=("dance", "folk")),
+    "trecento": Source(
+        "trecento/*.xml",
+        r"trecento/(PMFC_\d+[-_](?:[A-Za-z]+[-_])?\d+|.*)",
+        400_000,
+        genres=("medieval", "secular", "vocal"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Library:
+    """Pieces with composer and split, and what could not be read."""
+
+    pieces: tuple[Piece, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def composers(self) -> tuple[str, ...]:
+        """Composers and traditions, sorted."""
+        return tuple(sorted({piece.composer for piece in self.pieces}))
+
+    def of(self, split: str, composer: str | None = None) -> list[Piece]:
+        """Return the pieces of a split, of all composers or one."""
+        return [piece for piece in self.pieces if piece.split == split and composer in (None, piece.composer)]
+
+
+def corpus_folder() -> Path:
+    """Return the folder of music21's corpus."""
+    from music21 import common
+
+    folder = Path(common.getCorpusFilePath())
+    if not (folder / "bach").is_dir():
+        raise MertError(f"{folder} has no scores: this music21 was installed without its corpus; run `make setup`")
+    return folder
+
+
+def list_candidates(composer: str, seed: int, folder: Path | None = None) -> list[Candidate]:
+    """Return all scores of a composer that are quick to parse, in the order that the seed gives."""
+    folder = folder or corpus_folder()
+    source = SOURCES[composer]
+    found = []
+    for path in sorted(folder.glob(source.pattern), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder).as_posix()
+        if path.stat().st_size > source.largest or re.search(source.skip, name):
+            continue
+        if source.songs:
+            numbers: Iterable[int] = sorted(split_songs(path.read_bytes()))
+        else:
+            numbers = (0,)
+        work = _work(source, name, path)
+        for number in numbers:
+            song = f"#{number}" if number else ""
+            found.append(Candidate(name + song, composer, f"{composer}/{work}{song}", path.suffix, number, str(path)))
+    order = generator(seed, "library", composer).permutation(len(found))
+    return [found[index] for index in order]
+
+
+def _work(source: Source, name: str, path: Path) -> str:
+    if source.header:
+        match = re.search(rf"^!!!{source.header}:\s*(.+)$", path.read_text(encoding="latin-1"), re.MULTILINE)
+        if match:
+            return match.group(1).strip()
+    match = re.match(source.work, str(Path(name).with_suffix("")))
+    return match.group(1) if match else name
+
+
+def load_library(config: Config, cache_folder: Path, composers: Iterable[str] | None = None) -> Library:
+    """Choose, parse (or take from the cache) and split the pieces.
+
+    A score that cannot be read is named on standard error, and the composer's next one takes its place, so the same
+    seed gives the same library whatever fails.
+
+    Raises:
+        MertError: a composer has too few readable works for three splits.
+    """
+    names = sorted(composers or SOURCES)
+    queues = {name: list_candidates(name, config.seed) for name in names}
+    pieces: dict[str, list[Piece]] = {name: [] for name in names}
+    left_out: list[str] = []
+    bar = tqdm(desc="scores", unit=" scores", dynamic_ncols=True)
+    with bar, _Parsers(config.threads, cache_folder, bar) as parse:
+        while batch := _next_batch(queues, pieces, config.pieces.per_composer):
+            bar.total = bar.n + len(batch)
+            for candidate, result in zip(batch, parse(batch), strict=True):
+                if isinstance(result, Piece):
+                    pieces[candidate.composer].append(result)
+                else:
+                    left_out.append(result)
+                    tqdm.write(f"scores: left out {result}", file=sys.stderr)
+    chosen = [piece for name in names for piece in assign_splits(pieces[name], config)]
+    return Library(tuple(chosen), tuple(left_out))
+
+
+def _next_batch(queues: dict[str, list[Candidate]], pieces: dict[str, list[Piece]], wanted: int) -> list[Candidate]:
+    batch = []
+    for name, queue in queues.items():
+        missing = wanted - len(pieces[name])
+        batch += queue[:missing]
+        del queue[:missing]
+    return batch
+
+
+class _Parsers:
+    """Parses candidates, in a few processes where that pays; the results keep the order of the candidates."""
+
+    def __init__(self, processes: int, cache_folder: Path, bar: tqdm) -> None:
+        self._processes = processes
+        self._cache_folder = cache_folder
+        self._bar = bar
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Callable[[list[Candidate]], list[Piece | str]]:
+        return self._parse
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _parse(self, batch: list[Candidate]) -> list[Piece | str]:
+        missing = [one for one in batch if not cache_path(one, self._cache_folder).exists()]
+        if self._processes > 1 and len(missing) >= _WORTH_A_POOL:
+            self._fill_cache(missing)
+            self._bar.update(len(batch) - len(missing))
+            return [_try_load(one, self._cache_folder) for one in batch]
+        results = []
+        for one in batch:
+            results.append(_try_load(one, self._cache_folder))
+            self._bar.update()
+        return results
+
+    def _fill_cache(self, candidates: list[Candidate]) -> None:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
+        largest_first = sorted(candidates, key=lambda one: -_weight(one))
+        for future in as_completed([self._pool.submit(_fill, one, self._cache_folder) for one in largest_first]):
+            future.result()
+            self._bar.update()
+
+
+def _fill(candidate: Candidate, cache_folder: Path) -> None:
+    _try_load(candidate, cache_folder)
+
+
+def _weight(candidate: Candidate) -> float:
+    """Return roughly how long music21 takes, in kilobytes of compressed MusicXML."""
+    if candidate.number:
+        return 1.0
+    return Path(candidate.path).stat().st_size / 1000 * {".xml": 0.06, ".krn": 2.0}.get(candidate.suffix, 1.0)
+
+
+def _try_load(candidate: Candidate, cache_folder: Path) -> Piece | str:
+    try:
+        return load_piece(candidate, cache_folder)
+    except UnusableScoreError as error:
+        return str(error)
+
+
+def assign_splits(pieces: list[Piece], config: Config) -> list[Piece]:
+    """Give every piece of one composer a split, whole works at a time, the shares as near as works allow.
+
+    Works that begin with the same melody, in whatever transposition, count as one.
+    """
+    if not pieces:
+        return []
+    composer = pieces[0].composer
+    works = _join_same_melodies(pieces)
+    if len(works) < len(SPLITS):
+        raise MertError(f"{composer} has {len(works)} works that can be read; three splits need three at least")
+    order = generator(config.seed, "splits", composer).permutation(len(works))
+    ranked = sorted((works[index] for index in order), key=len, reverse=True)
+    shares = {"train": config.pieces.train, "valid": config.pieces.valid}
+    shares["test"] = 1 - shares["train"] - shares["valid"]
+    members: dict[Split, list[list[Piece]]] = {split: [] for split in SPLITS}
+    for work in ranked:
+        sizes = {split: sum(map(len, members[split])) for split in SPLITS}
+        members[max(SPLITS, key=lambda split: shares[split] * len(pieces) - sizes[split])].append(work)
+    for split in SPLITS:  # with very few works a small share can have come out empty
+        if not members[split]:
+            richest = max(SPLITS, key=lambda other: len(members[other]))
+            members[split].append(members[richest].pop())
+    placed = [replace(one, split=split) for split in SPLITS for work in members[split] for one in work]
+    return sorted(placed, key=lambda piece: piece.score)
+
+
+def _join_same_melodies(pieces: list[Piece]) -> list[list[Piece]]:
+    label = {piece.score: piece.group for piece in pieces}
+    by_melody: dict[tuple[int, ...], set[str]] = defaultdict(set)
+    for piece in pieces:
+        by_melody[_melody(piece)].add(piece.group)
+    for groups in by_melody.values():
+        now = {label[piece.score] for piece in pieces if piece.group in groups}
+        for piece in pieces:
+            if label[piece.score] in now:
+                label[piece.score] = min(now)
+    works: dict[str, list[Piece]] = defaultdict(list)
+    for piece in sorted(pieces, key=lambda piece: piece.score):
+        works[label[piece.score]].append(replace(piece, group=label[piece.score]))
+    return [works[name] for name in sorted(works)]
+
+
+def _melody(piece: Piece) -> tuple[int, ...]:
+    steps = np.diff(piece.parts[0].pitches)
+    return tuple(int(step) for step in steps[steps != 0][:_MELODY_NOTES])

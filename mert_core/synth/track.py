@@ -1,0 +1,155 @@
+"""From a performance to a track: its sound at a level, and rows of labels, notes and beats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.config import Split
+from mert_core.data.track import SourceTrack
+from mert_core.errors import MertError
+from mert_core.synth.library import Library
+from mert_core.synth.performance import Performance, draw_performance
+from mert_core.synth.pieces import Piece
+from mert_core.synth.render import mix_mono, render_stems
+
+LICENCE = "score: see music21's corpus; sound: TimGM6mb SoundFont (GPL-2)"
+REDRAWS = 400
+LEVELS_DB = (-28.0, -16.0)  # root mean square of a track, below full scale
+
+PEAK = 0.98
+_SILENT_RMS = 1e-4  # as played, before the level is set
+_LAST_SHARE = 0.25  # of an item in which something must still be heard
+
+
+@dataclass(frozen=True)
+class Played:
+    """A performance with its sound: mono at its final level, and the gain that brought it there."""
+
+    piece: Piece
+    performance: Performance
+    waveform: NDArray[np.float32]
+    gain: float
+
+
+def whole_samples(seconds: float) -> int:
+    """Return the samples of so many seconds, down to whole hops."""
+    return max(int(seconds * SAMPLE_RATE + 1e-6) // HOP_SAMPLES, 1) * HOP_SAMPLES
+
+
+def choose(library: Library, split: Split, turn: int, rng: np.random.Generator) -> Piece:
+    """Return a piece of the composer whose turn it is, so that all composers are heard equally often."""
+    pieces = library.of(split, library.composers[turn % len(library.composers)])
+    return pieces[int(rng.integers(len(pieces)))]
+
+
+def draw(
+    library: Library,
+    split: Split,
+    turn: int,
+    samples: int,
+    rng: np.random.Generator,
+    wanted: Callable[[Performance], bool],
+    what: str,
+    patience: int = REDRAWS,
+) -> Played:
+    """Draw performances of the composer whose turn it is until one is as wanted and can be heard.
+
+    Args:
+        library: the pieces.
+        split: of the pieces.
+        turn: number of the track.
+        samples: its length.
+        rng: draws all.
+        wanted: says of a performance whether it will do.
+        what: the same in words, for the error.
+        patience: after so many draws it is the next composer's turn.
+
+    Raises:
+        MertError: none of 400 is.
+    """
+    for attempt in range(REDRAWS):
+        piece = choose(library, split, turn + attempt // patience, rng)
+        performance = draw_performance(piece, samples / SAMPLE_RATE, rng)
+        if not wanted(performance):
+            continue
+        played = sound(piece, performance, samples, rng)
+        if played is not None:
+            return played
+    turns = range(turn, turn + math.ceil(REDRAWS / patience))
+    tried = sorted({library.composers[number % len(library.composers)] for number in turns})
+    raise MertError(
+        f"no excerpt of the {split} pieces of {', '.join(tried)} {what}, though {REDRAWS} were tried; "
+        "raise pieces.per_composer"
+    )
+
+
+def sound(piece: Piece, performance: Performance, samples: int, rng: np.random.Generator) -> Played | None:
+    """Render and set the level; None where (almost) nothing is heard, or nothing towards the end."""
+    waveform = mix_mono(render_stems(list(performance.parts), samples))
+    gain = level_gain(waveform, float(rng.uniform(*LEVELS_DB)))
+    return None if gain is None else Played(piece, performance, waveform * np.float32(gain), gain)
+
+
+def level_gain(waveform: NDArray[np.float32], level_db: float) -> float | None:
+    """Return the gain to a root mean square in decibel below full scale, or to just below clipping.
+
+    None where (almost) nothing is heard, or nothing towards the end.
+    """
+    loudness = rms(waveform)
+    if loudness < _SILENT_RMS or rms(waveform[-int(len(waveform) * _LAST_SHARE) :]) < 0.03 * loudness:
+        return None
+    return min(10 ** (level_db / 20) / loudness, PEAK / float(np.abs(waveform).max()))
+
+
+def rms(waveform: NDArray[np.float32]) -> float:
+    """Return the root mean square."""
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
+
+
+def as_track(track_id: str, played: Played, labels: dict[str, Any]) -> SourceTrack:
+    """Return a track with the labels of its kind and those that every performance has."""
+    piece, performance = played.piece, played.performance
+    return SourceTrack(
+        track_id=track_id,
+        waveform=played.waveform,
+        source_rate=SAMPLE_RATE,
+        source=piece.score,
+        piece=piece.group,
+        artist=piece.composer,
+        split=piece.split,
+        licence=LICENCE,
+        labels={
+            **labels,
+            "key": np.int16(performance.key),
+            "composer": piece.composer,
+            "programs": [np.int16(program) for program in sorted({part.program for part in performance.parts})],
+            "families": sorted(set(performance.families)),
+            "transposition": np.int16(performance.transposition),
+            "quarters_per_minute": np.float32(performance.quarters_per_minute),
+            "start_bar": np.int16(performance.start_bar),
+            "gain": np.float32(played.gain),
+        },
+        notes=[
+            {
+                "part": np.int16(number),
+                "onset_seconds": np.float32(note.onset_seconds),
+                "duration_seconds": np.float32(note.duration_seconds),
+                "pitch": np.int16(note.pitch),
+                "velocity": np.int16(note.velocity),
+                "program": np.int16(part.program),
+                "family": family,
+                "gain": np.float32(part.gain * played.gain),
+                "pan": np.float32(part.pan),
+            }
+            for number, (part, family) in enumerate(zip(performance.parts, performance.families, strict=True))
+            for note in part.notes
+        ],
+        beats=[{"seconds": np.float32(seconds), "downbeat": downbeat} for seconds, downbeat in performance.beats],
+    )

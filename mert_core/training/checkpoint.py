@@ -1,0 +1,377 @@
+"""Resume states on disk: everything an interrupted run needs to go on as if nothing had happened, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mert_core.errors import MertError
+from mert_core.files import sha256_file, sha256_json, write_json
+from mert_core.training.callbacks import Observer
+from mert_core.training.cost import Totals
+from mert_core.training.distributed import is_sharded, share_like, whole
+from mert_core.training.health import GradientNorms, HealthState, are_finite
+from mert_core.training.loss import Objective
+from mert_core.training.worker import Worker
+
+Tensors = dict[str, Any]
+"""``parameters`` by name, and the ``optimiser``'s state dictionary."""
+
+
+def parameters_of(module: nn.Module, keep: bool) -> dict[str, Tensor]:
+    """Return the parameters by name, whole; all workers must call this together.
+
+    Args:
+        module: the model. What is shared out is gathered tensor by tensor, on the CPU; else nothing is copied.
+        keep: whether this worker wants them; another one helps to gather and gets nothing.
+    """
+    if not (keep or is_sharded(module)):
+        return {}
+    gathered = ((name, _gathered(value.detach(), keep)) for name, value in module.named_parameters())
+    return {name: value for name, value in gathered if value is not None}
+
+
+def take(module: nn.Module, optimiser: torch.optim.Optimizer, keep: bool) -> Tensors:
+    """Return parameters and optimiser as ``parameters_of`` does; the format is the same, shared out or not."""
+    if not (keep or is_sharded(module)):
+        return {}
+    stored = optimiser.state_dict()
+    if is_sharded(module):
+        stored["state"] = {
+            number: {name: _gathered(value, keep) if isinstance(value, Tensor) else value for name, value in of.items()}
+            for number, of in stored["state"].items()
+        }
+    return {"parameters": parameters_of(module, keep), "optimiser": stored}
+
+
+@torch.no_grad()
+def put(tensors: Tensors, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Copy what ``take`` returned into a model and an optimiser of the same shapes, however they are shared out."""
+    for name, parameter in module.named_parameters():
+        parameter.copy_(share_like(tensors["parameters"][name], parameter))
+    stored = tensors["optimiser"]
+    if is_sharded(module):
+        trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        state = {
+            number: {
+                name: share_like(value, trained[number]) if value.shape == trained[number].shape else value
+                for name, value in of.items()
+            }
+            for number, of in stored["state"].items()
+        }
+        stored = {**stored, "state": state}
+    optimiser.load_state_dict(stored)
+
+
+def _gathered(tensor: Tensor, keep: bool) -> Tensor | None:
+    found = whole(tensor)
+    if found is tensor:
+        return tensor
+    return found.cpu() if keep else None
+
+
+_STATE, _META, _RUN, _PREFIX = "state.pt", "meta.json", "run.json", "step-"
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    All randomness follows from the seed and from where the run stands: crops, masks and mixtures from (seed, epoch,
+    index), dropout and layer drop from (seed, step, rank). So these numbers are the state of every generator.
+
+    Attributes:
+        seed: of the run.
+        step: updates done; the schedule's rate follows from it and from the guard's rate factor.
+        position: the sampler's, in crops taken since the start. A rollback sets back the step, not the position, so
+            that the crops at which training failed are not met at once again.
+        first_loss: loss of the first update; an explosion is judged against it.
+        window: sums since the last logged point.
+        curve: rows (step, split, term, value) so far.
+        guard: what the health policy remembers.
+        totals: the cost ledger's.
+    """
+
+    seed: int = 0
+    step: int = 0
+    position: int = 0
+    first_loss: float | None = None
+    window: Tensor | None = None
+    curve: list[tuple[int, str, str, float]] = field(default_factory=list)
+    guard: HealthState = field(default_factory=HealthState)
+    totals: Totals = field(default_factory=Totals)
+
+    def plain(self) -> dict[str, Any]:
+        """Return all but the window as JSON values."""
+        guard = {**asdict(self.guard), "standing": sorted(self.guard.standing)}
+        numbers = {"seed": self.seed, "step": self.step, "position": self.position, "first_loss": self.first_loss}
+        return {**numbers, "curve": self.curve, "guard": guard, "totals": asdict(self.totals)}
+
+    @classmethod
+    def from_plain(cls, stored: dict[str, Any], window: Tensor | None) -> Progress:
+        """Return what ``plain`` was made from."""
+        curve = [(int(row[0]), str(row[1]), str(row[2]), float(row[3])) for row in stored["curve"]]
+        known = stored["guard"]
+        norms = GradientNorms(list(known["norms"]["recent"]))
+        guard = HealthState(known["interventions"], known["rate_factor"], set(known["standing"]), norms)
+        numbers = {name: stored[name] for name in ("seed", "step", "position", "first_loss")}
+        return cls(**numbers, window=window, curve=curve, guard=guard, totals=Totals(**stored["totals"]))
+
+
+class StateStore:
+    """The resume states of one run, one folder per step.
+
+    Args:
+        folder: the run's own; its name carries the hash of all that the run depends on.
+        keep: how many states to keep.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def begin(self, tracker_run_id: str | None) -> None:
+        """Note the tracker's run, which goes into every state, and clear away what a killed run was just writing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.folder.glob(f".{_PREFIX}*"):
+            shutil.rmtree(unfinished)
+        write_json(self.folder / _RUN, {"tracker_run_id": tracker_run_id})
+
+    def tracker_run_id(self) -> str | None:
+        """Return the tracker's run of an unfinished training, or None."""
+        newest = [self._folder(step) / _META for step in reversed(self.steps())]
+        for path in (self.folder / _RUN, *newest):
+            try:
+                return json.loads(path.read_text(encoding="utf-8"))["tracker_run_id"]
+            except (OSError, json.JSONDecodeError, KeyError):
+                continue  # not begun, or damaged: every state knows it, too
+        return None
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a state, ascending."""
+        return sorted(int(path.name.removeprefix(_PREFIX)) for path in self.folder.glob(f"{_PREFIX}*"))
+
+    def save(self, progress: Progress, tensors: Tensors) -> None:
+        """Write a state whole or not at all, then drop the oldest beyond ``keep``, but not the last without a fault.
+
+        Args:
+            progress: of the run.
+            tensors: of model and optimiser, see ``snapshot.take``.
+
+        Raises:
+            OSError: the disk is full or fails; nothing of the state is left, and all earlier ones are.
+        """
+        temporary = self.folder / f".{_PREFIX}{progress.step:08d}"
+        shutil.rmtree(temporary, ignore_errors=True)  # of a worker that died while writing it
+        try:
+            temporary.mkdir(parents=True)
+            self._write(temporary, progress, tensors)
+            final = self._folder(progress.step)
+            if final.exists():  # a damaged state of this very step, passed over when the run was resumed
+                shutil.rmtree(final)
+            temporary.replace(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        surplus = self.steps()[: -self.keep]
+        good = self.newest(healthy=True)[0] if surplus and progress.guard.standing else None
+        for step in surplus:
+            if step != good:
+                shutil.rmtree(self._folder(step))
+
+    def _write(self, folder: Path, progress: Progress, tensors: Tensors) -> None:
+        with (folder / _STATE).open("wb") as stream:
+            try:
+                torch.save({**tensors, "window": progress.window}, stream)
+            except RuntimeError as error:  # torch's writer in C++ replaces the OSError of a full disk by its own
+                raise OSError(f"{folder / _STATE} cannot be written: {error}") from error
+            stream.flush()
+            os.fsync(stream.fileno())
+        plain = progress.plain()
+        write_json(
+            folder / _META,
+            {
+                "sha256": sha256_file(folder / _STATE),
+                "progress_sha256": sha256_json(plain),
+                "progress": plain,
+                "tracker_run_id": self.tracker_run_id(),
+            },
+        )
+
+    def newest(self, healthy: bool = False) -> tuple[int | None, list[str]]:
+        """Return the newest undamaged step, and a sentence about each damaged state above it.
+
+        Args:
+            healthy: pass over states that were written while a fault stood.
+        """
+        damaged: list[str] = []
+        for step in reversed(self.steps()):
+            problem = self._problem(self._folder(step))
+            if problem is None:
+                if healthy and self._meta(self._folder(step))["progress"]["guard"]["standing"]:
+                    continue
+                return step, damaged
+            damaged.append(f"the resume state of step {step} is damaged ({problem}); using the one before it")
+        return None, damaged
+
+    def load(self, step: int, shapes: dict[str, torch.Size]) -> tuple[Progress, Tensors]:
+        """Return a state's progress and its tensors, which ``snapshot.put`` copies into model and optimiser.
+
+        Args:
+            step: of the state.
+            shapes: of the run's parameters, by name.
+
+        Raises:
+            MertError: it is of another architecture.
+        """
+        folder = self._folder(step)
+        tensors = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+        if {name: tensor.shape for name, tensor in tensors["parameters"].items()} != shapes:
+            raise MertError(
+                f"{folder} is of another architecture than this run. Remove {self.folder} to train from the start."
+            )
+        window = tensors.pop("window")
+        return Progress.from_plain(self._meta(folder)["progress"], window), tensors
+
+    def drop_after(self, step: int) -> None:
+        """Remove the states above a step, to which training was set back."""
+        for later in self.steps():
+            if later > step:
+                shutil.rmtree(self._folder(later))
+
+    def clear(self) -> None:
+        """Remove all states: the run's output is final, and a forced run must train again."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def _folder(self, step: int) -> Path:
+        return self.folder / f"{_PREFIX}{step:08d}"
+
+    @staticmethod
+    def _meta(folder: Path) -> dict[str, Any]:
+        return json.loads((folder / _META).read_text(encoding="utf-8"))
+
+    def _problem(self, folder: Path) -> str | None:
+        try:
+            meta = self._meta(folder)
+            found = sha256_file(folder / _STATE), sha256_json(meta["progress"])
+            expected = meta["sha256"], meta["progress_sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None if found == expected else "its checksum differs"
+
+
+class Checkpoints:
+    """The resume states of a run, as its loop uses them. All workers call every method together; the leader writes.
+
+    Args:
+        states: where they lie; None keeps none.
+        objective: the model with its heads.
+        optimiser: of it.
+        place: of this worker.
+        observer: is told what is written, read and passed over.
+    """
+
+    def __init__(
+        self,
+        states: StateStore | None,
+        objective: Objective,
+        optimiser: torch.optim.Optimizer,
+        place: Worker,
+        observer: Observer,
+    ) -> None:
+        self._states, self._objective, self._optimiser = states, objective, optimiser
+        self._place, self._observer = place, observer
+
+    def resume(self, seed: int) -> Progress:
+        """Go on from the newest undamaged state, or begin.
+
+        Raises:
+            MertError: the state is of another architecture or seed.
+        """
+        if self._states is None:
+            return Progress(seed)
+        step = self._newest(healthy=False)
+        if step is None:
+            return Progress(seed)
+        self._say(f"going on from step {step}")
+        progress = self._load(self._states, step)
+        if progress.seed != seed:
+            raise MertError(
+                f"the resume state in {self._states.folder} is of seed {progress.seed}, this run's is {seed}. Remove "
+                "that folder to train from the start."
+            )
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        """Write a state; a full disk or broken weights are told and leave the states before as they are."""
+        if self._states is None:
+            return
+        tensors = take(self._objective, self._optimiser, keep=self._place.leads)
+        if self._place.leads:
+            if not are_finite(tensors["parameters"].values()):
+                self._say(f"no resume state of step {progress.step}: weights are not finite. {self.intact()}.")
+            else:
+                try:
+                    self._states.save(progress, tensors)
+                except OSError as error:
+                    self._say(
+                        f"the resume state of step {progress.step} could not be written ({error}). {self.intact()}; "
+                        "training goes on without a newer one. Free some disk space."
+                    )
+        self._place.wait()
+
+    def roll_back(self, progress: Progress, rate_factor: float) -> Progress | None:
+        """Return to the newest state without a standing fault, else to the newest, with a lower learning rate.
+
+        What was spent and how often the policy has stepped in is kept, and so is the sampler's position.
+
+        Returns:
+            The progress to go on from; None when there is no state.
+        """
+        if self._states is None:
+            return None
+        step = self._newest(healthy=True)
+        if step is None:
+            step = self._newest(healthy=False)
+        if step is None:
+            return None
+        earlier = self._load(self._states, step)
+        self._place.wait()
+        if self._place.leads:
+            self._states.drop_after(step)
+        guard = progress.guard
+        earlier.position, earlier.totals = progress.position, progress.totals
+        earlier.guard.interventions = guard.interventions
+        earlier.guard.rate_factor = guard.rate_factor * rate_factor
+        self._say(f"back to step {step}, learning rate × {earlier.guard.rate_factor:g}")
+        self._place.wait()
+        return earlier
+
+    def intact(self) -> str:
+        """Say which state is there to go on from."""
+        step = self._states.newest()[0] if self._states is not None else None
+        return "No resume state had been written yet" if step is None else f"The resume state of step {step} is intact"
+
+    def _load(self, states: StateStore, step: int) -> Progress:
+        shapes = {name: parameter.shape for name, parameter in self._objective.named_parameters()}
+        progress, tensors = states.load(step, shapes)
+        put(tensors, self._objective, self._optimiser)
+        return progress
+
+    def _newest(self, healthy: bool) -> int | None:
+        assert self._states is not None
+        step, damaged = self._states.newest(healthy)
+        self._place.wait()
+        for sentence in damaged:
+            self._say(sentence)
+        return step
+
+    def _say(self, text: str) -> None:
+        if self._place.leads:
+            self._observer.note(text)

@@ -1,0 +1,154 @@
+"""The stage ``pretrain``: a named run from the corpus and its targets to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mert_core.data.record import Record, read_record, write_record
+from mert_core.errors import MertError
+from mert_core.files import atomic_folder, sha256_json
+from mert_core.training.callbacks import BarObserver, SilentObserver
+from mert_core.training.checkpoint import StateStore
+from mert_core.training.model_card import write_card
+from mert_core.training.run import Job, StoredData, work
+from mert_core.training.trainer import OPTIONS, Report
+from mert_core.training.warm_start import start_folder, start_input
+from mert_core.training.worker import Worker, choose_device
+
+if TYPE_CHECKING:
+    from mert_core.config import Config, PretrainConfig
+    from mert_core.paths import Layout
+    from mert_core.tracking.protocol import Tracker
+
+
+def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Record:
+    """Train a named run and write its folder; an interrupted run goes on where it was.
+
+    Raises:
+        MertError: an input is missing, there is no CUDA device, the training diverged or a worker failed.
+    """
+    params = config.run(run_name)
+    inputs = _inputs(config, layout, params)
+    _check_device(params)
+    states = StateStore(_resume_folder(config, layout, run_name, inputs), params.checkpoint_keep)
+    states.begin(tracker.run_id)
+    with atomic_folder(layout.model(run_name)) as folder:
+        job = Job(
+            params,
+            _data(config, layout, params),
+            config.seed,
+            _threads(config, params),
+            folder,
+            states.folder,
+            start_folder(params, layout.root),
+            config.storage.read_ahead,
+        )
+        with BarObserver(tracker, run_name, params.max_steps) as observer:
+            if params.workers == 0:
+                facts = work(job, Worker(device=choose_device(params.device)), observer)
+            else:
+                from mert_core.training.ray_train import work_on_ray
+
+                facts = work_on_ray(job, layout.state / "ray", observer)
+        cost = facts.pop("ledger")  # differs from run to run, so it is no part of the record
+        tracker.metrics({f"ledger/{name}": value for name, value in cost.items() if name != "device"}, facts["steps"])
+        unigram = facts["unigram_cross_entropy"]
+        tracker.metrics({f"reference/unigram/{name}": nats for name, nats in unigram.items()}, facts["steps"])
+        record = write_record(
+            folder,
+            stage="pretrain",
+            kind="checkpoint",
+            run=run_name,
+            inputs=inputs,
+            params={"seed": config.seed, "threads": config.threads, "pretrain": params.model_dump(mode="json")},
+            facts=facts,
+        )
+    tracker.artifact(write_card(layout.cards, record, cost))
+    states.clear()
+    return record
+
+
+def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | None:
+    """Return the tracker's run that an interrupted training wrote to, so that it can be continued, or None."""
+    try:
+        inputs = _inputs(config, layout, config.run(run_name))
+    except MertError:
+        return None  # the stage itself says what is missing
+    return StateStore(_resume_folder(config, layout, run_name, inputs), 1).tracker_run_id()
+
+
+def run_trial(
+    config: Config, layout: Layout, params: PretrainConfig, report: Report, out_folder: Path | None = None
+) -> dict[str, Any]:
+    """Train in this process without resume states, for one trial of a sweep; see ``loop.Report``.
+
+    The process takes the clips of all the run's workers, and the whole model.
+    """
+    clips = params.batch_clips * max(1, params.workers)
+    params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
+    data, start = _data(config, layout, params), start_folder(params, layout.root)
+    job = Job(params, data, config.seed, config.threads, out_folder, None, start, config.storage.read_ahead)
+    return work(job, Worker(device=choose_device(params.device)), SilentObserver(), report)
+
+
+def _threads(config: Config, params: PretrainConfig) -> int:
+    """Return one worker's threads: all the run's workers share ``threads``, each has at least one."""
+    return max(1, config.threads // max(1, params.workers))
+
+
+def _inputs(config: Config, layout: Layout, params: PretrainConfig) -> dict[str, str]:
+    """Return what a run is made from, by role; a teacher counts itself only where it is asked in the step."""
+    from mert_core.teachers.stage import open_teacher
+
+    corpus = read_record(layout.corpus)
+    inputs = {"corpus": corpus.id}
+    for term in params.teachers:
+        name = term.teacher
+        if not term.weight:
+            continue
+        if term.targets != "stored":
+            inputs[f"teacher/{name}"] = open_teacher(config, layout, name)[1]
+            continue
+        targets = read_record(layout.targets(name))
+        inputs[f"targets/{name}"] = targets.id
+        expected = {"corpus": corpus.id}
+        if layout.teacher(name).exists():
+            expected["teacher"] = read_record(layout.teacher(name)).id
+        for role, identity in expected.items():
+            if targets.inputs.get(role) != identity:
+                raise MertError(
+                    f"the targets in {layout.targets(name)} were made from another {role} than the one that lies here "
+                    f"now. Run `dvc repro`, or `mert targets {name}`."
+                )
+    return inputs | start_input(params, layout.root)
+
+
+def _data(config: Config, layout: Layout, params: PretrainConfig) -> StoredData:
+    targets: dict[str, Path] = {}
+    teachers: dict[str, Path | dict[str, Any] | None] = {}
+    for term in params.teachers:
+        if term.weight and term.targets == "stored":
+            targets[term.teacher] = layout.targets(term.teacher)
+        elif term.weight:
+            fitted = layout.teacher(term.teacher)
+            teachers[term.teacher] = fitted if fitted.exists() else config.teachers.get(term.teacher)
+    folders = layout.corpus, *targets.values()
+    return StoredData(layout.corpus, targets, teachers, _copies(config, layout, *folders))
+
+
+def _copies(config: Config, layout: Layout, *folders: Path) -> dict[Path, str]:
+    """Return where the folders' shards lie if they lie on an object store."""
+    url = config.storage.shards
+    return {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
+
+
+def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:
+    params = config.run(run_name).model_dump(mode="json", exclude=set(OPTIONS))  # a run may go on with others
+    key = sha256_json({"params": params, "inputs": inputs, "seed": config.seed, "threads": config.threads})
+    return layout.resume / f"pretrain-{run_name}-{key[:16]}"
+
+
+def _check_device(params: PretrainConfig) -> None:
+    if params.device == "cuda" and choose_device("auto").type != "cuda" and params.workers == 0:
+        raise MertError("pretrain.device is cuda, but torch finds no CUDA device here. Use device: auto or cpu.")

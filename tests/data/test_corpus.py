@@ -1,0 +1,143 @@
+"""`CorpusWriter` and `Corpus`: what goes in comes out."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mert_core.corpus.writer import CorpusWriter
+from mert_core.data.corpus import Corpus
+from mert_core.data.manifest import SHARDS_NAME, write_manifest
+from mert_core.data.record import write_record
+from mert_core.data.shards import to_float32
+from mert_core.data.track import SourceTrack
+from mert_core.errors import MertError
+
+
+def track(number: int, seconds: float = 4.0, **changes: object) -> SourceTrack:
+    wave = np.random.default_rng(number).uniform(-1, 1, round(seconds * 24000)).astype(np.float32)
+    known: dict[str, object] = {
+        "track_id": f"t{number}",
+        "waveform": wave,
+        "source_rate": 24000,
+        "source": f"s{number}",
+        "piece": f"p{number}",
+        "artist": "a",
+        "split": ("train", "valid", "test")[number % 3],
+        "licence": "CC0",
+        "labels": {"key": np.int16(number % 24), "family": "", "programs": [np.int16(number)]},
+        "notes": [{"pitch": np.int16(60 + note), "onset_seconds": np.float32(note)} for note in range(number)],
+        "beats": [{"seconds": np.float32(0.5), "downbeat": True}],
+    }
+    return SourceTrack(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def store(folder: Path, tracks: list[SourceTrack], shard_megabytes: float = 0.5) -> CorpusWriter:
+    with CorpusWriter(folder, shard_megabytes) as writer:
+        for item in tracks:
+            writer.add(item)
+    write_manifest(folder, writer.manifest())
+    writer.quarantine.write(folder)
+    write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+    return writer
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    store(tmp_path, [track(number, 3 + number / 7) for number in range(7)])
+    return Corpus.open(tmp_path)
+
+
+def test_crops_are_the_tracks_own_samples(corpus: Corpus) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, len(corpus), 40)
+    starts = rng.integers(0, corpus.samples[rows] - 24000 + 1)
+    crops = corpus.crops(rows, starts, 24000)
+    assert crops.shape == (40, 24000)
+    assert crops.dtype == np.int16
+    for crop, row, start in zip(crops, rows, starts, strict=True):
+        source = track(int(row), 3 + int(row) / 7).waveform[start : start + 24000]
+        assert np.abs(crop / 32768 - source).max() <= 1 / 32768
+    again = pickle.loads(pickle.dumps(corpus)).crops(rows, starts, 24000, out=np.empty((40, 24000), np.int16))
+    assert np.array_equal(again, crops)
+    waveforms = corpus.crops(rows, starts, 24000, out=np.empty((40, 24000), np.float32))
+    assert np.array_equal(waveforms, to_float32(crops))
+
+
+def test_a_crop_never_reads_another_track(corpus: Corpus) -> None:
+    length = int(corpus.samples[2])
+    assert corpus.crops(np.array([2]), np.array([0]), length).shape == (1, length)
+    for start in (-1, 1):
+        with pytest.raises(IndexError, match="row 2"):
+            corpus.crops(np.array([3, 2]), np.array([0, start]), length)
+
+
+def test_tables_keep_types_and_order(corpus: Corpus) -> None:
+    labels = corpus.labels()
+    assert labels["track_id"].to_pylist() == corpus.tracks["track_id"].to_pylist()
+    assert labels.schema.field("key").type == pa.int16()
+    assert labels.schema.field("programs").type == pa.list_(pa.int16())
+    assert labels["key"].to_pylist() == list(range(7))
+    assert corpus.notes().num_rows == 21
+    assert corpus.notes().schema.field("onset_seconds").type == pa.float32()
+    assert corpus.beats()["downbeat"].to_pylist() == [True] * 7
+
+
+def test_rows_and_seconds(corpus: Corpus) -> None:
+    assert corpus.rows("valid").tolist() == [1, 4]
+    assert corpus.rows("none").tolist() == []
+    assert corpus.seconds == pytest.approx(sum(3 + n / 7 for n in range(7)), abs=7 * 320 / 24000)
+    assert len({row["shard"] for row in corpus.tracks.to_pylist()}) > 1
+
+
+def test_left_out_tracks_leave_no_labels(tmp_path: Path) -> None:
+    same = track(0).waveform
+    writer = store(
+        tmp_path,
+        [track(0), track(1, waveform=same), track(2), track(3, 0.01), track(4, waveform=np.zeros(96000, np.float32))],
+    )
+    assert [(row["path"], row["reason"]) for row in writer.quarantine.rows] == [
+        ("s1", "duplicate"),
+        ("s3", "too short"),
+        ("s4", "silent"),
+    ]
+    assert "s0" in writer.quarantine.rows[0]["detail"]
+    assert Corpus.open(tmp_path).labels()["track_id"].to_pylist() == ["t0", "t2"]
+
+
+def test_no_labels_and_no_corpus(tmp_path: Path) -> None:
+    store(tmp_path / "corpus", [track(0, labels=None, notes=None, beats=None)])
+    with pytest.raises(MertError, match="no labels"):
+        Corpus.open(tmp_path / "corpus").labels()
+    assert not (tmp_path / "corpus" / "notes.parquet").exists()
+    with pytest.raises(MertError, match=r"record.json is missing"):
+        Corpus.open(tmp_path / "nothing")
+
+
+def test_a_cut_shard_is_noticed(corpus: Corpus) -> None:
+    shard = corpus.folder / SHARDS_NAME / "00001.pcm"
+    shard.write_bytes(shard.read_bytes()[:-2])
+    with pytest.raises(MertError, match=r"00001.pcm has"):
+        Corpus.open(corpus.folder)
+    shard.unlink()
+    with pytest.raises(MertError, match=r"00001.pcm is missing"):
+        Corpus.open(corpus.folder)
+
+
+def test_crops_are_quick(corpus: Corpus) -> None:
+    """An alarm well below what was measured; a slow machine must not fail it."""
+    rows, starts, out = np.zeros(256, np.int64), np.arange(256), np.empty((256, 24000), np.int16)
+    corpus.crops(rows, starts, 24000, out)
+    best = min(_timed(lambda: corpus.crops(rows, starts, 24000, out)) for _ in range(5))
+    assert 256 / best > 4000
+
+
+def _timed(call) -> float:  # type: ignore[no-untyped-def]
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

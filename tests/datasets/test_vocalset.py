@@ -1,0 +1,111 @@
+"""VocalSet's two layouts, its divisions and its faults."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mert_core.datasets.base import SPLITS
+from mert_core.datasets.reading import EMPTY
+from mert_core.datasets.sounds import FileSound
+from mert_core.datasets.vocalset import FURTHER_TECHNIQUES, SINGERS, TECHNIQUES, TEST_SINGERS, VALID_SINGERS, VocalSet
+from mert_core.errors import MertError
+from tests.datasets.miniatures_b import vocalset
+
+VOCALSET = VocalSet()
+LEFT_OUT = {
+    "unknown technique": 1,
+    "copy of another recording": 2,
+    "not in the paper's table": 1,
+    "folder and file name give different singers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return vocalset(tmp_path_factory.mktemp("vocalset"))
+
+
+def test_validation_singers_are_chosen_as_said() -> None:
+    rest = [singer for singer in SINGERS if singer not in TEST_SINGERS]
+    for kind in "fm":
+        of = sorted((s for s in rest if s[0] == kind), key=lambda s: hashlib.sha256(s.encode()).hexdigest())
+        assert set(of[:3]) == {singer for singer in VALID_SINGERS if singer[0] == kind}
+    assert len(SINGERS) == 20 and len(TECHNIQUES) == 10 and len(FURTHER_TECHNIQUES) == 7
+
+
+def test_techniques_of_unseen_singers(folder: Path) -> None:
+    clips = VOCALSET.read(folder, "technique")
+    assert clips.classes == TECHNIQUES and clips.left_out == LEFT_OUT
+    assert len(clips.clips) == 20 * 6 + 1
+    assert {clip.artist for clip in clips.of("test")} == set(TEST_SINGERS)
+    assert {clip.artist for clip in clips.of("valid")} == set(VALID_SINGERS)
+    assert len({clip.artist for clip in clips.of("train")}) == 9
+    assert Counter(clip.label for clip in clips.clips) == {"vibrato": 60, "belt": 60, "straight": 1}
+    assert [c.artist for c in clips.clips if c.clip_id == "female4/scales/straight/scales_straight_a.wav"] == ["f4"]
+    assert not any("vibrado" in clip.clip_id or "caro" in clip.clip_id for clip in clips.clips)
+
+
+def test_singers_have_12_8_5_of_their_recordings(tmp_path: Path) -> None:
+    vowels = "abcdefghijklmnopqrstuvwxy"  # 25 recordings of each technique
+    folder = vocalset(tmp_path, vowels=vowels, singers=("female5", "male3", "male7"))
+    clips = VOCALSET.read(folder, "singer")
+    assert clips.classes == SINGERS and clips.left_out == LEFT_OUT
+    of = Counter((clip.label, clip.split) for clip in clips.clips)
+    assert [of["m7", split] for split in SPLITS] == [36, 24, 15]
+    assert {singer for singer, _ in of} == {"f4", "f5", "m3", "m7"}
+    assert any("messa" in clip.clip_id for clip in clips.clips)
+    again = VOCALSET.read(folder, "singer")
+    assert [(clip.clip_id, clip.split) for clip in again.clips] == [(clip.clip_id, clip.split) for clip in clips.clips]
+    order = sorted(
+        (c for c in clips.clips if c.label == "f5"), key=lambda c: hashlib.sha256(c.clip_id.encode()).digest()
+    )
+    assert [clip.split for clip in order] == ["train"] * 36 + ["valid"] * 24 + ["test"] * 15
+
+
+def test_silence_is_taken_out(folder: Path) -> None:
+    clip = VOCALSET.read(folder, "technique").clips[0]
+    whole = FileSound(folder / "FULL" / clip.clip_id)
+    assert len(whole.waveform()) == round(0.15 * 24000)
+    assert np.array_equal(clip.sound.waveform(), whole.waveform()[960:])  # two windows of 20 ms; the third has sound
+    assert clip.sound.identity != whole.identity
+
+
+@pytest.mark.parametrize("root", ["data_by_singer", "VocalSet1-2/data_by_singer", "."])
+def test_other_places(tmp_path: Path, folder: Path, root: str) -> None:
+    moved = vocalset(tmp_path, root, vowels="a")
+    clips = VOCALSET.read(moved, "technique")
+    assert len(clips.clips) == 41 and clips.left_out == LEFT_OUT
+
+
+def test_survey(folder: Path, tmp_path: Path) -> None:
+    found = VOCALSET.survey(folder)
+    assert found.state == "incomplete" and found.found == {"singers": (20, 20), "techniques": (4, 17)}
+    assert "181 recordings" in found.notes[0] and "Left out: 2 (copy of another recording)." in found.notes
+    quick = VOCALSET.survey(folder, quick=True)
+    assert "Left out: 1 (copy of another recording)." in quick.notes
+    assert VOCALSET.survey(tmp_path).state == "missing"
+    (tmp_path / "FULL" / "female1").mkdir(parents=True)
+    few = VOCALSET.survey(tmp_path)
+    assert few.found["singers"] == (0, 20) and "No recording of f1, f2" in few.notes[1]
+
+
+def test_recordings_without_bytes_are_left_out(tmp_path: Path) -> None:
+    folder = vocalset(tmp_path)
+    for vowel in "ae":  # two, which are no copies of one another
+        (folder / f"FULL/female1/scales/belt/f1_scales_belt_{vowel}.wav").write_bytes(b"")
+    assert VOCALSET.read(folder, "technique").left_out == LEFT_OUT | {EMPTY: 2}
+    for quick in (False, True):
+        found = VOCALSET.survey(folder, quick)
+        assert found.damaged == 2 and "2 recording(s) have no bytes; unpack the archive again." in found.notes
+
+
+def test_what_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(MertError, match="has no VocalSet: expected FULL/SINGER"):
+        VOCALSET.read(tmp_path, "singer")
+    with pytest.raises(MertError, match="cannot be asked 'vowel'"):
+        VOCALSET.read(folder, "vowel")

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateTable
+
+from mert_core.config import Config, load_config
+from mert_core.data.record import Record, write_record
+from mert_core.errors import MertError
+from mert_core.files import write_json
+from mert_core.lineage.catalog import Base, RecordRow, fill, lineage, open_catalog, rebuild, record_stage, score_id
+from mert_core.paths import Layout
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def score(value: float) -> dict[str, object]:
+    return {
+        "metric": "accuracy",
+        "value": value,
+        "low": value - 0.02,
+        "high": value + 0.02,
+        "tracks": 700,
+        "input": 3,
+        "rate": 0.001,
+        "validation": value,
+        "per_seed": [value] * 3,
+    }
+
+
+def put(folder: Path, kind: str, inputs: dict[str, Record], run: str | None = None, seed: int = 1) -> Record:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "content.bin").write_bytes(f"{kind} {run} {seed}".encode())
+    if kind == "scores":
+        tasks = {"demo/gs_key": score(0.4), "nsynth_pitch": score(0.7)}
+        write_json(folder / "scores.json", {"run": run, "tasks": tasks})
+    ids = {role: record.id for role, record in inputs.items()}
+    return write_record(folder, stage=kind, kind=kind, run=run, inputs=ids, params={"seed": seed}, facts={"n": 0.1})
+
+
+@pytest.fixture
+def config() -> Config:
+    return load_config(PARAMS)
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    monkeypatch.delenv("MERT_HOME", raising=False)
+    return Layout.at(tmp_path)
+
+
+@pytest.fixture
+def line(layout: Layout) -> dict[str, Record]:
+    corpus = put(layout.corpus, "corpus", {})
+    probe_set = put(layout.probe_set, "probe_set", {})
+    teacher = put(layout.teacher("rvqvae"), "teacher", {"corpus": corpus})
+    targets = put(layout.targets("rvqvae"), "targets", {"corpus": corpus, "teacher": teacher})
+    checkpoint = put(
+        layout.model("tiny"), "checkpoint", {"corpus": corpus, "teacher": teacher, "targets": targets}, "tiny"
+    )
+    scores = put(layout.scores("tiny"), "scores", {"probe_set": probe_set, "checkpoint": checkpoint}, "tiny")
+    floor = put(layout.scores("random-weights"), "scores", {"probe_set": probe_set}, "random-weights")
+    return {
+        "corpus": corpus,
+        "probe_set": probe_set,
+        "teacher": teacher,
+        "targets": targets,
+        "checkpoint": checkpoint,
+        "scores": scores,
+        "floor": floor,
+    }
+
+
+def dump(config: Config, layout: Layout) -> dict[str, list[tuple[object, ...]]]:
+    engine = open_catalog(config, layout)
+    with Session(engine) as session:
+        rows = {
+            name: sorted(map(tuple, session.execute(select(table)).all()), key=repr)
+            for name, table in Base.metadata.tables.items()
+        }
+    engine.dispose()
+    return rows
+
+
+def test_filling_twice_and_rebuilding_give_the_same(config: Config, layout: Layout, line: dict[str, Record]) -> None:
+    engine = open_catalog(config, layout)
+    assert fill(engine, layout) == 7
+    once = dump(config, layout)
+    fill(engine, layout)
+    assert dump(config, layout) == once
+    assert {name: len(rows) for name, rows in once.items()} == {"records": 7, "edges": 9, "files": 9, "scores": 4}
+    rebuild(engine, layout)
+    assert dump(config, layout) == once
+    engine.dispose()
+    (layout.state / "catalog.db").unlink()
+    record_stage(config, layout)
+    assert dump(config, layout) == once
+
+
+def test_a_score_leads_back_to_the_music_with_every_hash(
+    config: Config, layout: Layout, line: dict[str, Record]
+) -> None:
+    identity = hashlib.sha256(f"{line['scores'].id}/demo/gs_key".encode()).hexdigest()
+    assert score_id(line["scores"].id, "demo/gs_key") == identity
+    text = lineage(config, layout, identity[:10])
+    assert text == lineage(config, layout, "tiny/demo/gs_key")
+    lines = text.splitlines()
+    assert lines[0].startswith("score tiny/demo/gs_key: accuracy 0.4000 [0.3800, 0.4200]")
+    assert identity in lines[0]
+    order = ["scores", "checkpoint", "targets", "teacher", "corpus", "probe_set"]
+    assert [line[name].id in text_line for name, text_line in zip(order, lines[1:], strict=True)] == [True] * 6
+    depths = [text_line.index("─") for text_line in lines[1:]]
+    assert depths == [1, 4, 7, 10, 13, 4]
+
+
+def test_the_weighted_sum_is_called_so_and_older_scores_are_refused(config: Config, layout: Layout) -> None:
+    folder = layout.scores("tiny")
+    folder.mkdir(parents=True)
+    weighted = score(0.4) | {"input": "weighted"}
+    write_json(folder / "scores.json", {"run": "tiny", "tasks": {"demo/emo": weighted}, "skipped": {"mtt": "no data"}})
+    write_record(folder, stage="probe", kind="scores", run="tiny", inputs={}, params={}, facts={})
+    assert "(weighted sum of states, 700 test tracks)" in lineage(config, layout, "tiny/demo/emo").splitlines()[0]
+    weighted["layer"] = weighted.pop("input")
+    write_json(folder / "scores.json", {"run": "tiny", "tasks": {"demo/emo": weighted}})
+    write_record(folder, stage="probe", kind="scores", run="tiny", inputs={}, params={}, facts={})
+    with pytest.raises(MertError, match="demo/emo has no input; an earlier version wrote it"):
+        lineage(config, layout, "tiny/demo/emo")
+
+
+def test_the_floor_has_no_checkpoint(config: Config, layout: Layout, line: dict[str, Record]) -> None:
+    text = lineage(config, layout, "random-weights/nsynth_pitch")
+    assert "checkpoint" not in text
+    assert line["probe_set"].id in text
+
+
+def test_an_old_score_stays_and_the_alias_means_the_new_one(
+    config: Config, layout: Layout, line: dict[str, Record]
+) -> None:
+    record_stage(config, layout)
+    new = put(layout.scores("tiny"), "scores", {"checkpoint": line["checkpoint"]}, "tiny", seed=2)
+    assert score_id(new.id, "demo/gs_key") in lineage(config, layout, "tiny/demo/gs_key")
+    assert line["scores"].id in lineage(config, layout, score_id(line["scores"].id, "demo/gs_key"))
+    (layout.scores("tiny") / "record.json").unlink()
+    with pytest.raises(MertError, match="2 scores tiny/demo/gs_key"):
+        lineage(config, layout, "tiny/demo/gs_key")
+    added = put(layout.probed("tiny", "nsynth_pitch"), "scores", {"checkpoint": line["checkpoint"]}, "tiny", seed=3)
+    assert score_id(added.id, "nsynth_pitch") in lineage(config, layout, "tiny/nsynth_pitch")
+
+
+def test_unknown_and_ambiguous_ids_list_candidates(config: Config, layout: Layout, line: dict[str, Record]) -> None:
+    for wanted in ("tiny/genre", "nonsense", "abc", "0000000000000000"):
+        with pytest.raises(MertError, match="score tiny/demo/gs_key"):
+            lineage(config, layout, wanted)
+    twins = ["abcd" + "0" * 60, "abcd" + "1" * 60]
+    engine = open_catalog(config, layout)
+    with Session(engine) as session, session.begin():
+        for twin in twins:
+            session.add(RecordRow(id=twin, stage="corpus", kind="corpus", run=None, params={}, facts={}))
+    engine.dispose()
+    with pytest.raises(MertError, match="begins the ids of 2 things") as raised:
+        lineage(config, layout, "abcd")
+    assert all(twin in str(raised.value) for twin in twins)
+    assert lineage(config, layout, "abcd0").startswith("corpus")
+
+
+def test_a_changed_record_is_refused_and_a_half_written_folder_ignored(
+    config: Config, layout: Layout, line: dict[str, Record], capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(layout.corpus.parent / ".corpus.x1", "corpus", {}, seed=5)
+    engine = open_catalog(config, layout)
+    assert fill(engine, layout) == 7
+    engine.dispose()
+    path = layout.corpus / "record.json"
+    path.write_text(path.read_text().replace('"n": 0.1', '"n": 0.2'))
+    with pytest.raises(MertError, match="was changed"):
+        lineage(config, layout, "tiny/demo/gs_key")
+    record_stage(config, layout)
+    assert "was changed" in capsys.readouterr().err
+
+
+def test_a_missing_ancestor_is_named(config: Config, layout: Layout, line: dict[str, Record]) -> None:
+    (layout.corpus / "record.json").unlink()
+    text = lineage(config, layout, "tiny/demo/gs_key")
+    (found,) = [text_line for text_line in text.splitlines() if line["corpus"].id in text_line]
+    assert found.endswith("(not in this catalog)")
+
+
+def test_a_wrong_url_is_named_and_does_not_stop_a_stage(
+    layout: Layout, line: dict[str, Record], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(PARAMS, ["catalog.url=nothing at all"])
+    with pytest.raises(MertError, match=r"catalog\.url is 'nothing at all'"):
+        lineage(config, layout, "tiny/demo/gs_key")
+    record_stage(config, layout)
+    assert "takes them in next time" in capsys.readouterr().err
+
+
+def test_postgres_takes_the_same_tables() -> None:
+    dialect = postgresql.dialect()
+    made = {name: str(CreateTable(table).compile(dialect=dialect)) for name, table in Base.metadata.tables.items()}
+    assert "params JSON NOT NULL" in made["records"]
+    assert "value DOUBLE PRECISION" in made["scores"] or "value FLOAT(53)" in made["scores"]

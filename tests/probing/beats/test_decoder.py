@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mert_core.errors import MertError
+from mert_core.probing.beat_decoder import TempoModel, best_beats, decode, f_measures
+from tests.probing.beats.activations import RATE, activation_of, beats_at
+
+MODEL = TempoModel(RATE)
+
+
+def _naive(activation: NDArray[np.float64], model: TempoModel) -> tuple[NDArray[np.int64], float]:
+    """Viterbi with the whole transition matrix over (interval, position); the path of states, and its score."""
+    states = [(interval, position) for interval in model.intervals for position in range(interval)]
+    number = {state: index for index, state in enumerate(states)}
+    transition = np.full((len(states), len(states)), -np.inf)
+    for (interval, position), index in number.items():
+        if position + 1 < interval:
+            transition[index, number[interval, position + 1]] = 0.0
+            continue
+        for following in model.intervals:
+            transition[index, number[following, 0]] = model.log_transition[
+                interval - model.intervals[0], following - model.intervals[0]
+            ]
+    early = np.array([position / interval < 1 / model.observation_lambda for interval, position in states])
+    high, low = model.log_observations(activation)
+    score = np.full(len(states), -np.log(len(states))) + np.where(early, high[0], low[0])
+    back = []
+    for frame in range(1, len(activation)):
+        ways = score[:, None] + transition
+        back.append(ways.argmax(axis=0))
+        score = ways.max(axis=0) + np.where(early, high[frame], low[frame])
+    path = [int(score.argmax())]
+    for came_from in back[::-1]:
+        path.append(int(came_from[path[-1]]))
+    return np.array([states[index] for index in path[::-1]]), float(score.max())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 9, 60])
+@pytest.mark.parametrize("shape", [(10.0, 86.0, 200.0, 5.0, 4.0), (8.0, 30.0, 120.0, 20.0, 3.0)])
+def test_agrees_with_viterbi_over_all_states(shape: tuple[float, ...], frames: int) -> None:
+    rate, lowest, highest, transition, observation = shape
+    model = TempoModel(rate, lowest, highest, transition, observation)
+    assert len(model.intervals) >= 5
+    generator = np.random.default_rng(frames)
+    for _ in range(8):
+        activation = generator.uniform(0, 1, frames) ** 3
+        path, score = _naive(activation, model)
+        beats, found = best_beats(activation, model)
+        assert found == pytest.approx(score, abs=1e-9)
+        walked = [
+            (interval, frame - start)
+            for start, interval in beats
+            for frame in range(max(start, 0), min(start + interval, frames))
+        ]
+        assert len(walked) == frames
+        if frames == 60:  # in a moment of music many paths are equally good
+            np.testing.assert_array_equal(walked, path)
+
+
+@pytest.mark.parametrize("bpm", [58.0, 90.0, 120.0, 133.7, 208.0])
+def test_constant_tempo(bpm: float) -> None:
+    truth = beats_at(bpm, 20)
+    found = decode(activation_of(truth, 20, np.random.default_rng(0)), MODEL)
+    assert len(found) == len(truth)
+    assert np.abs(found - truth).max() < 1 / RATE
+
+
+def test_gradual_change_of_tempo() -> None:
+    truth = beats_at(np.linspace(80, 150, 31), 30)
+    found = decode(activation_of(truth, 30, np.random.default_rng(0), noise=0.05), MODEL)
+    assert f_measures(truth, found, 0)["f_measure_20ms"] > 0.98
+
+
+def test_sudden_change_of_tempo() -> None:
+    truth = np.concatenate([beats_at(90, 14.8), beats_at(128, 30, first=15.1)])
+    found = decode(activation_of(truth, 30, np.random.default_rng(0), noise=0.05), MODEL)
+    assert f_measures(truth, found, 0)["f_measure"] > 0.97
+
+
+def test_noise_and_missing_beats_are_bridged() -> None:
+    generator = np.random.default_rng(1)
+    truth = beats_at(110, 30)
+    heard = truth[generator.uniform(size=len(truth)) > 0.3]
+    activation = activation_of(heard, 30, generator, noise=0.15)
+    assert f_measures(truth, decode(activation, MODEL), 0)["f_measure"] > 0.97
+    loudest = np.flatnonzero(activation > 0.5) / RATE  # without a model of tempo the missing beats are missing
+    assert f_measures(truth, loudest, 0)["f_measure"] < 0.85
+
+
+def test_silence_has_no_beats_and_does_not_get_any_around_music() -> None:
+    assert len(decode(np.zeros(500), MODEL)) == 0
+    assert len(decode(np.zeros(0), MODEL)) == 0
+    truth = beats_at(120, 20, first=8.0)
+    found = decode(activation_of(truth, 30, np.random.default_rng(0)), MODEL)
+    assert found[0] == pytest.approx(8.0, abs=0.02)
+    assert found[-1] == pytest.approx(truth[-1], abs=0.02)
+
+
+def test_any_frame_rate() -> None:
+    truth = beats_at(97, 12)
+    found = decode(activation_of(truth, 12, np.random.default_rng(0), rate=50.0), TempoModel(50.0))
+    assert f_measures(truth, found, 0)["f_measure_20ms"] == 1.0
+
+
+def test_half_a_minute_takes_little_time() -> None:
+    activation = activation_of(beats_at(120, 30), 30, np.random.default_rng(0), noise=0.1)
+    decode(activation, MODEL)
+    best = np.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        decode(activation, MODEL)
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.1
+
+
+@pytest.mark.parametrize("bad", [np.full(90, 1.2), np.full(90, np.nan), np.zeros((2, 90))])
+def test_what_is_no_probability_is_refused(bad: NDArray[np.float64]) -> None:
+    with pytest.raises(MertError, match="probabilities"):
+        decode(bad, MODEL)
+
+
+@pytest.mark.parametrize("fields", [{"lowest_bpm": 200, "highest_bpm": 100}, {"frame_rate": 0.0}, {"frame_rate": 1.0}])
+def test_impossible_models_are_refused(fields: dict[str, float]) -> None:
+    with pytest.raises(MertError):
+        TempoModel(**{"frame_rate": RATE, **fields})

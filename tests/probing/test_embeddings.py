@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mert_core.errors import MertError
+from mert_core.model.mert import MertModel
+from mert_core.probing import embed
+from mert_core.probing import embeddings as module
+from mert_core.probing.embeddings import Embeddings, embeddings, open_embeddings
+from mert_core.probing.encoders.base import ModelEncoder, fingerprint
+from mert_core.probing.tasks import Chunking
+from tests.probing.sounds import Counting, Loudness, Noise
+
+WHOLE, HALVES = Chunking(), Chunking(seconds=0.5)
+
+
+def everything(found: Embeddings) -> torch.Tensor:
+    return found.take(np.arange(found.offsets[-1]))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> ModelEncoder:
+    return ModelEncoder(MertModel.from_preset("mert-tiny", seed=1))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "frames"])
+def test_half_precision_of_what_the_encoder_answers_to_each_window(
+    tiny: ModelEncoder, tmp_path: Path, pooling: str
+) -> None:
+    sounds = [Noise(0, 1.3), Noise(1, 0.4), Noise(2, 1.1), Noise(3, 0.5), Noise(4, 1.3)]
+    found = embeddings(tiny, sounds, HALVES, pooling, tmp_path)  # type: ignore[arg-type]
+    cuts = [
+        [(0, 12000), (12000, 24000), (24000, 31200)],
+        [(0, 9600)],
+        [(0, 12000), (12000, 24000)],
+        [(0, 12000)],
+        [(0, 12000), (12000, 24000), (24000, 31200)],
+    ]
+    expected = []
+    for sound, bounds in zip(sounds, cuts, strict=True):
+        for start, stop in bounds:
+            window = torch.from_numpy(sound.waveform()[start:stop])[None]
+            expected.append(tiny.pooled(window) if pooling == "mean" else tiny.frames(window)[:, 0])
+    exact, stored = torch.cat(expected, dim=1), everything(found)
+    assert stored.dtype == torch.float32
+    assert stored.shape == exact.shape == (found.states, found.offsets[-1], found.width)
+    assert ((stored - exact).abs() <= exact.abs() * 2**-11 + 2**-24 + 1e-5).all(), "rounding to 11 bits, and no more"
+    assert found.frame_rate == (None if pooling == "mean" else 75.0)
+    assert np.diff(found.offsets)[1:3].tolist() == ([1, 2] if pooling == "mean" else [29, 2 * 37])
+    times = found.times(2)
+    assert times.tolist() == ([0, 0.5] if pooling == "mean" else [k + j / 75 for k in (0, 0.5) for j in range(37)])
+
+
+def test_rows_owners_and_any_rows_in_any_order(tmp_path: Path) -> None:
+    sounds = [Noise(0, 0.2), Noise(1, 0.3, broken="truncated"), Noise(2, 0.1), Noise(0, 0.2)]
+    found = embeddings(Loudness(), sounds, WHOLE, "frames", tmp_path)
+    assert found.offsets.tolist() == [0, 20, 20, 30, 50]
+    assert found.missing == {1: "truncated"}
+    assert found.rows([2, 1, 0]).tolist() == [*range(20, 30), *range(20)]
+    assert found.owners([2, 1, 0]).tolist() == [0] * 10 + [2] * 20
+    assert [found.samples(number) for number in range(4)] == [4800, 0, 2400, 4800]
+    assert found.times(1).tolist() == []
+    every = everything(found)
+    assert torch.equal(every[:, :20], every[:, 30:]), "one sound, asked for twice"
+    chosen = np.random.default_rng(0).permutation(50)[:31]
+    assert torch.equal(found.take(chosen), every[:, chosen])
+    assert torch.equal(found.take(chosen, states=[1]), every[1:, chosen])
+    assert found.take(chosen[:0]).shape == (2, 0, 3)
+    with pytest.raises(IndexError, match="there are 50"):
+        found.take(np.array([50]))
+    again = pickle.loads(pickle.dumps(found))
+    assert torch.equal(again.take(chosen), every[:, chosen])
+    assert len(pickle.dumps(found)) < 4000
+
+
+def test_order_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = [Noise(number, 0.1 * (1 + number % 3)) for number in range(30)]
+    one = everything(embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path / "one"))
+    monkeypatch.setattr(embed, "CPU_BATCH_SECONDS", 0.25)
+    monkeypatch.setattr(embed, "_WAITING_SECONDS", 0.3)
+    monkeypatch.setattr(module, "PART_SOUNDS", 4)
+    two = everything(embeddings(Loudness(), sounds[::-1], WHOLE, "mean", tmp_path / "two"))
+    none = everything(embeddings(Loudness(), sounds, WHOLE, "mean", None))
+    assert torch.equal(one, two.flip(1))
+    assert torch.equal(one, none)
+    assert len(list((tmp_path / "two").rglob("*.npy"))) == 8
+
+
+def test_tasks_share_what_both_ask_for(tmp_path: Path) -> None:
+    encoder = Counting(Loudness())
+    embeddings(encoder, [Noise(0, 0.4), Noise(1, 0.4), Noise(0, 0.4)], WHOLE, "mean", tmp_path)
+    assert encoder.windows == 2, "one sound that is asked for twice is embedded once"
+    embeddings(encoder, [Noise(1, 0.4), Noise(2, 0.4)], Chunking(30.0), "mean", tmp_path)
+    assert encoder.windows == 3, "a clip shorter than a window is a whole clip"
+    embeddings(encoder, [Noise(0, 0.4)], Chunking(0.2), "mean", tmp_path)
+    assert encoder.windows == 5, "other windows"
+    embeddings(encoder, [Noise(0, 0.4)], WHOLE, "frames", tmp_path)
+    assert encoder.windows == 6, "time is kept"
+    embeddings(Counting(Loudness(2.0)), [Noise(0, 0.4)], WHOLE, "mean", tmp_path)
+    for chunking, pooling in ((WHOLE, "mean"), (Chunking(0.2), "mean"), (WHOLE, "frames")):
+        embeddings(encoder, [Noise(0, 0.4)], chunking, pooling, tmp_path)  # type: ignore[arg-type]
+    assert encoder.windows == 6
+    assert len(list((tmp_path / "embeddings").iterdir())) == 3
+
+
+def test_what_was_interrupted_goes_on_at_the_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART_SOUNDS", 5)
+    monkeypatch.setattr(embed, "CPU_BATCH_SECONDS", 0.1)
+    sounds = [Noise(number, 0.1) for number in range(23)]
+    with pytest.raises(InterruptedError):
+        embeddings(Counting(Loudness(), most=13), sounds, WHOLE, "mean", tmp_path)
+    (folder,) = (tmp_path / "embeddings").iterdir()
+    finished = 5 * len(list(folder.glob("*.npy")))
+    assert finished in (5, 10)
+    next(folder.glob("*.json")).with_name("0123.npy").write_bytes(b"rows whose card was never written")
+    left = folder / ".abc.npy.tmp"
+    left.write_bytes(b"begun")
+    os.utime(left, (0, 0))
+    encoder = Counting(Loudness())
+    found = embeddings(encoder, sounds, WHOLE, "mean", tmp_path)
+    assert encoder.windows == len(sounds) - finished
+    assert torch.equal(everything(found), everything(embeddings(Loudness(), sounds, WHOLE, "mean", None)))
+    assert not left.exists()
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from mert_core.probing import embeddings as module
+from mert_core.probing.tasks import Chunking
+from tests.probing.sounds import Loudness, Noise
+
+class Slow(Loudness):
+    def frames(self, waveform):
+        time.sleep(0.1)
+        return super().frames(waveform)
+
+module.PART_SOUNDS = 4
+sounds = [Noise(number, 0.1 + 0.01 * number) for number in range(200)]
+module.embeddings(Slow(), sounds, Chunking(), "mean", Path(sys.argv[1]))
+"""
+
+
+def test_another_process_writes_and_is_killed(tmp_path: Path, repository: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    other = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.rglob("*.npy"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    encoder = Counting(Loudness())
+    sounds = [Noise(number, 0.1 + 0.01 * number) for number in range(20)]
+    found = embeddings(encoder, sounds, WHOLE, "mean", tmp_path)
+    assert encoder.windows <= 16, "its finished parts are used"
+    assert other.poll() is None
+    other.send_signal(signal.SIGKILL)
+    assert other.wait() == -signal.SIGKILL
+    expected = everything(embeddings(Loudness(), sounds, WHOLE, "mean", None))
+    assert torch.equal(everything(found), expected)
+    assert torch.equal(everything(embeddings(encoder, sounds, WHOLE, "mean", tmp_path)), expected)
+    assert encoder.windows <= 16
+
+
+def kept(tmp_path: Path) -> tuple[list[Noise], Path]:
+    sounds = [Noise(number, 0.2) for number in range(3)]
+    embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
+    (folder,) = (tmp_path / "embeddings").iterdir()
+    return sounds, folder
+
+
+def test_damaged_bytes_are_refused(tmp_path: Path) -> None:
+    sounds, folder = kept(tmp_path)
+    (rows,) = folder.glob("*.npy")
+    content = bytearray(rows.read_bytes())
+    content[-3] ^= 1
+    rows.write_bytes(content)
+    with pytest.raises(MertError, match=r"not those that were written\. Remove the folder .*embeddings"):
+        embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
+    rows.unlink()
+    with pytest.raises(MertError, match="No such file"):
+        embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
+
+
+def test_a_damaged_card_is_refused(tmp_path: Path) -> None:
+    sounds, folder = kept(tmp_path)
+    (card,) = (path for path in folder.glob("*.json") if path.name != "card.json")
+    card.write_text(card.read_text().replace(sounds[1].identity, sounds[1].identity[::-1]))
+    with pytest.raises(MertError, match="not those that were written"):
+        embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
+    card.write_text("{")
+    with pytest.raises(MertError, match=f"{card.name} are refused"):
+        embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
+
+
+def test_what_is_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
+    sounds, folder = kept(tmp_path)
+    mine = fingerprint(Loudness())
+    assert len(open_embeddings(folder, mine, sounds, WHOLE, "mean")) == 3
+    with pytest.raises(MertError, match="pooling is 'mean', expected 'frames'"):
+        open_embeddings(folder, mine, sounds, WHOLE, "frames")
+    with pytest.raises(MertError, match=f"encoder is '{mine}', expected"):
+        open_embeddings(folder, fingerprint(Loudness(2.0)), sounds, WHOLE, "mean")
+    with pytest.raises(MertError, match="the audio is another"):
+        open_embeddings(folder, mine, [Noise(9, 0.2)], WHOLE, "mean")
+    with pytest.raises(MertError, match="no sound"):
+        open_embeddings(folder, mine, sounds, Chunking(0.1), "mean")
+    with pytest.raises(MertError, match=r"card\.json"):
+        open_embeddings(tmp_path, mine, sounds, WHOLE, "mean")
+
+
+def test_other_audio_under_the_same_identity_is_refused(tmp_path: Path) -> None:
+    embeddings(Loudness(), [Noise(0, 0.4, name="song")], WHOLE, "mean", tmp_path)
+    for changed in (Noise(1, 0.4, name="song"), Noise(0, 0.5, name="song")):
+        for chunking in (WHOLE, Chunking(0.2)):
+            with pytest.raises(MertError, match="it was changed, or is decoded otherwise"):
+                embeddings(Loudness(), [changed], chunking, "mean", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"), [(float("nan"), "not finite .*diverged"), (1e8, "beyond half precision's 65504")]
+)
+def test_answers_that_half_precision_cannot_hold_are_refused(tmp_path: Path, scale: float, message: str) -> None:
+    with pytest.raises(MertError, match=message):
+        embeddings(Loudness(scale), [Noise(0)], WHOLE, "mean", tmp_path)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_an_answer_of_the_wrong_shape_is_refused() -> None:
+    encoder = Loudness()
+    encoder.states = 3
+    with pytest.raises(MertError, match=r"shape \(2, 1, 1, 3\); expected \(3 states, 1, frames, width\)"):
+        embeddings(encoder, [Noise(0)], WHOLE, "mean", None)
+
+
+def test_unusable_sounds_are_named_and_nothing_is_guessed(tmp_path: Path) -> None:
+    sounds = [Noise(0), Noise(1, 0.049), Noise(2, broken="damaged"), Noise(3)]
+    for _ in range(2):
+        found = embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
+        assert found.missing == {1: "too short", 2: "damaged"}
+        assert found.offsets.tolist() == [0, 1, 1, 1, 2]
+    with pytest.raises(MertError, match="none of the 2 sounds of mtt can be used: 1 × too short, 1 × damaged"):
+        embeddings(Loudness(), sounds[1:3], WHOLE, "mean", tmp_path, "mtt")
+    with pytest.raises(MertError, match="no sound to embed for mtt"):
+        embeddings(Loudness(), [], WHOLE, "mean", tmp_path, "mtt")

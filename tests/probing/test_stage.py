@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mert_core.config import Config
+from mert_core.data.corpus import Corpus
+from mert_core.data.record import write_record
+from mert_core.errors import MertError
+from mert_core.model.mert import MertModel
+from mert_core.paths import Layout
+from mert_core.probing import stage
+from mert_core.probing.protocol import protocol_hash
+from mert_core.probing.results import Predictions, answers_path
+from mert_core.probing.tasks import FLOORS, TASKS
+from mert_core.probing.validation_score import quick_score
+from mert_core.tracking import NullTracker
+from tests.probing.material import write_probe_set
+
+
+class Below(NullTracker):
+    """Notes which runs were opened below it, and what they said."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self._now: dict[str, Any] = {}
+
+    @contextmanager
+    def child(self, name: str, tags: Mapping[str, Any]) -> Iterator[Below]:  # type: ignore[override]
+        self._now = self.runs[name] = dict(tags)
+        yield self
+        self._now = {}
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self._now.update(values)
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        self._now.update(values)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_is_probed_and_probed_again_to_the_byte(small: Config, probed: Layout, floor: str) -> None:
+    tracker = Below()
+    record = stage.run(small, probed, tracker, floor)
+    first = contents(probed.scores(floor))
+    assert stage.run(small, probed, NullTracker(), floor) == record
+    assert contents(probed.scores(floor)) == first
+    assert record.inputs == {"probe_set": Corpus.open(probed.probe_set).record.id}
+
+    scores = json.loads(first["scores.json"])
+    assert scores["run"] == floor
+    assert sorted(scores["tasks"]) == ["demo/gs_key", "demo/gtzan_genre", "demo/nsynth_pitch"]
+    assert scores["skipped"] == {"gtzan_genre": "GTZAN is not here"}
+    for name, score in scores["tasks"].items():
+        assert score["metric"] == TASKS[name].metrics[0]
+        assert score["low"] <= score["value"] <= score["high"]
+        assert score["metrics"][score["metric"]]["value"] == score["value"]
+        assert len(score["per_seed"]) == 3
+        assert score["protocol"] == protocol_hash(small, TASKS[name])
+    key = scores["tasks"]["demo/gs_key"]
+    assert (key["tracks"], key["left_out"]) == (23, {"key unknown": 3}), "one of each split has no key"
+    assert scores["tasks"]["demo/nsynth_pitch"]["value"] > 0.9, "octaves of a sine are easy for any encoder"
+    layers = json.loads(first["layers.json"])
+    assert {len(rows) for rows in layers.values()} == {1 if floor == "mel-statistics" else 5}
+    robustness = json.loads(first["robustness.json"])
+    assert set(robustness) == {"demo/nsynth_pitch"}
+    assert "pitch" not in robustness["demo/nsynth_pitch"], "the answer would move with it"
+    answers = Predictions.load(answers_path(probed.scores(floor), "demo/nsynth_pitch"))
+    (accuracy,) = answers.figures()
+    assert accuracy(answers.truth, answers.outputs).mean() == scores["tasks"]["demo/nsynth_pitch"]["value"]
+
+    assert set(tracker.runs) == {f"probe-task/{floor}/{task}" for task in small.probe.tasks}
+    pitch = tracker.runs[f"probe-task/{floor}/demo/nsynth_pitch"]
+    assert pitch["accuracy"] == scores["tasks"]["demo/nsynth_pitch"]["value"]
+    assert pitch["probe.protocol"] == scores["tasks"]["demo/nsynth_pitch"]["protocol"]
+    assert tracker.runs[f"probe-task/{floor}/gtzan_genre"]["probe.skipped"] == "GTZAN is not here"
+
+
+def test_a_run_is_probed_from_its_checkpoint(small: Config, probed: Layout) -> None:
+    config = small.model_copy(update={"probe": small.probe.model_copy(update={"tasks": ["demo/gtzan_genre"]})})
+    folder = probed.model("tiny")
+    with pytest.raises(MertError):
+        stage.run(config, probed, NullTracker(), "tiny")
+    folder.mkdir(parents=True)
+    MertModel.from_preset("mert-tiny", seed=99).save_pretrained(folder)
+    checkpoint = write_record(folder, stage="pretrain", kind="checkpoint", run="tiny", inputs={}, params={}, facts={})
+    record = stage.run(config, probed, NullTracker(), "tiny")
+    assert record.inputs["checkpoint"] == checkpoint.id
+
+
+def test_workers_find_the_same(small: Config, probed: Layout, tmp_path: Path) -> None:
+    alone = contents(probed.scores("mel-statistics"))
+    shared = small.model_copy(update={"probe": small.probe.model_copy(update={"workers": 2})})
+    stage.run(shared, probed, NullTracker(), "mel-statistics")
+    found = contents(probed.scores("mel-statistics"))
+    assert {name: data for name, data in found.items() if name != "record.json"} == {
+        name: data for name, data in alone.items() if name != "record.json"
+    }
+
+
+def test_an_unknown_task_is_named(small: Config, probed: Layout) -> None:
+    config = small.model_copy(update={"probe": small.probe.model_copy(update={"tasks": ["key"]})})
+    with pytest.raises(MertError, match=r"no task is named key; there are mtt, gs_key"):
+        stage.run(config, probed, NullTracker(), "mel-statistics")
+
+
+def test_quick_score_reads_no_test_item_and_leaves_the_model_alone(
+    small: Config, probed: Layout, tmp_path: Path
+) -> None:
+    model = MertModel.from_preset("mert-tiny", seed=1).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    score = quick_score(model, small, probed, "demo/nsynth_pitch")
+    assert 0.9 < score <= 1
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert quick_score(model, small, probed, "demo/nsynth_pitch") == score
+    with pytest.raises(MertError, match="no task for a sweep"):
+        quick_score(model, small, probed, "demo/gtzan_rhythm")
+
+    # The same probe set, the test items' pitches scrambled.
+    other = Layout.at(tmp_path)
+    write_probe_set(other.probe_set)
+    path = other.probe_set / "labels.parquet"
+    table = pq.read_table(path)
+    pitches = [
+        60 if "note-test" in name else pitch
+        for name, pitch in zip(table["track_id"].to_pylist(), table["pitch"].to_pylist(), strict=True)
+    ]
+    where = table.column_names.index("pitch")
+    pq.write_table(table.set_column(where, "pitch", pa.array(pitches, pa.int16())), path)
+    assert quick_score(model, small, other, "demo/nsynth_pitch") == score
+    assert np.isfinite(score)

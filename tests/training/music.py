@@ -1,0 +1,156 @@
+"""A few seconds of tones with matching codes, in memory and picklable, in place of the stages before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mert_core.config import HealthConfig, LossWeights, PretrainConfig
+from mert_core.data.target_kinds import Codes
+from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
+from mert_core.training.batches import CropSource
+from mert_core.training.loss import Objective, build_objective
+from mert_core.training.run import RunInputs, teaching_of
+
+SPECTRA = {"cqt": ConstantQTeacher, "logmel": LogMelTeacher, "chroma": ChromaTeacher}
+
+
+def health(**changes: Any) -> HealthConfig:
+    """Return the bounds of a run's health; keyword arguments change them."""
+    base: dict[str, Any] = {
+        "every": 2,
+        "nonfinite": "rollback",
+        "explosion": {"above": 5.0, "action": "rollback"},
+        "gradient_spike": {"above": 10.0, "action": "warn"},
+        "silence": "warn",
+        "perplexity": {"below": 0.02, "action": "warn"},
+        "dead_codes": {"above": 0.9, "action": "warn"},
+        "effective_rank": {"below": 2.0, "action": "warn"},
+        "max_interventions": 5,
+        "rate_factor": 0.5,
+    }
+    return HealthConfig(**{**base, **changes})
+
+
+def predicted(**weights: float) -> list[dict[str, Any]]:
+    """Return the terms of ``pretrain.teachers``: codes ``tones`` are stored, spectra are computed from the crop."""
+    return [
+        {"teacher": name, "targets": "crop" if name in SPECTRA else "stored", "weight": weight}
+        for name, weight in weights.items()
+    ]
+
+
+def params(**changes: Any) -> PretrainConfig:
+    """Return a run of a few seconds; keyword arguments change it."""
+    base: dict[str, Any] = {
+        "preset": "mert-tiny",
+        "start": None,
+        "layer_norm": "preset",
+        "deepnorm": False,
+        "attention_relax": 0.0,
+        "learn_temperature": False,
+        "acoustic_codebooks": "all",
+        "workers": 0,
+        "max_worker_failures": 1,
+        "crop_seconds": 0.5,
+        "batch_clips": 4,
+        "accumulate": 1,
+        "max_steps": 6,
+        "warmup_steps": 2,
+        "schedule_steps": 100,
+        "learning_rate": 1e-3,
+        "adam_betas": (0.9, 0.98),
+        "adam_eps": 1e-6,
+        "weight_decay": 0.01,
+        "clip_norm": 10.0,
+        "temperature": 0.1,
+        "mask_probability": 0.8,
+        "mask_frames": 5,
+        "mask_trim_clips": 8,
+        "mixture_probability": 0.5,
+        "mixture_snippets": 3,
+        "mixture_seconds": (0.1, 0.3),
+        "teachers": predicted(tones=1.0, cqt=1.0),
+        "weights": LossWeights(feature_penalty=10.0, unmasked=0.0),
+        "precision": "fp32",
+        "device": "cpu",
+        "activation_checkpointing": False,
+        "compile": False,
+        "sharding": "none",
+        "checkpoint_every": 2,
+        "checkpoint_keep": 2,
+        "log_every": 3,
+        "validate_every": 4,
+        "validate_batches": 1,
+        "health": health(),
+    }
+    return PretrainConfig(**{**base, **changes})
+
+
+@dataclass(frozen=True)
+class Tones:
+    """Twelve tracks of random tones, a new one each quarter of a second; ``open`` makes it a ``job.Data``."""
+
+    seconds: float = 2.0
+
+    def open(self) -> RunInputs:
+        """Return music, codes and teachers."""
+        music = TonesMusic(self.seconds)
+        return RunInputs(
+            music,
+            {"tones": TonesCodes(music), "pitches": TonesCodes(music, codebooks=1)},
+            {name: kind().freeze() for name, kind in SPECTRA.items()},
+        )
+
+
+def crop_source(
+    run: PretrainConfig, split: str = "train", seed: int = 0, *, corrupt: bool = True, data: Tones | None = None
+) -> CropSource:
+    """Return crops of the tones."""
+    material = (data or Tones()).open()
+    return CropSource(material.music, material.stored, teaching_of(run, material), run, split, seed, corrupt=corrupt)
+
+
+def objective_of(run: PretrainConfig, seed: int = 0, start: Path | None = None) -> Objective:
+    """Return the student of a run on the tones."""
+    return build_objective(run, teaching_of(run, Tones().open()), seed, start)
+
+
+class TonesMusic:
+    """Implements ``data.Music``: ten training tracks, two for validation."""
+
+    def __init__(self, seconds: float) -> None:
+        generator = np.random.default_rng(5)
+        samples = round(seconds * 24000) // 320 * 320
+        self.pitches = generator.integers(0, 8, (12, samples // 6000 + 1)).repeat(6000, axis=1)[:, :samples]
+        phase = np.cumsum(220 * 2 ** (self.pitches / 8) / 24000, axis=1)
+        self.pcm = (8000 * np.sin(2 * np.pi * phase)).astype(np.int16)
+        self.samples = np.full(12, samples)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return row numbers."""
+        return np.arange(10) if split == "train" else np.arange(10, 12)
+
+    def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int, out: np.ndarray) -> np.ndarray:
+        """Write waveforms into (batch, length)."""
+        for crop, row, start in zip(out, rows, offset_samples, strict=True):
+            crop[:] = self.pcm[row, start : start + length] / np.float32(32768)
+        return out
+
+
+class TonesCodes:
+    """Implements ``data.Stored``: one or two codebooks of 16 entries that follow the pitch."""
+
+    def __init__(self, music: TonesMusic, codebooks: int = 2) -> None:
+        frames = music.pitches[:, ::320]
+        self.kind = Codes(codebooks, 16)
+        self.table = np.stack([frames, 15 - frames], axis=-1)[..., :codebooks]
+
+    def read(self, rows: np.ndarray, offset_frames: np.ndarray, frames: int) -> np.ndarray:
+        """Return int64 (batch, frames, codebooks)."""
+        return np.stack(
+            [self.table[row, start : start + frames] for row, start in zip(rows, offset_frames, strict=True)]
+        )

@@ -1,0 +1,149 @@
+"""Crops, masks and noise are pure functions of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mert_core.config import Config
+from mert_core.errors import MertError
+from mert_core.training.batches import CropSource, crop_samples
+from mert_core.training.corruption import draw_snippets, span_masks
+from tests.training.music import Tones, crop_source, params
+
+
+def source(split: str = "train", seed: int = 1, corrupt: bool = True, **changes: object) -> CropSource:
+    return crop_source(params(**changes), split, seed, corrupt=corrupt)
+
+
+def generators(count: int, seed: int = 0) -> list[np.random.Generator]:
+    return [np.random.default_rng((seed, row)) for row in range(count)]
+
+
+def test_masked_share_is_the_published_one() -> None:
+    alone = np.mean([span_masks([g], 374, 0.8, 5).mean() for g in generators(400)])
+    assert alone == pytest.approx(0.583, abs=0.005)
+    trimmed = np.mean([span_masks(generators(16, seed), 374, 0.8, 5).mean() for seed in range(60)])
+    assert trimmed == pytest.approx(0.54, abs=0.01)
+
+
+def test_rows_have_equal_counts_and_spans_of_five() -> None:
+    masks = span_masks(generators(8), 374, 0.8, 5)
+    assert len(set(masks.sum(axis=1).tolist())) == 1
+    untrimmed = span_masks(generators(1), 374, 0.8, 5)[0]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], untrimmed.astype(int), [0]])))
+    assert (edges[1::2] - edges[::2]).min() >= 5
+
+
+@pytest.mark.parametrize("frames", [2, 7, 36])
+def test_short_clips_are_masked_too(frames: int) -> None:
+    masks = span_masks(generators(20), frames, 0.1, 5)
+    assert masks.any(axis=1).all() and masks.shape == (20, frames)
+
+
+def test_snippets_come_from_others_and_fit() -> None:
+    generator = np.random.default_rng(0)
+    drawn = [draw_snippets(generator, 2, 4, 1000, 0.5, 3, (100, 400)) for _ in range(2000)]
+    assert np.mean([bool(row) for row in drawn]) == pytest.approx(0.5, abs=0.04)
+    flat = [snippet for row in drawn for snippet in row]
+    assert {s.source for s in flat} == {0, 1, 3}
+    assert {len(row) for row in drawn} == {0, 1, 2, 3}
+    assert all(100 <= s.samples <= 400 and max(s.start, s.source_start) + s.samples <= 1000 for s in flat)
+    assert draw_snippets(generator, 0, 1, 1000, 1.0, 3, (100, 400)) == []
+
+
+def test_batches_do_not_depend_on_workers_or_history() -> None:
+    whole = source().batch(8, 4, range(4))
+    fresh = source()
+    fresh.batch(100, 4, range(4))
+    halves = [fresh.batch(8, 4, range(2)), fresh.batch(8, 4, range(2, 4))]
+    assert torch.equal(whole.noisy, torch.cat([half.noisy for half in halves]))
+    assert torch.equal(whole.stored["tones"], torch.cat([half.stored["tones"] for half in halves]))
+    assert not torch.equal(whole.noisy, source(seed=2).batch(8, 4, range(4)).noisy)
+
+
+def test_targets_are_clean_and_aligned() -> None:
+    batch = source(mixture_probability=1.0).batch(0, 4, range(4))
+    assert (batch.noisy != batch.clean).any(dim=1).all()
+    material = Tones().open()
+    music, codes = material.music, material.stored["tones"]
+    rows, offsets = source().locate(np.arange(4))
+    assert (offsets % 320 == 0).all()
+    for clip, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
+        expected = music.pcm[row, offset : offset + crop_samples(0.5)] / 32768
+        np.testing.assert_allclose(batch.clean[clip].numpy(), expected, atol=1e-7)
+        np.testing.assert_array_equal(
+            batch.stored["tones"][clip].numpy(), codes.table[row, offset // 320 : offset // 320 + batch.mask.shape[1]]
+        )
+    assert batch.masked_frames == int(batch.mask.sum())
+
+
+def test_an_epoch_visits_every_track_and_the_next_differs() -> None:
+    crops = source()
+    first, second = crops.locate(np.arange(len(crops))), crops.locate(np.arange(len(crops), 2 * len(crops)))
+    assert sorted(first[0]) == sorted(second[0]) and set(first[0]) == set(range(10))
+    assert not np.array_equal(first[0], second[0])
+
+
+def test_a_clips_randomness_is_its_own_and_new_in_each_epoch() -> None:
+    crops = source(mixture_probability=1.0)
+    own, later = (np.array([0, 1, 2, 3]) + start for start in (0, len(crops)))
+
+    def draws(positions: np.ndarray) -> tuple[list, np.ndarray]:
+        snippets = crops._snippets(positions, range(4), 4)
+        masks = [span_masks([crops._generator(1, p)], 374, 0.8, 5)[0] for p in positions.tolist()]
+        return snippets, np.array(masks)
+
+    first, again, other = draws(own), draws(own), draws(later)
+    assert first[0] == again[0] and np.array_equal(first[1], again[1])
+    assert all(a != b for a, b in zip(first[0], other[0], strict=True))
+    assert (first[1] != other[1]).any(axis=1).all()
+    assert len({tuple(map(str, row)) for row in first[0]}) == 4
+
+
+def test_trimming_uncovers_and_never_covers() -> None:
+    alone = np.array([span_masks([generator], 374, 0.8, 5)[0] for generator in generators(16)])
+    together = span_masks(generators(16), 374, 0.8, 5)
+    assert not (together & ~alone).any()
+    assert set(together.sum(axis=1)) == {alone.sum(axis=1).min()}
+
+
+@pytest.mark.parametrize(("run", "samples"), [("95m", (12000, 24000)), ("330m", (12000, 36000))])
+def test_the_published_runs_have_the_published_corruption(config: Config, run: str, samples: tuple[int, int]) -> None:
+    published = config.run(run)
+    assert (published.mask_probability, published.mask_frames) == (0.8, 5)
+    assert (published.mixture_probability, published.mixture_snippets) == (0.5, 3)
+    assert tuple(round(seconds * 24000) for seconds in published.mixture_seconds) == samples
+    clip = crop_samples(published.crop_seconds)
+    assert clip == {"95m": 120000, "330m": 122880}[run]
+    generator = np.random.default_rng(0)
+    drawn = [draw_snippets(generator, 3, 16, clip, 0.5, 3, samples) for _ in range(3000)]
+    mixed = [row for row in drawn if row]
+    assert len(mixed) / len(drawn) == pytest.approx(0.5, abs=0.03)
+    for count in (1, 2, 3):
+        assert np.mean([len(row) == count for row in mixed]) == pytest.approx(1 / 3, abs=0.04)
+    lengths = np.array([snippet.samples for row in mixed for snippet in row])
+    assert samples[0] <= lengths.min() < samples[0] + 100 and samples[1] - 100 < lengths.max() <= samples[1]
+    assert lengths.mean() == pytest.approx(sum(samples) / 2, rel=0.02)
+
+
+def test_the_mixture_adds_the_other_clips_at_full_gain() -> None:
+    crops = source(mixture_probability=1.0)
+    batch = crops.batch(0, 4, range(4))
+    for clip, snippets in enumerate(crops._snippets(np.arange(4), range(4), 4)):
+        expected = batch.clean[clip].clone()
+        for s in snippets:
+            added = batch.clean[s.source, s.source_start : s.source_start + s.samples]
+            expected[s.start : s.start + s.samples] += added
+        torch.testing.assert_close(batch.noisy[clip], expected)
+
+
+def test_validation_hears_no_mixture() -> None:
+    batch = source("valid", corrupt=False, mixture_probability=1.0).batch(0, 4, range(4))
+    assert torch.equal(batch.noisy, batch.clean)
+
+
+def test_too_short_tracks_are_an_error() -> None:
+    with pytest.raises(MertError, match="as long as a crop"):
+        crop_source(params(), data=Tones(seconds=0.4))

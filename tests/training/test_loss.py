@@ -1,0 +1,214 @@
+"""The loss is the published sum: each term equals an independent formula in float64, for every option."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mert_core.errors import MertError
+from mert_core.features.cqt import ConstantQ
+from mert_core.features.mel import LogMel, chroma
+from mert_core.training.batch import Batch
+from mert_core.training.loss import Objective, codebook_terms, tally, terms
+from mert_core.training.trainer import learning_rate
+from tests.training.music import crop_source, objective_of, params, predicted
+
+CODEBOOKS = 2
+
+
+def prepared(**changes: Any) -> tuple[Objective, Batch]:
+    """Return an objective and a batch."""
+    run = params(**changes)
+    return objective_of(run), crop_source(run).batch(0, 4, range(4))
+
+
+def at(objective: Objective, batch: Batch, frames: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the terms by loops over some frames, in numpy and float64, from the states and weights alone."""
+    with torch.no_grad():
+        output = objective.encoder(batch.noisy, mask=batch.mask)
+        spectra = {"cqt": ConstantQ()(batch.clean), "logmel": LogMel()(batch.clean)}
+        spectra["chroma"] = chroma(spectra["cqt"])
+    states = output.last_hidden_state.double().numpy()
+    weights = {name: value.detach().double().numpy() for name, value in objective.heads.named_parameters()}
+    entropy = {book: 0.0 for book in objective.teaching.books}
+    correct = {book: 0 for book in objective.teaching.books}
+    squares: dict[str, list[float]] = {name: [] for name in objective.teaching.spectra}
+    for clip, frame in frames:
+        state = states[clip, frame]
+        for name, asked in batch.asked.items():
+            head, own = objective.heads.codes[name], f"codes.{name}."
+            dimension = head.final_dim
+            projected = weights[own + "final_proj.weight"] @ state + weights[own + "final_proj.bias"]
+            for k in asked:
+                query = projected[k * dimension : (k + 1) * dimension]
+                table = weights[own + "codebook_embeddings"][k]
+                cosines = table @ query / np.linalg.norm(table, axis=1) / np.linalg.norm(query)
+                learned = own + "log_scales"
+                scale = np.exp(weights[learned][k]) if learned in weights else 1 / head.temperature
+                logits = cosines * min(scale, 100.0)
+                code = int(batch.stored[name][clip, frame, k])
+                entropy[name, k] += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[code]
+                correct[name, k] += logits.argmax() == code
+        for name, found in squares.items():
+            guess = weights[f"spectra.{name}.weight"] @ state + weights[f"spectra.{name}.bias"]
+            found.append(float(((guess - spectra[name][clip, frame].double().numpy()) ** 2).mean()))
+    share = objective.teaching.weights
+    errors = {name: float(np.mean(values)) for name, values in squares.items()}
+    weighted = sum(share[name] * value for (name, _), value in entropy.items())
+    weighted += len(frames) * sum(share[name] * error for name, error in errors.items())
+    features = output.conv_features.double().numpy()
+    return {
+        "entropy": entropy,
+        "correct": correct,
+        "penalty": float((features**2).mean()),
+        "weighted": weighted,
+        "frames": len(frames),
+        "errors": errors,
+    }
+
+
+def reference(objective: Objective, batch: Batch) -> dict[str, Any]:
+    """Return the whole loss and the terms of the masked frames."""
+    found = at(objective, batch, np.argwhere(batch.mask.numpy()))
+    found["masked"] = found["weighted"] / found["frames"] + objective.weights.feature_penalty * found["penalty"]
+    found["weighted"] += found["frames"] * objective.weights.feature_penalty * found["penalty"]
+    if objective.weights.unmasked:
+        others = at(objective, batch, np.argwhere(~batch.mask.numpy()))
+        found["weighted"] += objective.weights.unmasked * others["weighted"]
+    return found
+
+
+SPECTRA = predicted(tones=0.5, cqt=5.0, logmel=2.0, chroma=3.0)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "published": {},
+    "random": {"acoustic_codebooks": "random"},
+    "top": {"acoustic_codebooks": "top"},
+    "bottom": {"acoustic_codebooks": "bottom"},
+    "temperature": {"temperature": 0.05},
+    "learned temperature": {"learn_temperature": True},
+    "weights": {"teachers": predicted(tones=0.5, cqt=5.0), "weights": {"feature_penalty": 0.0, "unmasked": 0.0}},
+    "spectra": {"teachers": SPECTRA, "weights": {"feature_penalty": 1.0, "unmasked": 0.0}},
+    "unmasked": {
+        "teachers": predicted(tones=1.0, cqt=1.0, logmel=1.0),
+        "weights": {"feature_penalty": 10.0, "unmasked": 0.5},
+    },
+    "two teachers of codes": {"teachers": predicted(tones=0.5, cqt=2.0, pitches=3.0)},
+    "codes alone": {"teachers": predicted(pitches=1.0, tones=0.0)},
+    "spectra alone": {"teachers": predicted(chroma=1.0), "weights": {"feature_penalty": 1.0, "unmasked": 0.0}},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_term_equals_its_formula(option: str) -> None:
+    objective, batch = prepared(**OPTIONS[option])
+    losses, expected = objective(batch), reference(objective, batch)
+    np.testing.assert_allclose(losses.entropies.numpy(), list(expected["entropy"].values()), rtol=1e-5)
+    np.testing.assert_array_equal(losses.correct.numpy(), list(expected["correct"].values()))
+    np.testing.assert_allclose(losses.errors.numpy(), list(expected["errors"].values()), rtol=1e-5)
+    assert losses.feature_penalty.item() == pytest.approx(expected["penalty"], rel=1e-5)
+    assert losses.weighted.item() == pytest.approx(expected["weighted"], rel=1e-5)
+
+    frames, total = expected["frames"], tally(losses, expected["frames"])
+    named = terms(total, objective)
+    asked = [(name, book) for name, books in batch.asked.items() for book in books]
+    assert named["loss"] == pytest.approx(expected["masked"], rel=1e-5)
+    assert named.keys() - {"loss", "feature_penalty", "accuracy"} == objective.teaching.weights.keys()
+    for name in batch.asked:
+        nats = sum(value for (own, _), value in expected["entropy"].items() if own == name)
+        assert named[name] == pytest.approx(nats / frames, rel=1e-5)
+    for name, error in expected["errors"].items():
+        assert named[name] == pytest.approx(error, rel=1e-5)
+    if asked:
+        assert named["accuracy"] == pytest.approx(sum(expected["correct"].values()) / frames / len(asked))
+    per_codebook = codebook_terms(total, objective.teaching)
+    assert per_codebook.keys() == {f"{kind}{name}_{k}" for name, k in asked for kind in ("", "accuracy_")}
+    for name, k in asked:
+        assert per_codebook[f"{name}_{k}"] == pytest.approx(expected["entropy"][name, k] / frames, rel=1e-5)
+
+
+def test_a_codebook_that_is_not_asked_gets_no_gradient() -> None:
+    objective, batch = prepared(acoustic_codebooks="bottom", learn_temperature=True)
+    objective(batch).weighted.backward()
+    for name in ("codebook_embeddings", "log_scales", "final_proj.bias"):
+        top, bottom = objective.heads.codes["tones"].get_parameter(name).grad.unflatten(0, (CODEBOOKS, -1))
+        assert not top.any() and bottom.any()
+
+
+def test_random_codebooks_are_fair_and_the_same_for_all_workers() -> None:
+    source = crop_source(params(acoustic_codebooks="random"))
+    drawn = [source.batch(first, 4, range(2)).asked["tones"] for first in range(0, 400, 4)]
+    assert {len(chosen) for chosen in drawn} == {1}
+    assert np.mean([chosen[0] for chosen in drawn]) == pytest.approx(0.5, abs=0.15)
+    assert drawn[:9] == [source.batch(first, 4, range(2, 4)).asked["tones"] for first in range(0, 36, 4)]
+    asked = crop_source(params(acoustic_codebooks="random"), "valid", corrupt=False)
+    assert asked.batch(0, 4, range(4)).asked == {"tones": (0, 1)}
+
+
+def test_a_learned_temperature_moves_and_stays_in_range() -> None:
+    objective, batch = prepared(learn_temperature=True)
+    objective(batch).weighted.backward()
+    head = objective.heads.codes["tones"]
+    assert head.log_scales is not None and head.log_scales.grad is not None and head.log_scales.grad.all()
+    with torch.no_grad():
+        head.log_scales.fill_(50.0)
+    logits = head(torch.randn(5, objective.encoder.config.hidden_size, generator=torch.Generator().manual_seed(0)))
+    assert logits.abs().max() <= 100.001
+
+
+def gradient(objective: Objective, batches: list[Batch], total: int) -> torch.Tensor:
+    objective.zero_grad()
+    for batch in batches:
+        (objective(batch).weighted / total).backward()
+    return torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None])
+
+
+def test_workers_with_unlike_masks_are_normalised_by_the_frames_of_all() -> None:
+    source = crop_source(params(weights={"feature_penalty": 0.0, "unmasked": 0.0}))
+    objective = objective_of(source.params).eval()
+    whole = source.batch(0, 4, range(4))
+    mask = whole.mask.clone()
+    mask[3] = False
+    mask[3, :5] = True  # the second worker has far fewer masked frames than the first
+    total = int(mask.sum())
+
+    def share(clips: slice) -> Batch:
+        counted = int(mask[clips].sum())
+        stored = {name: codes[clips] for name, codes in whole.stored.items()}
+        return Batch(whole.noisy[clips], whole.clean[clips], mask[clips], counted, whole.asked, stored)
+
+    together = gradient(objective, [share(slice(0, 4))], total)
+    apart = gradient(objective, [share(slice(0, 3)), share(slice(3, 4))], total)
+    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-6)
+    means = [gradient(objective, [share(clips)], int(mask[clips].sum())) for clips in (slice(0, 3), slice(3, 4))]
+    assert not torch.allclose((means[0] + means[1]) / 2, together, rtol=1e-2, atol=1e-6)
+
+
+def test_micro_batches_give_the_gradient_of_the_whole() -> None:
+    source, objective = crop_source(params()), objective_of(params())
+    batches = [source.batch(0, 4, range(2)), source.batch(0, 4, range(2, 4))]
+    counts = [batch.masked_frames for batch in batches]
+    first, second = (gradient(objective, [batch], batch.masked_frames) for batch in batches)
+    expected = (counts[0] * first + counts[1] * second) / sum(counts)
+    torch.testing.assert_close(gradient(objective, batches, sum(counts)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer_norm", ["pre", "post"])
+def test_shape_options_reach_the_encoder(layer_norm: str) -> None:
+    objective = objective_of(params(layer_norm=layer_norm, attention_relax=32.0))
+    shape = objective.encoder.config
+    assert shape.do_stable_layer_norm == (layer_norm == "pre") and shape.attention_relax == 32
+    assert not shape.deepnorm
+    with pytest.raises(MertError, match="post-LN"):
+        objective_of(params(deepnorm=True))
+    assert objective_of(params(deepnorm=True, layer_norm="post")).encoder.config.deepnorm
+
+
+def test_schedule_rises_then_falls_to_zero() -> None:
+    run = params(warmup_steps=10, schedule_steps=110, learning_rate=1.0)
+    assert [learning_rate(run, step) for step in (1, 5, 10, 60, 110, 200)] == pytest.approx(
+        [0.1, 0.5, 1.0, 0.5, 0.0, 0.0]
+    )
