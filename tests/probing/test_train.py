@@ -182,8 +182,7 @@ def test_features_that_do_not_fit_into_memory_train_the_same_probes(monkeypatch)
     score = scoring("accuracy", valid.truth)
     held = train_probes(probes, train, valid, SINGLE, RECIPE, score)
     monkeypatch.setattr("mert_core.probing.train.RESIDENT_BYTES", 0)
-    for module in ("features", "training"):
-        monkeypatch.setattr(f"mert_core.probing.{module}.SLAB_BYTES", 40 * 3 * 12 * 4)
+    monkeypatch.setattr("mert_core.probing.train.SLAB_BYTES", 40 * 3 * 12 * 4)
     pieces = [replace(split, features=OnDisk(split.features.tensor)) for split in (train, valid)]
     streamed = train_probes(probes, *pieces, SINGLE, RECIPE, score)
     assert OnDisk.most <= 40

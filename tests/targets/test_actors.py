@@ -33,15 +33,15 @@ import os, signal, sys
 from pathlib import Path
 from mert_core.config import load_config
 from mert_core.paths import Layout
-from mert_core.targets import kept, stage
+from mert_core.targets import shards, stage
 from mert_core.tracking.protocol import NullTracker
 
-keep = kept.Kept.keep
+keep = shards.Kept.keep
 def keep_and_die(self, plan, facts):
     keep(self, plan, facts)
     os.kill(os.getpid(), signal.SIGKILL)
 
-kept.Kept.keep, stage.PAYS = keep_and_die, 0
+shards.Kept.keep, stage.PAYS = keep_and_die, 0
 stage.run(load_config(Path(sys.argv[1]), sys.argv[3:]), Layout.at(sys.argv[2]), NullTracker(), "rvqvae")
 """
 

@@ -36,7 +36,7 @@ PROGRAM = textwrap.dedent(
     import mert_core.model.config as config
     from mert_core.training.run import Job, work
     from mert_core.training.callbacks import SilentObserver
-    from mert_core.training.worker import Place
+    from mert_core.training.worker import Worker as TrainingWorker
     from tests.training.music import Tones, health, params
     class Told(SilentObserver):
         def progress(self, step, loss, audio_hours_per_second):
@@ -51,7 +51,7 @@ PROGRAM = textwrap.dedent(
     run = params(**{**told["changes"], "health": health(**told["changes"].get("health", {}))})
     out, states = Path(told["out"]), told["states"] and Path(told["states"])
     out.mkdir(exist_ok=True)
-    facts = work(Job(run, Tones(), 7, 1, out, states), Place(rank, told["world"]), Told())
+    facts = work(Job(run, Tones(), 7, 1, out, states), TrainingWorker(rank, told["world"]), Told())
     if rank == 0:
         out.with_suffix(".json").write_text(json.dumps(facts))
     """
