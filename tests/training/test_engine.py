@@ -103,21 +103,21 @@ import torch
 from torch import distributed
 from mert_core.training.trainer import Engine
 from mert_core.training.trainer import build_optimiser
-from mert_core.training.worker import Place
+from mert_core.training.worker import Worker
 from mert_core.training.trainer import spectra_example, validate
 from tests.training.music import crop_source, objective_of, params
 rank = int(sys.argv[1])
-place = Place(rank, 2)
+place = Worker(rank, 2)
 distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 run = params(sharding="full", validate_batches=3)
 objective = objective_of(run, 7).train()
 total = sum(parameter.numel() for parameter in objective.parameters())
 engine = Engine(run, objective, place)
 valid, whole = crop_source(run, "valid", 7, corrupt=False), objective_of(run, 7)
-found, expected = validate(run, objective, valid, place), validate(run, whole, valid, Place())
+found, expected = validate(run, objective, valid, place), validate(run, whole, valid, Worker())
 assert found.keys() == expected.keys()
 assert all(abs(found[name] - value) < 1e-4 for name, value in expected.items()), (found, expected)
-example, expected = spectra_example(objective, valid, place), spectra_example(whole, valid, Place())
+example, expected = spectra_example(objective, valid, place), spectra_example(whole, valid, Worker())
 assert all(np.allclose(example[name], value, atol=1e-5) for name, value in expected.items())
 optimiser = build_optimiser(run, objective)
 engine.losses(crop_source(run, "train", 7).batch(0, 4, range(4))).weighted.backward()
