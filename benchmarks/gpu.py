@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.student import CODES, SAMPLE_RATE, SPECTRUM, batch, objective, optimiser, student
+from benchmarks.student import CODES, SAMPLE_RATE, SPECTRUM, batch, objective, optimiser, student, target_set
 from mert_core.files import write_json
 from mert_core.training.cost import peak_flops, training_flops
-from mert_core.training.loss import Losses, Objective
+from mert_core.training.loss import Losses
 from mert_core.training.trainer import Engine
 from mert_core.training.worker import Worker
 
@@ -63,11 +63,12 @@ class Trainer:
         self.engine = Engine(options, self.module, Worker(device=options.device))  # type: ignore[arg-type]
         self.optimiser = optimiser(self.module)
         self.batch = batch(self.shape, clips, seconds).to(options.device)
+        self.target_set = target_set().to(options.device)
 
     def update(self) -> None:
         """Make one update as the training loop does."""
         with self.engine.update(seed=0, step=0):
-            losses = self.engine.losses(self.batch)
+            losses = self.engine.losses(self.batch, self.target_set(self.batch))
             (losses.weighted / self.batch.masked_frames).backward()
         self.engine.clip()
         self.optimiser.step()
@@ -122,17 +123,18 @@ def parity(preset: str, seconds: float, device: torch.device) -> dict[str, float
     shape = student(preset, dropout=False)
     module, crops = objective(shape).eval(), batch(shape, 2, seconds)
     with torch.no_grad():
-        expected = _terms(module, module(crops))
+        targets = target_set()
+        expected = _terms(module(crops, targets(crops)))
         module.to(device)
+        crops, targets = crops.to(device), targets.to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            found = _terms(module, module(crops.to(device)))
-    return {name: abs(found[name] - value) / abs(value) for name, value in expected.items()}
+            there = _terms(module(crops, targets(crops)))
+    return {name: abs(there[name] - value) / abs(value) for name, value in expected.items()}
 
 
-def _terms(module: Objective, losses: Losses) -> dict[str, float]:
-    named = {"weighted": losses.weighted, "feature_penalty": losses.feature_penalty}
-    named |= {CODES: losses.entropies.sum(), SPECTRUM: losses.errors.sum()}
-    return {name: value.item() for name, value in named.items()}
+def _terms(losses: Losses) -> dict[str, float]:
+    sums = {name: losses.sums[name][0].sum().item() for name in ("feature_penalty", CODES, SPECTRUM)}
+    return {"weighted": losses.weighted.item(), **sums}
 
 
 def kernels(trainer: Trainer) -> dict[str, float]:

@@ -80,14 +80,6 @@ class Source:
         return Sound(torch.from_numpy(sound))
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The parameters that the loader asks for."""
-
-    batch_clips: int
-    accumulate: int = 1
-
-
 def write_shards(folder: Path) -> None:
     """Write shards of random samples and codes."""
     generator = np.random.default_rng(0)
@@ -108,19 +100,19 @@ def at(address: str) -> None:
 
 
 def measure(trainer: Trainer, source: Source, clips: int, read_ahead: int, steps: int) -> dict[str, Any]:
-    """Train for some updates and return the ledger's figures."""
+    """Train for some updates and return the cost meter's figures."""
     seconds = source.batch(0, 1, range(1)).clean.shape[1] / SAMPLE_RATE
-    place = Worker()
-    with Loader(Recipe(clips), source, place, read_ahead) as loader:  # type: ignore[arg-type]
+    worker = Worker()
+    with Loader(source, worker, clips, read_ahead=read_ahead) as loader:  # type: ignore[arg-type]
         for step in range(_WARM_UP + steps):
             if step == _WARM_UP:
-                ledger = CostMeter(Totals(), place, seconds, lambda masked_frames: 0.0)
-            with ledger.waiting() if step >= _WARM_UP else _uncounted():
+                meter = CostMeter(Totals(), worker, seconds, lambda masked_frames: 0.0)
+            with meter.waiting() if step >= _WARM_UP else _uncounted():
                 loader.take(step * clips, _WARM_UP + steps - 1 - step)
             trainer.update()
             if step >= _WARM_UP:
-                ledger.count(clips, 1)
-    return ledger.card()
+                meter.count(clips, 1)
+    return meter.card()
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def _crops(folder: Path) -> dict[str, float]:
     from mert_core.data.sampler import Crops
 
     corpus = Corpus.open(folder)
-    crops = Crops(corpus.rows("train"), corpus.samples, round(CROP_SECONDS * SAMPLE_RATE), order=(1337,), place=(1,))
+    crops = Crops(corpus.rows("train"), corpus.samples, round(CROP_SECONDS * SAMPLE_RATE), order=(1337,), offset=(1,))
     ready, batches = time.process_time(), 500
     for number in range(batches):
         crops.locate(np.arange(number * CLIPS, (number + 1) * CLIPS))

@@ -46,7 +46,7 @@ def student(preset: str, *, dropout: bool = True) -> MertConfig:
 
 def objective(shape: MertConfig, seed: int = 0) -> Objective:
     """Return our encoder and heads with the published losses."""
-    return Objective(MertModel(shape, seed), heads(shape, seed + 1), WEIGHTS, teaching())
+    return Objective(MertModel(shape, seed), heads(shape, seed + 1), WEIGHTS, target_set().specs)
 
 
 def heads(shape: MertConfig, seed: int = 1) -> Heads:
@@ -55,10 +55,11 @@ def heads(shape: MertConfig, seed: int = 1) -> Heads:
     return Heads(shape.hidden_size, codes, spectra, shape.final_dim, TEMPERATURE, seed)
 
 
-def teaching() -> TargetSet:
-    """Return the published lessons: stored codes, and the CQT of the crop."""
+def target_set() -> TargetSet:
+    """Return the published targets: codes, which each batch brings, and the CQT of the crop."""
     codes = TargetSpec(CODES, Codes(CODEBOOKS, ENTRIES), "stored", 1.0)
-    return TargetSet([codes, TargetSpec(SPECTRUM, Spectrum(CQT_BINS), "crop", 1.0)], {SPECTRUM: ConstantQTeacher()})
+    cqt = TargetSpec(SPECTRUM, Spectrum(CQT_BINS), "crop", 1.0)
+    return TargetSet([codes, cqt], teachers={SPECTRUM: ConstantQTeacher()})
 
 
 def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch:
@@ -73,8 +74,8 @@ def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch
     noisy = clean + 0.02 * torch.randn(clips, samples, generator=generator)
     codes = torch.randint(0, ENTRIES, (clips, frames, CODEBOOKS), generator=generator)
     masks = span_masks([np.random.default_rng((seed, clip)) for clip in range(clips)], frames, 0.8, 5)
-    asked = {CODES: tuple(range(CODEBOOKS))}
-    return Batch(noisy, clean, torch.from_numpy(masks), int(masks.sum()), asked, {CODES: codes})
+    ids = {CODES: tuple(range(CODEBOOKS))}
+    return Batch(noisy, clean, torch.from_numpy(masks), int(masks.sum()), ids, {CODES: codes})
 
 
 def optimiser(module: nn.Module) -> torch.optim.AdamW:

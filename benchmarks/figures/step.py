@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from benchmarks.comparators.hubert import ReferenceObjective, copy_weights
 from benchmarks.comparators.nce import MaterialisedHeads
 from benchmarks.row import Row, Tell, time_of
-from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE, WEIGHTS, batch, objective, optimiser, student
+from benchmarks.student import (
+    CODEBOOKS,
+    ENTRIES,
+    TEMPERATURE,
+    WEIGHTS,
+    batch,
+    objective,
+    optimiser,
+    student,
+    target_set,
+)
 from benchmarks.timing import paired
 from mert_core.model.config import MertConfig
 from mert_core.training.precision import bf16_products
@@ -49,9 +59,9 @@ def update(
 
 def ours(shape: MertConfig, precision: str, clips: int = CLIPS) -> Callable[[], None]:
     """Return our update."""
-    module, crops = objective(shape), batch(shape, clips, SECONDS)
+    module, targets, crops = objective(shape), target_set(), batch(shape, clips, SECONDS)
     around = partial(bf16_products, precision, torch.device("cpu"))
-    return update(module, lambda: module(crops).weighted, crops.masked_frames, precision, around)
+    return update(module, lambda: module(crops, targets(crops)).weighted, crops.masked_frames, precision, around)
 
 
 def theirs(shape: MertConfig, precision: str, clips: int = CLIPS) -> Callable[[], None]:
@@ -69,7 +79,7 @@ def check_equal(shape: MertConfig, seconds: float = SECONDS) -> float:
     mine, other, crops = objective(shape).train(), reference(shape).train(), batch(shape, CLIPS, seconds)
     copy_weights(mine, other)
     with torch.no_grad():
-        expected, found = other(crops), mine(crops).weighted
+        expected, found = other(crops), mine(crops, target_set()(crops)).weighted
     difference = ((found - expected) / expected).abs().item()
     if difference > 1e-5:
         raise AssertionError(f"the losses differ by {difference:.2g}; expected the same to 1e-5")

@@ -102,15 +102,15 @@ class Crops:
         samples: (music,) lengths of all tracks of the music, which ``rows`` index.
         crop_samples: length of a crop, a multiple of 320.
         order: whole numbers; they and the epoch decide the order.
-        place: whole numbers; they and the position decide where in its track a crop begins.
+        offset: whole numbers; they and the position decide where in its track a crop begins.
     """
 
     def __init__(
-        self, rows: Rows, samples: Rows, crop_samples: int, *, order: tuple[int, ...], place: tuple[int, ...]
+        self, rows: Rows, samples: Rows, crop_samples: int, *, order: tuple[int, ...], offset: tuple[int, ...]
     ) -> None:
         self._samples, self._crop_samples, self._order = samples, crop_samples, order
         self._rows = rows.astype(np.int32)
-        self._place_key = keys(*place, count=1)[0]
+        self._offset_key = keys(*offset, count=1)[0]
         self._ends = np.cumsum(samples[rows] // crop_samples)  # of each track's slots
         self._count = int(self._ends[-1]) if len(self._ends) else 0
         # guide[g]: the first track that ends behind the first slot of bucket g; there are as many buckets as tracks
@@ -135,7 +135,7 @@ class Crops:
             slots[here] = self._permutation(epoch)(places[here])
         rows = self._rows[self._track(slots)].astype(np.int64)
         choices = (self._samples[rows] - self._crop_samples) // HOP_SAMPLES + 1
-        return rows, (uniform(positions, self._place_key) * choices).astype(np.int64) * HOP_SAMPLES
+        return rows, (uniform(positions, self._offset_key) * choices).astype(np.int64) * HOP_SAMPLES
 
     def _permutation(self, epoch: int) -> Permutation:
         if self._epoch[0] != epoch:

@@ -156,7 +156,7 @@ def example_of(teacher: Teacher, corpus: Corpus) -> dict[str, NDArray[Any]]:
     row = int(valid[0]) if len(valid) else 0
     track_frames = int(corpus.samples[row]) // HOP_SAMPLES
     frames = min(track_frames, EXAMPLE_SECONDS * FRAME_RATE)
-    _, end = teacher.hears(0, frames, track_frames)
+    _, end = teacher.context_span(0, frames, track_frames)
     with torch.inference_mode():
         targets = online(teacher, [torch.from_numpy(to_float32(corpus.pcm(row)[: end * HOP_SAMPLES]))], [0], frames)
     return {"targets": targets[0].numpy(), "log_mel": _log_mel(corpus, row, frames)}

@@ -107,7 +107,7 @@ class Teacher(nn.Module):
         """
         raise NotImplementedError
 
-    def hears(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
+    def context_span(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
         """Return the stretch of a track, in frames, that decides the targets of ``frames`` frames from ``first`` on.
 
         Within the stretch those targets are what they are in the whole track, so that targets can be computed in the
@@ -131,7 +131,7 @@ def online(teacher: Teacher, stretches: list[Tensor], skip: list[int], frames: i
 
     Args:
         teacher: the teacher.
-        stretches: waveforms (samples,), as `Teacher.hears` asks; equally long ones are computed together.
+        stretches: waveforms (samples,), as `Teacher.context_span` says; equally long ones are computed together.
         skip: frames of each stretch before the crop.
         frames: of the crop.
 

@@ -53,7 +53,7 @@ class FramewiseTeacher(Teacher):
         return self._codes
 
     def features(self, waveform: Tensor) -> Tensor:
-        """Map a stretch (batch, samples) as `hears` asks for to (batch, frames, dimensions)."""
+        """Map a stretch (batch, samples) as `context_span` asks for to (batch, frames, dimensions)."""
         raise NotImplementedError
 
     def label(self, vectors: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class FramewiseTeacher(Teacher):
         frames = whole_frames(waveform)
         for first in range(0, frames, self.piece_frames):
             count = min(self.piece_frames, frames - first)
-            begin, end = self.hears(first, count, frames)
+            begin, end = self.context_span(first, count, frames)
             features = self.features(waveform[:, begin * HOP_SAMPLES : end * HOP_SAMPLES])
             yield features[:, first - begin :][:, :count]
 
@@ -97,7 +97,7 @@ class FramewiseTeacher(Teacher):
         assert sources.music is not None  # it is what these teachers need
         # far from a track's ends
         first, count = 1000 * self.drawn_frames, self.drawn_frames
-        begin, end = self.hears(first, count, 2 * first)
+        begin, end = self.context_span(first, count, 2 * first)
         crops = CropSampler(
             sources.music, "train", (end - begin) * HOP_SAMPLES, sources.seed, f"teachers.{self.name}, one stretch"
         )

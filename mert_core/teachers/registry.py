@@ -124,7 +124,7 @@ def _hears(teacher: Teacher) -> str:
     if teacher.context_frames is not None:
         return f"± {teacher.context_frames / FRAME_RATE:.2f} s"
     first, track = 50_000, 100_000
-    begin, end = teacher.hears(first, 1, track)
+    begin, end = teacher.context_span(first, 1, track)
     if begin > 0:
         return f"blocks of {(end - begin) / FRAME_RATE:.0f} s"
     return "the whole track" if end == track else "the track so far"

@@ -106,7 +106,7 @@ class StudentKMeansTeacher(KMeansTeacher):
         self._take(MertModel(MertConfig(**fields | lists)))
         return super().load_state_dict(state_dict, *args, **kwargs)
 
-    def hears(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
+    def context_span(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
         """Return the blocks that hold the crop, and one frame more for the last one's 80 samples."""
         block = self.settings.block_frames
         begin, end = first // block * block, -(-(first + frames) // block) * block + 1

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE, student_frames
 from mert_core.data.sampler import Crops, Music
-from mert_core.data.target_kinds import TargetKind
 from mert_core.errors import MertError
 from mert_core.parallel import single_threads
 from mert_core.teachers.base import Teacher
@@ -32,31 +30,19 @@ _SPLITS = {"train": 0, "valid": 1, "test": 2}
 _CROP, _MASK, _MIXTURE, _EPOCH, _CODEBOOK = range(5)  # independent random streams of one item
 
 
-class StoredTargets(Protocol):
-    """One teacher's stored targets; ``mert_core.targets.TargetStore`` is one."""
-
-    @property
-    def kind(self) -> TargetKind:
-        """Return what the targets are."""
-
-    def read(self, rows: Rows, offset_frames: Rows, frames: int) -> NDArray[Any]:
-        """Return (batch, frames, width): int64 codes, or float32."""
-
-
 class CropSource:
     """Batches of one split.
 
-    An epoch visits every track once per full crop length it holds, in an order of its own, each time at a random place
+    An epoch visits every track once per full crop length it holds, in an order of its own, each time at a random offset
     on the 320-sample grid, where codes and samples align exactly.
 
     Args:
-        music: what to cut from.
-        stored: targets by teacher, for the lessons whose targets are stored.
-        teaching: the run's lessons.
-        params: of the run.
+        music: the corpus to cut from.
+        target_set: what is read or prepared for each crop beside its sound.
+        params: length of a crop, masks, mixture and codebooks to predict.
         split: train, valid or test.
-        seed: of crops, masks and noise.
-        corrupt: whether the student hears a noise mixture.
+        seed: seed of crops, masks and noise.
+        corrupt: whether other clips are mixed into what the student hears.
 
     Raises:
         MertError: no track of the split is as long as a crop.
@@ -65,21 +51,20 @@ class CropSource:
     def __init__(
         self,
         music: Music,
-        stored: Mapping[str, StoredTargets],
-        teaching: TargetSet,
+        target_set: TargetSet,
         params: PretrainConfig,
         split: str,
         seed: int,
         *,
         corrupt: bool = True,
     ) -> None:
-        self.music, self.stored, self.teaching, self.params, self.corrupt = music, stored, teaching, params, corrupt
+        self.music, self.target_set, self.params, self.corrupt = music, target_set, params, corrupt
         self.crop_samples = crop_samples(params.crop_seconds)
         self.frames = student_frames(self.crop_samples)
         self._seed = (seed, _SPLITS[split])
         rows = np.asarray(music.rows(split), dtype=np.int64)
         samples = np.asarray(music.samples, dtype=np.int64)
-        streams = {"order": (*self._seed, _EPOCH), "place": (*self._seed, _CROP)}
+        streams = {"order": (*self._seed, _EPOCH), "offset": (*self._seed, _CROP)}
         self._crops = Crops(rows, samples, self.crop_samples, **streams)
         if not len(self._crops):
             raise MertError(
@@ -102,15 +87,6 @@ class CropSource:
         """Return the track rows and sample offsets of crops, given positions counted from the start of training."""
         return self._crops.locate(positions)
 
-    def codes(self, teacher: str, positions: Rows) -> NDArray[np.int64]:
-        """Return a teacher's codes (batch, frames, codebooks) of crops alone."""
-        if teacher in self.stored:
-            rows, offsets = self.locate(positions)
-            return self.stored[teacher].read(rows, offsets // HOP_SAMPLES, self.frames)
-        wanted = {teacher: self.teaching.codes[teacher]}
-        batches = (self.batch(int(position), 1, range(1)) for position in positions)
-        return np.concatenate([self.teaching.targets(batch, wanted)[teacher].numpy() for batch in batches])
-
     def batch(self, first: int, clips: int, own: range) -> Batch:
         """Return a worker's share of the global batch of ``clips`` crops that begins at position ``first``.
 
@@ -120,64 +96,68 @@ class CropSource:
             own: the worker's crops within it.
         """
         positions = np.arange(first, first + clips, dtype=np.int64)
-        mine = positions[own.start : own.stop]
-        snippets = self._snippets(mine, own, clips)
+        # The mixture takes sound from clips of the whole global batch: the worker's own and those it mixes in are read.
+        snippets = self._snippets(positions[own.start : own.stop], own, clips)
         needed = sorted(set(own) | {snippet.source for row in snippets for snippet in row})
         rows, offsets = self.locate(positions[needed])
         sound = np.empty((len(needed), self.crop_samples), dtype=np.float32)
         self.music.crops(rows, offsets, self.crop_samples, sound)
-        place = {clip: number for number, clip in enumerate(needed)}
-        own_places = [place[clip] for clip in own]
-        clean = sound[own_places]
+        index = {clip: number for number, clip in enumerate(needed)}
+        mine = [index[clip] for clip in own]
+
+        # What the student hears: its clips, with stretches of others added at full gain.
+        clean = sound[mine]
         noisy = clean.copy()
         for target, row in zip(noisy, snippets, strict=True):
             for s in row:
-                source = sound[place[s.source]]
+                source = sound[index[s.source]]
                 target[s.start : s.start + s.samples] += source[s.source_start : s.source_start + s.samples]
-        own_rows, own_frames = rows[own_places], offsets[own_places] // HOP_SAMPLES
+
+        # What it is to predict: stored targets, and the sound that online teachers need around each crop.
+        own_rows, first_frames = rows[mine], offsets[mine] // HOP_SAMPLES
+        stored, contexts = {}, {}
+        for spec in self.target_set.specs:
+            name = spec.teacher
+            if spec.targets == "stored":
+                targets = self.target_set.stored[name].read(own_rows, first_frames, self.frames)
+                stored[name] = torch.from_numpy(np.ascontiguousarray(targets))
+            elif spec.targets == "online":
+                contexts[name] = self._context(self.target_set.teacher(name), own_rows, first_frames)
         masks = self._masks(positions, own)
-        stored, heard = {}, {}
-        for lesson in self.teaching.lessons:
-            name = lesson.teacher
-            if lesson.targets == "stored":
-                read = self.stored[name].read(own_rows, own_frames, self.frames)
-                stored[name] = torch.from_numpy(np.ascontiguousarray(read))
-            elif lesson.targets == "online":
-                heard[name] = self._heard(self.teaching.teachers[name], own_rows, own_frames)
         return Batch(
             torch.from_numpy(noisy),
             torch.from_numpy(clean),
             torch.from_numpy(masks),
             int(masks.sum()),
-            self.asked(first),
+            self.codebook_ids(first),
             stored,
-            heard,
+            contexts,
         )
 
-    def _heard(self, teacher: Teacher, rows: Rows, first_frames: Rows) -> TeacherContext:
-        """Return the stretches of tracks that a teacher must hear to label crops."""
-        stretches, skip = [], []
+    def _context(self, teacher: Teacher, rows: Rows, first_frames: Rows) -> TeacherContext:
+        """Return the spans of tracks that decide a teacher's targets of crops."""
+        waveforms, skip_frames = [], []
         for row, first in zip(rows.tolist(), first_frames.tolist(), strict=True):
-            begin, end = teacher.hears(first, self.frames, int(self.music.samples[row]) // HOP_SAMPLES)
-            stretch = np.empty((1, (end - begin) * HOP_SAMPLES), dtype=np.float32)
-            self.music.crops(np.array([row]), np.array([begin * HOP_SAMPLES]), stretch.shape[1], stretch)
-            stretches.append(torch.from_numpy(stretch[0]))
-            skip.append(first - begin)
-        return TeacherContext(stretches, skip)
+            begin, end = teacher.context_span(first, self.frames, int(self.music.samples[row]) // HOP_SAMPLES)
+            waveform = np.empty((1, (end - begin) * HOP_SAMPLES), dtype=np.float32)
+            self.music.crops(np.array([row]), np.array([begin * HOP_SAMPLES]), waveform.shape[1], waveform)
+            waveforms.append(torch.from_numpy(waveform[0]))
+            skip_frames.append(first - begin)
+        return TeacherContext(waveforms, skip_frames)
 
-    def asked(self, first: int) -> dict[str, tuple[int, ...]]:
-        """Return, by teacher, the codebooks to predict in the global batch that begins at a position.
+    def codebook_ids(self, first: int) -> dict[str, tuple[int, ...]]:
+        """Return, by teacher, the codebooks to predict in the global batch that begins at position ``first``.
 
-        In validation that is all of them; those that ``acoustic_codebooks`` names top or bottom are the only ones, in
-        validation too.
+        ``acoustic_codebooks: random`` draws one for each batch, but validation predicts all; ``top`` and ``bottom`` are
+        the only ones in validation, too.
         """
-        return {name: self._asked(first, kind.codebooks) for name, kind in self.teaching.codes.items()}
+        return {name: self._codebook_ids(first, kind.codebooks) for name, kind in self.target_set.codes.items()}
 
-    def _asked(self, first: int, count: int) -> tuple[int, ...]:
+    def _codebook_ids(self, first: int, codebooks: int) -> tuple[int, ...]:
         choice = self.params.acoustic_codebooks
         if choice == "random" and self.corrupt:
-            return (int(self._generator(_CODEBOOK, first).integers(count)),)
-        return {"top": (0,), "bottom": (count - 1,)}.get(choice, tuple(range(count)))
+            return (int(self._generator(_CODEBOOK, first).integers(codebooks)),)
+        return {"top": (0,), "bottom": (codebooks - 1,)}.get(choice, tuple(range(codebooks)))
 
     def _masks(self, positions: Rows, own: range) -> NDArray[np.bool_]:
         """Return the masks of a worker's clips, trimmed within fixed groups, so that no worker's share matters."""
@@ -210,14 +190,14 @@ class Update:
     """A worker's share of one update.
 
     Attributes:
-        batches: micro-batches.
-        masked_frames: of all micro-batches together.
-        sounding: clips that are not all zeros.
+        batches: its micro-batches, in order.
+        masked_frames: masked frames of all micro-batches together.
+        sounding_clips: number of clips that are not all zeros.
     """
 
     batches: list[Batch]
     masked_frames: int
-    sounding: int
+    sounding_clips: int
 
 
 class Loader:
@@ -228,33 +208,41 @@ class Loader:
     7.9 against 6.1 steps per second).
 
     Args:
-        params: of the run.
-        source: of the crops; asked by as many threads as updates are prepared ahead.
-        place: of this worker.
+        source: cuts the batches, in as many threads as updates are prepared ahead.
+        worker: says which clips of a global batch are ours.
+        batch_clips: clips of one worker's micro-batch.
+        accumulate: micro-batches of an update.
         read_ahead: updates that are prepared while one is computed. One suffices for local shards; an object store
             answers late, so that more of them must wait for it at a time. The updates are the same.
+
+    Attributes:
+        clips: clips of one update, over all workers and micro-batches.
     """
 
-    def __init__(self, params: PretrainConfig, source: CropSource, place: Worker, read_ahead: int = 1) -> None:
-        self._params, self._source, self._place, self._read_ahead = params, source, place, read_ahead
-        self._workers = single_threads(workers=read_ahead)
+    def __init__(
+        self, source: CropSource, worker: Worker, batch_clips: int, accumulate: int = 1, read_ahead: int = 1
+    ) -> None:
+        self._source, self._read_ahead, self._accumulate = source, read_ahead, accumulate
+        self._global_clips = batch_clips * worker.world  # of a micro-batch
+        self._own = range(batch_clips * worker.rank, batch_clips * (worker.rank + 1))
+        self._threads = single_threads(workers=read_ahead)
         self._begun: deque[tuple[int, Future[Update]]] = deque()  # positions follow one another
-        self.clips = params.batch_clips * place.world * params.accumulate
+        self.clips = self._global_clips * accumulate
 
     def __enter__(self) -> Loader:
-        self._pool = self._workers.__enter__()
+        self._pool = self._threads.__enter__()
         return self
 
     def __exit__(self, *raised: Any) -> None:
         self._drop()
-        self._workers.__exit__(*raised)
+        self._threads.__exit__(*raised)
 
     def take(self, position: int, left: int) -> Update:
         """Return the update that begins at ``position``, in crops since the start of training.
 
         Args:
-            position: of the first crop of the global batch.
-            left: how many updates will follow; no more of them are begun with.
+            position: position of the update's first crop, over all workers.
+            left: number of updates that will follow; no more of them are prepared ahead.
 
         Raises:
             MertError: music or codes cannot be read.
@@ -284,10 +272,7 @@ class Loader:
             self._begun.popleft()[1].cancel()
 
     def _prepare(self, position: int) -> Update:
-        share = self._params.batch_clips
-        clips = share * self._place.world
-        own = range(share * self._place.rank, share * (self._place.rank + 1))
-        firsts = (position + number * clips for number in range(self._params.accumulate))
-        batches = [self._source.batch(first, clips, own) for first in firsts]
-        sounding = sum(int(batch.clean.any(dim=1).sum()) for batch in batches)
-        return Update(batches, sum(batch.masked_frames for batch in batches), sounding)
+        firsts = (position + number * self._global_clips for number in range(self._accumulate))
+        batches = [self._source.batch(first, self._global_clips, self._own) for first in firsts]
+        sounding_clips = sum(int(batch.clean.any(dim=1).sum()) for batch in batches)
+        return Update(batches, sum(batch.masked_frames for batch in batches), sounding_clips)

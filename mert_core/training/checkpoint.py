@@ -18,11 +18,11 @@ from mert_core.training.callbacks import Observer
 from mert_core.training.cost import Totals
 from mert_core.training.distributed import is_sharded, share_like, whole
 from mert_core.training.health import GradientNorms, HealthState, are_finite
-from mert_core.training.loss import Objective
+from mert_core.training.loss import Objective, Sums
 from mert_core.training.worker import Worker
 
 Tensors = dict[str, Any]
-"""``parameters`` by name, and the ``optimiser``'s state dictionary."""
+"""``parameters`` by name, and the ``optimizer``'s state dictionary."""
 
 
 def parameters_of(module: nn.Module, keep: bool) -> dict[str, Tensor]:
@@ -38,27 +38,27 @@ def parameters_of(module: nn.Module, keep: bool) -> dict[str, Tensor]:
     return {name: value for name, value in gathered if value is not None}
 
 
-def take(module: nn.Module, optimiser: torch.optim.Optimizer, keep: bool) -> Tensors:
-    """Return parameters and optimiser as ``parameters_of`` does; the format is the same, shared out or not."""
+def gather_state(module: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> Tensors:
+    """Return parameters and optimizer as `parameters_of` does; the format is the same, shared out or not."""
     if not (keep or is_sharded(module)):
         return {}
-    stored = optimiser.state_dict()
+    stored = optimizer.state_dict()
     if is_sharded(module):
         stored["state"] = {
             number: {name: _gathered(value, keep) if isinstance(value, Tensor) else value for name, value in of.items()}
             for number, of in stored["state"].items()
         }
-    return {"parameters": parameters_of(module, keep), "optimiser": stored}
+    return {"parameters": parameters_of(module, keep), "optimizer": stored}
 
 
 @torch.no_grad()
-def put(tensors: Tensors, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Copy what ``take`` returned into a model and an optimiser of the same shapes, however they are shared out."""
+def scatter_state(tensors: Tensors, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Copy what `gather_state` returned into a model and an optimizer of the same shapes, shared out or not."""
     for name, parameter in module.named_parameters():
         parameter.copy_(share_like(tensors["parameters"][name], parameter))
-    stored = tensors["optimiser"]
+    stored = tensors["optimizer"]
     if is_sharded(module):
-        trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state = {
             number: {
                 name: share_like(value, trained[number]) if value.shape == trained[number].shape else value
@@ -67,16 +67,18 @@ def put(tensors: Tensors, module: nn.Module, optimiser: torch.optim.Optimizer) -
             for number, of in stored["state"].items()
         }
         stored = {**stored, "state": state}
-    optimiser.load_state_dict(stored)
+    optimizer.load_state_dict(stored)
 
 
 def _gathered(tensor: Tensor, keep: bool) -> Tensor | None:
-    found = whole(tensor)
-    if found is tensor:
+    gathered = whole(tensor)
+    if gathered is tensor:
         return tensor
-    return found.cpu() if keep else None
+    return gathered.cpu() if keep else None
 
 
+FORMAT = 2
+"""Number of the states' format; runs do not go on from states of another one."""
 _STATE, _META, _RUN, _PREFIX = "state.pt", "meta.json", "run.json", "step-"
 
 
@@ -103,26 +105,26 @@ class Progress:
     step: int = 0
     position: int = 0
     first_loss: float | None = None
-    window: Tensor | None = None
+    window: Sums | None = None
     curve: list[tuple[int, str, str, float]] = field(default_factory=list)
-    guard: HealthState = field(default_factory=HealthState)
+    health: HealthState = field(default_factory=HealthState)
     totals: Totals = field(default_factory=Totals)
 
     def plain(self) -> dict[str, Any]:
         """Return all but the window as JSON values."""
-        guard = {**asdict(self.guard), "standing": sorted(self.guard.standing)}
+        health = {**asdict(self.health), "standing": sorted(self.health.standing)}
         numbers = {"seed": self.seed, "step": self.step, "position": self.position, "first_loss": self.first_loss}
-        return {**numbers, "curve": self.curve, "guard": guard, "totals": asdict(self.totals)}
+        return {**numbers, "curve": self.curve, "health": health, "totals": asdict(self.totals)}
 
     @classmethod
-    def from_plain(cls, stored: dict[str, Any], window: Tensor | None) -> Progress:
+    def from_plain(cls, stored: dict[str, Any], window: Sums | None) -> Progress:
         """Return what ``plain`` was made from."""
         curve = [(int(row[0]), str(row[1]), str(row[2]), float(row[3])) for row in stored["curve"]]
-        known = stored["guard"]
-        norms = GradientNorms(list(known["norms"]["recent"]))
-        guard = HealthState(known["interventions"], known["rate_factor"], set(known["standing"]), norms)
+        memory = stored["health"]
+        norms = GradientNorms(list(memory["norms"]["recent"]))
+        health = HealthState(memory["interventions"], memory["rate_factor"], set(memory["standing"]), norms)
         numbers = {name: stored[name] for name in ("seed", "step", "position", "first_loss")}
-        return cls(**numbers, window=window, curve=curve, guard=guard, totals=Totals(**stored["totals"]))
+        return cls(**numbers, window=window, curve=curve, health=health, totals=Totals(**stored["totals"]))
 
 
 class StateStore:
@@ -162,7 +164,7 @@ class StateStore:
 
         Args:
             progress: of the run.
-            tensors: of model and optimiser, see ``snapshot.take``.
+            tensors: of model and optimizer, see `gather_state`.
 
         Raises:
             OSError: the disk is full or fails; nothing of the state is left, and all earlier ones are.
@@ -179,7 +181,7 @@ class StateStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         surplus = self.steps()[: -self.keep]
-        good = self.newest(healthy=True)[0] if surplus and progress.guard.standing else None
+        good = self.newest(healthy=True)[0] if surplus and progress.health.standing else None
         for step in surplus:
             if step != good:
                 shutil.rmtree(self._folder(step))
@@ -213,14 +215,14 @@ class StateStore:
         for step in reversed(self.steps()):
             problem = self._problem(self._folder(step))
             if problem is None:
-                if healthy and self._meta(self._folder(step))["progress"]["guard"]["standing"]:
+                if healthy and self._meta(self._folder(step))["progress"]["health"]["standing"]:
                     continue
                 return step, damaged
             damaged.append(f"the resume state of step {step} is damaged ({problem}); using the one before it")
         return None, damaged
 
     def load(self, step: int, shapes: dict[str, torch.Size]) -> tuple[Progress, Tensors]:
-        """Return a state's progress and its tensors, which ``snapshot.put`` copies into model and optimiser.
+        """Return a state's progress and its tensors, which `scatter_state` copies into model and optimizer.
 
         Args:
             step: of the state.
@@ -259,11 +261,11 @@ class StateStore:
     def _problem(self, folder: Path) -> str | None:
         try:
             meta = self._meta(folder)
-            found = sha256_file(folder / _STATE), sha256_json(meta["progress"])
+            hashes = sha256_file(folder / _STATE), sha256_json(meta["progress"])
             expected = meta["sha256"], meta["progress_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
-        return None if found == expected else "its checksum differs"
+        return None if hashes == expected else "its checksum differs"
 
 
 class Checkpoints:
@@ -272,7 +274,7 @@ class Checkpoints:
     Args:
         states: where they lie; None keeps none.
         objective: the model with its heads.
-        optimiser: of it.
+        optimizer: of it.
         place: of this worker.
         observer: is told what is written, read and passed over.
     """
@@ -281,12 +283,12 @@ class Checkpoints:
         self,
         states: StateStore | None,
         objective: Objective,
-        optimiser: torch.optim.Optimizer,
-        place: Worker,
+        optimizer: torch.optim.Optimizer,
+        worker: Worker,
         observer: Observer,
     ) -> None:
-        self._states, self._objective, self._optimiser = states, objective, optimiser
-        self._place, self._observer = place, observer
+        self._states, self._objective, self._optimizer = states, objective, optimizer
+        self._worker, self._observer = worker, observer
 
     def resume(self, seed: int) -> Progress:
         """Go on from the newest undamaged state, or begin.
@@ -312,8 +314,8 @@ class Checkpoints:
         """Write a state; a full disk or broken weights are told and leave the states before as they are."""
         if self._states is None:
             return
-        tensors = take(self._objective, self._optimiser, keep=self._place.leads)
-        if self._place.leads:
+        tensors = gather_state(self._objective, self._optimizer, keep=self._worker.leads)
+        if self._worker.leads:
             if not are_finite(tensors["parameters"].values()):
                 self._say(f"no resume state of step {progress.step}: weights are not finite. {self.intact()}.")
             else:
@@ -324,7 +326,7 @@ class Checkpoints:
                         f"the resume state of step {progress.step} could not be written ({error}). {self.intact()}; "
                         "training goes on without a newer one. Free some disk space."
                     )
-        self._place.wait()
+        self._worker.wait()
 
     def roll_back(self, progress: Progress, rate_factor: float) -> Progress | None:
         """Return to the newest state without a standing fault, else to the newest, with a lower learning rate.
@@ -342,15 +344,14 @@ class Checkpoints:
         if step is None:
             return None
         earlier = self._load(self._states, step)
-        self._place.wait()
-        if self._place.leads:
+        self._worker.wait()
+        if self._worker.leads:
             self._states.drop_after(step)
-        guard = progress.guard
         earlier.position, earlier.totals = progress.position, progress.totals
-        earlier.guard.interventions = guard.interventions
-        earlier.guard.rate_factor = guard.rate_factor * rate_factor
-        self._say(f"back to step {step}, learning rate × {earlier.guard.rate_factor:g}")
-        self._place.wait()
+        earlier.health.interventions = progress.health.interventions
+        earlier.health.rate_factor = progress.health.rate_factor * rate_factor
+        self._say(f"back to step {step}, learning rate × {earlier.health.rate_factor:g}")
+        self._worker.wait()
         return earlier
 
     def intact(self) -> str:
@@ -361,17 +362,17 @@ class Checkpoints:
     def _load(self, states: StateStore, step: int) -> Progress:
         shapes = {name: parameter.shape for name, parameter in self._objective.named_parameters()}
         progress, tensors = states.load(step, shapes)
-        put(tensors, self._objective, self._optimiser)
+        scatter_state(tensors, self._objective, self._optimizer)
         return progress
 
     def _newest(self, healthy: bool) -> int | None:
         assert self._states is not None
         step, damaged = self._states.newest(healthy)
-        self._place.wait()
+        self._worker.wait()
         for sentence in damaged:
             self._say(sentence)
         return step
 
     def _say(self, text: str) -> None:
-        if self._place.leads:
+        if self._worker.leads:
             self._observer.note(text)

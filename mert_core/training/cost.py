@@ -142,12 +142,12 @@ class Devices:
     peak_flops: float | None = None
 
     @classmethod
-    def of(cls, place: Worker) -> Devices:
+    def of(cls, worker: Worker) -> Devices:
         """Return those of a run whose workers are all like this one."""
-        if place.device.type != "cuda":
+        if worker.device.type != "cuda":
             return cls()
-        name = torch.cuda.get_device_name(place.device)
-        return cls(name, place.world, peak_flops(name))
+        name = torch.cuda.get_device_name(worker.device)
+        return cls(name, worker.world, peak_flops(name))
 
 
 class CostMeter:
@@ -164,15 +164,15 @@ class CostMeter:
     def __init__(
         self,
         totals: Totals,
-        place: Worker,
+        worker: Worker,
         clip_seconds: float,
         clip_flops: Callable[[float], float],
         devices: Devices | None = None,
     ) -> None:
         self.totals = totals
-        self._place, self._clip_seconds, self._clip_flops = place, clip_seconds, clip_flops
+        self._worker, self._clip_seconds, self._clip_flops = worker, clip_seconds, clip_flops
         self._window = Totals()
-        self._devices = Devices.of(place) if devices is None else devices
+        self._devices = Devices.of(worker) if devices is None else devices
         self._mark = self._held_mark = time.perf_counter()
 
     @contextmanager
@@ -212,7 +212,7 @@ class CostMeter:
     def read(self) -> dict[str, float]:
         """Return the figures since the last reading and begin anew. All workers must call this together."""
         self.totals.peak_memory_bytes = max(
-            self.totals.peak_memory_bytes, int(self._place.maximum(_peak_memory_bytes(self._place)))
+            self.totals.peak_memory_bytes, int(self._worker.maximum(_peak_memory_bytes(self._worker)))
         )
         figures = self._rates(self._window)
         self._window = Totals()
@@ -243,7 +243,7 @@ class CostMeter:
         per_clip = self._clip_flops(totals.masked_frames / totals.clips) if totals.clips else 0.0
         return {
             "device": self._devices.name,
-            "workers": self._place.world,
+            "workers": self._worker.world,
             "updates": totals.updates,
             "audio_hours": totals.clips * self._clip_seconds / 3600,
             **self._rates(totals),
@@ -255,7 +255,7 @@ class CostMeter:
         }
 
 
-def _peak_memory_bytes(place: Worker) -> float:
-    if place.device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(place.device))
+def _peak_memory_bytes(worker: Worker) -> float:
+    if worker.device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(worker.device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

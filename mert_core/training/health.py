@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -75,39 +75,43 @@ class ModelHealth:
 
     def metrics(self) -> dict[str, float]:
         """Return the figures by name."""
-        found = {"health/effective_rank": self.effective_rank}
+        figures = {"health/effective_rank": self.effective_rank}
         if self.perplexity:
-            found |= {
+            figures |= {
                 "health/perplexity": statistics.fmean(self.perplexity),
                 "health/perplexity_share": self.perplexity_share,
                 "health/dead_codes": self.most_dead,
             }
-        return found | {f"health/perplexity_{book}": value for book, value in enumerate(self.perplexity)}
+        return figures | {f"health/perplexity_{book}": value for book, value in enumerate(self.perplexity)}
 
 
 @torch.no_grad()
-def vitals(objective: Objective, batch: Batch, place: Worker) -> ModelHealth | None:
-    """Measure on one micro-batch of every worker; costs a forward pass over at most 16 clips, without dropout.
+def model_health(objective: Objective, batch: Batch, codes: Mapping[str, Tensor], worker: Worker) -> ModelHealth | None:
+    """Measure the model on a micro-batch of every worker; costs a forward pass over it, without dropout.
 
     The effective rank is RankMe's (arXiv 2210.02885): exp(entropy) of the singular values of the matrix of embeddings,
     here of the encoder's last state at all frames. All workers must call this together.
+
+    Args:
+        objective: student and heads.
+        batch: at most ``MEASURED_CLIPS`` clips; more would only cost more.
+        codes: the batch's codes (batch, frames, codebooks) by teacher.
+        worker: rank and device of this process.
 
     Returns:
         The figures, the same on every worker; None when the weights are so broken that there are none.
     """
     was_training = objective.training
     objective.eval()
-    batch = batch.first(MEASURED_CLIPS)
-    truth = objective.teaching.targets(batch, objective.teaching.codes)
     states, logits = objective.masked_codes(batch.noisy, batch.mask)
     objective.train(was_training)
     flat = states.flatten(0, 1).double()
-    gram = place.sum(flat.T @ flat)
+    gram = worker.sum(flat.T @ flat)
     own, teachers, dead = [], [], []
     finite = bool(gram.isfinite().all())
     for name, per_book in logits.items():
-        predicted, used = _frequencies(per_book, truth[name][batch.mask].T)
-        predicted, used = place.sum(predicted), place.sum(used)
+        predicted, used = _frequencies(per_book, codes[name][batch.mask].T)
+        predicted, used = worker.sum(predicted), worker.sum(used)
         finite = finite and bool(predicted.isfinite().all())
         predicted = predicted / predicted.sum(1, keepdim=True)
         used = used / used.sum(1, keepdim=True)
@@ -155,9 +159,9 @@ class HealthState:
 
     Attributes:
         interventions: updates skipped and rollbacks made so far.
-        rate_factor: of the learning rate, lowered by each rollback.
+        rate_factor: factor of the learning rate, lowered by each rollback.
         standing: faults that were told and have not gone since; they are not told again.
-        norms: of the last gradients.
+        norms: norms of the last gradients.
     """
 
     interventions: int = 0
@@ -171,36 +175,36 @@ class Action:
     """What to do now.
 
     Attributes:
-        action: one of ``SEVERITY``.
+        name: one of ``SEVERITY``.
         faults: names of the faults present, for the tracker.
         text: for a person; empty when there is nothing new to say.
     """
 
-    action: str
+    name: str
     faults: tuple[str, ...] = ()
     text: str = ""
 
     @property
     def makes_update(self) -> bool:
-        """Whether the optimiser takes its step."""
-        return self.action in {"go on", "warn"}
+        """Whether the optimizer takes its step."""
+        return self.name in {"go on", "warn"}
 
     @property
     def sets_back(self) -> bool:
         """Whether the run cannot go on from where it is."""
-        return self.action in {"rollback", "stop"}
+        return self.name in {"rollback", "stop"}
 
 
 class HealthPolicy:
-    """Judges measures by the bounds of ``pretrain.health``. Equal measures give equal verdicts on every worker.
+    """Judges measures by the bounds of ``pretrain.health``. Equal measures give equal actions on every worker.
 
     Args:
-        health: bounds and actions.
-        guard: what is remembered; replaced when training is set back.
+        health: bounds of all measures, and the action on each fault.
+        state: memory of earlier judgments; replaced when training is set back.
     """
 
-    def __init__(self, health: HealthConfig, guard: HealthState) -> None:
-        self._health, self.guard = health, guard
+    def __init__(self, health: HealthConfig, state: HealthState) -> None:
+        self._health, self.state = health, state
 
     def judge_update(
         self, step: int, loss: float, first_loss: float | None, norm: float, sounding_clips: float
@@ -209,61 +213,68 @@ class HealthPolicy:
 
         Args:
             step: number of the update.
-            loss: per masked frame.
+            loss: loss per masked frame.
             first_loss: loss of the first update, or None if this is the first.
-            norm: of the gradient, before clipping.
-            sounding_clips: clips of the global batch that are not silent.
+            norm: norm of the whole gradient before clipping.
+            sounding_clips: number of clips of the global batch that are not silent.
         """
         health = self._health
-        found: dict[str, tuple[str, str]] = {}
+        faults: dict[str, tuple[str, str]] = {}
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            found["nonfinite"] = health.nonfinite, f"the loss is {loss:.4g} and the gradient norm {norm:.4g}"
+            faults["nonfinite"] = health.nonfinite, f"the loss is {loss:.4g} and the gradient norm {norm:.4g}"
         elif first_loss is not None and loss > health.explosion.above * first_loss:
             bound = f"{health.explosion.above:g} times the first one ({first_loss:.4g})"
-            found["explosion"] = health.explosion.action, f"the loss is {loss:.4g}, above {bound}"
-        ratio = self.guard.norms.ratio(norm)
-        if "nonfinite" not in found and ratio is not None and ratio > health.gradient_spike.above:
-            found["gradient_spike"] = (
+            faults["explosion"] = health.explosion.action, f"the loss is {loss:.4g}, above {bound}"
+        ratio = self.state.norms.ratio(norm)
+        if "nonfinite" not in faults and ratio is not None and ratio > health.gradient_spike.above:
+            faults["gradient_spike"] = (
                 health.gradient_spike.action,
                 f"the gradient norm is {norm:.4g}, {ratio:.3g} times the median of the last ones",
             )
         if sounding_clips == 0:
-            found["silence"] = health.silence, "every clip of the batch is silent"
-        verdict = self._verdict(step, found, {"nonfinite", "explosion", "gradient_spike", "silence"})
-        if verdict.makes_update:
-            self.guard.norms.add(norm)
-        return verdict
+            faults["silence"] = health.silence, "every clip of the batch is silent"
+        action = self._action(step, faults, {"nonfinite", "explosion", "gradient_spike", "silence"})
+        if action.makes_update:
+            self.state.norms.add(norm)
+        return action
 
-    def judge_model(self, step: int, vitals: ModelHealth | None) -> Action:
+    def judge_model(self, step: int, measured: ModelHealth | None) -> Action:
         """Judge the model as it stands after update ``step``."""
         health = self._health
-        found: dict[str, tuple[str, str]] = {}
-        if vitals is None:
+        faults: dict[str, tuple[str, str]] = {}
+        if measured is None:
             action = "rollback" if health.nonfinite == "skip" else health.nonfinite
-            found["broken"] = action, "embeddings or predictions are not finite"
+            faults["broken"] = action, "embeddings or predictions are not finite"
         else:
-            if vitals.perplexity_share < health.perplexity.below:
-                share = f"{vitals.perplexity_share:.3g} of the teacher's"
-                found["perplexity"] = health.perplexity.action, f"the predictions' perplexity has fallen to {share}"
-            if vitals.most_dead > health.dead_codes.above:
-                dead = f"{vitals.most_dead:.0%} of a codebook's entries"
-                found["dead_codes"] = health.dead_codes.action, f"the student has given up {dead}"
-            if vitals.effective_rank < health.effective_rank.below:
-                rank = f"{vitals.effective_rank:.3g}"
-                found["effective_rank"] = health.effective_rank.action, f"the embeddings' effective rank is {rank}"
-        return self._verdict(step, found, {"broken", "perplexity", "dead_codes", "effective_rank"})
+            if measured.perplexity_share < health.perplexity.below:
+                share = f"{measured.perplexity_share:.3g} of the teacher's"
+                faults["perplexity"] = health.perplexity.action, f"the predictions' perplexity has fallen to {share}"
+            if measured.most_dead > health.dead_codes.above:
+                dead = f"{measured.most_dead:.0%} of a codebook's entries"
+                faults["dead_codes"] = health.dead_codes.action, f"the student has given up {dead}"
+            if measured.effective_rank < health.effective_rank.below:
+                rank = f"{measured.effective_rank:.3g}"
+                faults["effective_rank"] = health.effective_rank.action, f"the embeddings' effective rank is {rank}"
+        return self._action(step, faults, {"broken", "perplexity", "dead_codes", "effective_rank"})
 
-    def _verdict(self, step: int, found: dict[str, tuple[str, str]], judged: set[str]) -> Action:
-        guard = self.guard
-        action = max((action for action, _ in found.values()), key=SEVERITY.index, default="go on")
-        news = set(found) - guard.standing
-        guard.standing = (guard.standing - judged) | set(found)
-        said = "; ".join(what for _, what in found.values())
-        if SEVERITY.index(action) >= SEVERITY.index("skip"):
-            if action != "stop" and guard.interventions >= self._health.max_interventions:
-                said += f" (after {guard.interventions} interventions, the most that pretrain.health allows)"
-                action = "stop"
-            guard.interventions += action != "stop"
-        elif not news:
-            said = ""
-        return Action(action, tuple(sorted(found)), f"update {step}: {said}" if said else "")
+    def _action(self, step: int, faults: dict[str, tuple[str, str]], judged: set[str]) -> Action:
+        """Return the severest action of the faults, and remember which of those judged stand.
+
+        Args:
+            step: number of the update.
+            faults: action and description by name.
+            judged: names of all faults that were looked for.
+        """
+        state = self.state
+        name = max((action for action, _ in faults.values()), key=SEVERITY.index, default="go on")
+        is_new = bool(faults.keys() - state.standing)
+        state.standing = (state.standing - judged) | set(faults)
+        text = "; ".join(description for _, description in faults.values())
+        if SEVERITY.index(name) >= SEVERITY.index("skip"):
+            if name != "stop" and state.interventions >= self._health.max_interventions:
+                text += f" (after {state.interventions} interventions, the most that pretrain.health allows)"
+                name = "stop"
+            state.interventions += name != "stop"
+        elif not is_new:
+            text = ""
+        return Action(name, tuple(sorted(faults)), f"update {step}: {text}" if text else "")

@@ -1,7 +1,13 @@
-"""MERT's loss: what the teachers say at masked frames, and a penalty on the convolution features."""
+"""MERT's loss: predictions against targets at masked frames, and a penalty on the convolution features.
+
+A term has a name: its teacher's, or that of its weight in ``pretrain.weights``. `Objective` gives the whole loss, for
+the backward pass, and the terms as sums over masked frames, which add up over micro-batches and workers; `mean_terms`
+makes figures of them. A further penalty is an entry of ``penalties`` in `Objective.forward` and a weight of that name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,97 +15,97 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mert_core.data.target_kinds import Codes
 from mert_core.model.config import preset
 from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
 from mert_core.training.batch import Batch
-from mert_core.training.targets import TargetSet
+from mert_core.training.targets import TargetSpec, codes_of, spectra_of
 from mert_core.training.warm_start import load_start
+from mert_core.training.worker import Worker
 
 if TYPE_CHECKING:
     from mert_core.config import LossWeights, PretrainConfig
 
+Sums = dict[str, Tensor]
+"""Terms by name, float64: what is summed over frames, and over how many frames, (2,) or for codes (2, codebooks).
+
+A teacher of codes has two entries: its cross-entropy and, as ``accuracy_NAME``, its correct guesses.
+"""
+
 
 class Losses(NamedTuple):
-    """What one micro-batch gives; a tuple, in which torch's wrappers for many workers find the tensors.
+    """The losses of one micro-batch; a tuple, in which torch's wrappers for many workers find the tensors.
 
     Attributes:
         weighted: () the loss as published, a sum over masked frames, to be divided by their global number.
-        entropies: (codebooks,) cross-entropy summed over masked frames, of all codebooks of all teachers, in the order
-            of ``TargetSet.books``; 0 for those that were not asked for.
-        correct: (codebooks,) masked frames whose code is guessed.
-        asked: (codebooks,) 1 where the codebook was to be predicted, else 0.
-        errors: (spectra,) squared error, mean over bins and masked frames, in the order of ``TargetSet.spectra``.
-        feature_penalty: () mean square of the convolution features.
+        sums: the terms without weights, over the masked frames alone.
     """
 
     weighted: Tensor
-    entropies: Tensor
-    correct: Tensor
-    asked: Tensor
-    errors: Tensor
-    feature_penalty: Tensor
+    sums: Sums
 
 
 class Objective(nn.Module):
-    """Encoder and heads as one module: waveform and targets in, losses out. All targets are of the clean crop.
+    """Encoder and heads as one module: waveforms and targets in, losses out.
 
     Args:
         encoder: the student.
         heads: its pre-training heads, one for each teacher.
-        weights: of the terms that belong to no teacher.
-        teaching: what is predicted.
+        weights: weights of the terms that belong to no teacher.
+        specs: teachers to predict, with the weights of their terms.
     """
 
-    def __init__(self, encoder: MertModel, heads: Heads, weights: LossWeights, teaching: TargetSet) -> None:
+    def __init__(self, encoder: MertModel, heads: Heads, weights: LossWeights, specs: Sequence[TargetSpec]) -> None:
         super().__init__()
-        self.encoder, self.heads, self.weights, self.teaching = encoder, heads, weights, teaching
+        self.encoder, self.heads, self.weights, self.specs = encoder, heads, weights, tuple(specs)
 
-    def forward(self, batch: Batch) -> Losses:
-        """Return a micro-batch's losses: Σ CE · weight + N · (penalty + Σ MSE · weight) for N masked frames.
+    def forward(self, batch: Batch, targets: dict[str, Tensor]) -> Losses:
+        """Return a micro-batch's losses: Σ CE · weight + N · (Σ penalty · weight + Σ MSE · weight) for N masked frames.
 
-        The sum of a teacher's cross-entropies runs over the masked frames and over ``batch.asked``.
+        The sum of a teacher's cross-entropies runs over the masked frames and over ``batch.codebook_ids``.
         ``weights.unmasked`` adds the same terms over the other frames (fairseq's ``pred_nomask_weight``, 0 in every
-        MERT); what is returned by name is of the masked frames alone.
+        MERT); the sums by name are of the masked frames alone.
+
+        Args:
+            batch: crops, masks and the codebooks to predict.
+            targets: (batch, frames, width) of the clean crops, by teacher.
         """
         output = self.encoder(batch.noisy, mask=batch.mask)
-        targets = self.teaching.targets(batch)
+        frames = batch.masked_frames
+        penalties = {"feature_penalty": output.conv_features.float().square().mean()}
+        weighted = torch.stack(
+            [frames * getattr(self.weights, name) * value for name, value in penalties.items()]
+        ).sum()
+        sums = {name: _over(value.detach().double() * frames, frames) for name, value in penalties.items()}
+
+        # The heads see the masked frames alone, or all frames, and then `masked` picks those that the sums count.
         everywhere = bool(self.weights.unmasked)
 
-        def learned(values: Tensor) -> Tensor:
-            """Return (positions, …) of the masked frames, or of all."""
+        def positions(values: Tensor) -> Tensor:
             return values.flatten(0, 1) if everywhere else values[batch.mask]
 
         masked: Tensor | slice = batch.mask.flatten() if everywhere else slice(None)
-        share = torch.where(batch.mask, 1.0, self.weights.unmasked).flatten() if everywhere else None
-
-        states = learned(output.last_hidden_state)
-        penalty = output.conv_features.float().square().mean()
-        weighted = batch.masked_frames * self.weights.feature_penalty * penalty
-        books: list[Tensor] = []
-        errors: list[Tensor] = []
-        for lesson in self.teaching.lessons:
-            target = learned(targets[lesson.teacher])
-            if lesson.teacher in self.teaching.codes:
-                asked = list(batch.asked[lesson.teacher])
-                codes = target.T[asked]
-                logits = self.heads.codes[lesson.teacher](states, asked)
+        factors = torch.where(batch.mask, 1.0, self.weights.unmasked).flatten() if everywhere else None
+        states = positions(output.last_hidden_state)
+        for spec in self.specs:
+            name, target = spec.teacher, positions(targets[spec.teacher])
+            if isinstance(spec.kind, Codes):
+                ids = list(batch.codebook_ids[name])
+                codes = target.T[ids]
+                logits = self.heads.codes[name](states, ids)
                 entropies = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none")
-                entropies = entropies.view(len(asked), -1)
-                weighted = weighted + lesson.weight * _sum(entropies, share)
-                correct = (logits.detach().argmax(-1) == codes)[:, masked].sum(1)
-                summed = entropies.detach()[:, masked].sum(1)
-                spread = entropies.new_zeros(3, self.teaching.codes[lesson.teacher].codebooks)
-                spread[:, asked] = torch.stack([summed, correct.to(summed.dtype), torch.ones_like(summed)])
-                books.append(spread)
+                entropies = entropies.view(len(ids), -1)
+                weighted = weighted + spec.weight * _total(entropies, factors)
+                correct = logits.detach().argmax(-1) == codes
+                for term, values in ((name, entropies.detach()), (f"accuracy_{name}", correct)):
+                    sums[term] = entropies.new_zeros(2, spec.kind.codebooks, dtype=torch.float64)
+                    sums[term][:, ids] = _over(values[:, masked].sum(1).double(), frames)
             else:
-                error = (self.heads.spectra[lesson.teacher](states).float() - target).square().mean(-1)
-                weighted = weighted + lesson.weight * _sum(error, share)
-                errors.append(error.detach()[masked].mean())
-        of_books = torch.cat(books, dim=1) if books else penalty.new_zeros(3, 0)
-        of_spectra = torch.stack(errors) if errors else penalty.new_zeros(0)
-        entropies, hits, were_asked = of_books.unbind()
-        return Losses(weighted, entropies, hits, were_asked, of_spectra, penalty.detach())
+                errors = (self.heads.spectra[name](states).float() - target).square().mean(-1)
+                weighted = weighted + spec.weight * _total(errors, factors)
+                sums[name] = _over(errors.detach()[masked].mean().double() * frames, frames)
+        return Losses(weighted, sums)
 
     def masked_codes(self, noisy: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the last states, (batch, frames, width) in fp32, and by teacher the code logits at masked frames.
@@ -115,89 +121,88 @@ class Objective(nn.Module):
         return {name: head(states) for name, head in self.heads.spectra.items()}
 
 
-def _sum(errors: Tensor, share: Tensor | None) -> Tensor:
-    """Sum (…, positions), each position by its share."""
-    return errors.sum() if share is None else (errors * share).sum()
+def _total(values: Tensor, factors: Tensor | None) -> Tensor:
+    """Sum (…, positions), each position times its factor."""
+    return values.sum() if factors is None else (values * factors).sum()
 
 
-def build_objective(params: PretrainConfig, teaching: TargetSet, seed: int, start: Path | None = None) -> Objective:
-    """Return the student and heads of a run, freshly initialised or as a checkpoint folder has them.
+def _over(total: Tensor, frames: int) -> Tensor:
+    """Return an entry of `Sums` (2, …): a total, and the frames it runs over."""
+    return torch.stack([total, torch.full_like(total, frames)])
+
+
+def build_objective(
+    params: PretrainConfig, specs: Sequence[TargetSpec], seed: int, start: Path | None = None
+) -> Objective:
+    """Return the student and heads of a run, freshly initialized or as a checkpoint folder has them.
 
     Args:
-        params: of the run.
-        teaching: what it predicts.
-        seed: of fresh weights.
-        start: the folder of ``params.start``.
+        params: shape of the student, temperature of the heads, weights of the terms.
+        specs: teachers to predict.
+        seed: seed of fresh weights.
+        start: folder of the checkpoint that ``params.start`` names; None starts from fresh weights.
 
     Raises:
         MertError: DeepNorm on a pre-LN encoder, or the checkpoint is of another shape or teacher than the run.
     """
     shape = preset(params.preset, params.layer_norm, params.deepnorm, params.attention_relax)
     encoder = MertModel(shape, seed)
-    codes = {name: (kind.codebooks, kind.entries) for name, kind in teaching.codes.items()}
-    spectra = {name: kind.bins for name, kind in teaching.spectra.items()}
+    codes = {name: (kind.codebooks, kind.entries) for name, kind in codes_of(specs).items()}
+    spectra = {name: kind.bins for name, kind in spectra_of(specs).items()}
     heads = Heads(
         shape.hidden_size, codes, spectra, shape.final_dim, params.temperature, seed + 1, params.learn_temperature
     )
     if start is not None and params.start is not None:
         load_start(encoder, heads, start, fresh_heads=params.start.heads == "fresh")
-    return Objective(encoder, heads, params.weights, teaching)
+    return Objective(encoder, heads, params.weights, specs)
 
 
-@torch.no_grad()
-def tally(losses: Losses, masked_frames: int) -> Tensor:
-    """Return one vector of sums over masked frames, float64, that adds up over micro-batches and workers.
+def add_sums(sums: Sums | None, more: Sums) -> Sums:
+    """Return the sums of both; None is the sums of nothing."""
+    return more if sums is None else {name: value + more[name] for name, value in sums.items()}
 
-    Its parts: frames, feature penalty; a squared error per teacher of a spectrum; per codebook: cross-entropy, correct
-    guesses, frames it was asked for.
+
+def sum_over_workers(sums: Sums, worker: Worker) -> Sums:
+    """Return the sums of all workers, on the CPU; all of them must call this together with the same terms."""
+    flat = worker.sum(torch.cat([value.flatten() for value in sums.values()])).cpu()
+    parts = flat.split([value.numel() for value in sums.values()])
+    return {name: part.view_as(value) for (name, value), part in zip(sums.items(), parts, strict=True)}
+
+
+def mean_terms(sums: Sums, objective: Objective) -> dict[str, float]:
+    """Return the terms per masked frame without weights, and before them ``loss``, their weighted sum.
+
+    Cross-entropies are summed over the codebooks that were predicted, as in the loss. ``accuracy`` is the mean over all
+    of them and over all teachers.
     """
-    frames = losses.weighted.new_full((1,), masked_frames, dtype=torch.float64)
-    scalars = torch.cat([losses.feature_penalty[None], losses.errors]).double() * frames
-    return torch.cat(
-        [frames, scalars, losses.entropies.double(), losses.correct.double(), losses.asked.double() * frames]
-    )
+    totals = {name: value.tolist() for name, value in sums.items()}
+    weights = objective.weights
+    penalties = {name: entry for name, entry in totals.items() if hasattr(weights, name)}
+    frames = next(iter(penalties.values()))[1]  # those of all micro-batches, while codebooks are predicted in some
+    values: dict[str, float] = {}
+    correct, guesses = 0.0, 0.0
+    for spec in objective.specs:
+        name = spec.teacher
+        if isinstance(spec.kind, Codes):
+            values[name] = sum(entropy / frames for entropy in totals[name][0])
+            correct += sum(totals[f"accuracy_{name}"][0])
+            guesses += sum(totals[f"accuracy_{name}"][1])
+        else:
+            values[name] = totals[name][0] / frames
+    loss = sum(spec.weight * values[spec.teacher] for spec in objective.specs)
+    for name, (total, _) in penalties.items():
+        loss += getattr(weights, name) * total / frames
+        values[name] = total / frames
+    return {"loss": loss, **values, **({"accuracy": correct / guesses} if guesses else {})}
 
 
-def no_sums(teaching: TargetSet, device: torch.device) -> Tensor:
-    """Return the tally of no micro-batch at all."""
-    length = 2 + len(teaching.spectra) + 3 * len(teaching.books)
-    return torch.zeros(length, dtype=torch.float64, device=device)
-
-
-def terms(total: Tensor, objective: Objective) -> dict[str, float]:
-    """Return the unweighted terms by name, per masked frame, and ``loss``, their weighted sum.
-
-    A term has its teacher's name. Cross-entropies are summed over the codebooks asked for, as in the loss;
-    ``accuracy`` is the mean over all of them.
-    """
-    teaching = objective.teaching
-    frames, penalty, errors, entropies, correct, asked = _parts(total, teaching)
-    values = dict.fromkeys(teaching.weights, 0.0)
-    for name, error in zip(teaching.spectra, errors, strict=True):
-        values[name] = error / frames
-    for (name, _), entropy in zip(teaching.books, entropies, strict=True):
-        values[name] += entropy / frames
-    loss = sum(weight * values[name] for name, weight in teaching.weights.items())
-    loss += objective.weights.feature_penalty * penalty / frames
-    values["feature_penalty"] = penalty / frames
-    accuracy = {"accuracy": sum(correct) / sum(asked)} if teaching.books else {}
-    return {"loss": loss, **values, **accuracy}
-
-
-def codebook_terms(total: Tensor, teaching: TargetSet) -> dict[str, float]:
-    """Return cross-entropy (nats) and accuracy of each codebook that was asked for, by name."""
-    _, _, _, entropies, correct, asked = _parts(total, teaching)
-    found: dict[str, float] = {}
-    for (name, book), entropy, hits, frames in zip(teaching.books, entropies, correct, asked, strict=True):
-        if frames:
-            found |= {f"{name}_{book}": entropy / frames, f"accuracy_{name}_{book}": hits / frames}
-    return found
-
-
-def _parts(
-    total: Tensor, teaching: TargetSet
-) -> tuple[float, float, list[float], list[float], list[float], list[float]]:
-    values, books = total.tolist(), len(teaching.books)
-    first = 2 + len(teaching.spectra)
-    per_book = [values[first + number * books : first + (number + 1) * books] for number in range(3)]
-    return values[0], values[1], values[2:first], *per_book
+def codebook_terms(sums: Sums, specs: Sequence[TargetSpec]) -> dict[str, float]:
+    """Return cross-entropy (nats) and accuracy of each codebook that was predicted, by name."""
+    values: dict[str, float] = {}
+    for name in codes_of(specs):
+        entropies, frames = sums[name].tolist()
+        correct, _ = sums[f"accuracy_{name}"].tolist()
+        for book, count in enumerate(frames):
+            if count:
+                values |= {f"{name}_{book}": entropies[book] / count, f"accuracy_{name}_{book}": correct[book] / count}
+    return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +11,9 @@ from mert_core.data.record import Record, read_record, write_record
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.training.callbacks import BarObserver, SilentObserver
-from mert_core.training.checkpoint import StateStore
+from mert_core.training.checkpoint import FORMAT, StateStore
 from mert_core.training.model_card import write_card
-from mert_core.training.run import Job, StoredData, work
+from mert_core.training.run import Job, RunInputs, open_inputs, work
 from mert_core.training.trainer import OPTIONS, Report
 from mert_core.training.warm_start import start_folder, start_input
 from mert_core.training.worker import Worker, choose_device
@@ -29,19 +31,19 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
         MertError: an input is missing, there is no CUDA device, the training diverged or a worker failed.
     """
     params = config.run(run_name)
-    inputs = _inputs(config, layout, params)
+    inputs = _input_ids(config, layout, params)
     _check_device(params)
     states = StateStore(_resume_folder(config, layout, run_name, inputs), params.checkpoint_keep)
     states.begin(tracker.run_id)
     with atomic_folder(layout.model(run_name)) as folder:
         job = Job(
             params,
-            _data(config, layout, params),
+            _inputs_of(config, layout, params),
             config.seed,
             _threads(config, params),
             folder,
             states.folder,
-            start_folder(params, layout.root),
+            start_folder(params.start, layout.root),
             config.storage.read_ahead,
         )
         with BarObserver(tracker, run_name, params.max_steps) as observer:
@@ -51,8 +53,8 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
                 from mert_core.training.ray_train import work_on_ray
 
                 facts = work_on_ray(job, layout.state / "ray", observer)
-        cost = facts.pop("ledger")  # differs from run to run, so it is no part of the record
-        tracker.metrics({f"ledger/{name}": value for name, value in cost.items() if name != "device"}, facts["steps"])
+        cost = facts.pop("cost")  # differs from run to run, so it is no part of the record
+        tracker.metrics({f"total/{name}": value for name, value in cost.items() if name != "device"}, facts["steps"])
         unigram = facts["unigram_cross_entropy"]
         tracker.metrics({f"reference/unigram/{name}": nats for name, nats in unigram.items()}, facts["steps"])
         record = write_record(
@@ -72,7 +74,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
 def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | None:
     """Return the tracker's run that an interrupted training wrote to, so that it can be continued, or None."""
     try:
-        inputs = _inputs(config, layout, config.run(run_name))
+        inputs = _input_ids(config, layout, config.run(run_name))
     except MertError:
         return None  # the stage itself says what is missing
     return StateStore(_resume_folder(config, layout, run_name, inputs), 1).tracker_run_id()
@@ -81,14 +83,14 @@ def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | Non
 def run_trial(
     config: Config, layout: Layout, params: PretrainConfig, report: Report, out_folder: Path | None = None
 ) -> dict[str, Any]:
-    """Train in this process without resume states, for one trial of a sweep; see ``loop.Report``.
+    """Train in this process without resume states, for one trial of a sweep; see `mert_core.training.trainer.Report`.
 
     The process takes the clips of all the run's workers, and the whole model.
     """
     clips = params.batch_clips * max(1, params.workers)
     params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
-    data, start = _data(config, layout, params), start_folder(params, layout.root)
-    job = Job(params, data, config.seed, config.threads, out_folder, None, start, config.storage.read_ahead)
+    inputs, start = _inputs_of(config, layout, params), start_folder(params.start, layout.root)
+    job = Job(params, inputs, config.seed, config.threads, out_folder, None, start, config.storage.read_ahead)
     return work(job, Worker(device=choose_device(params.device)), SilentObserver(), report)
 
 
@@ -97,8 +99,8 @@ def _threads(config: Config, params: PretrainConfig) -> int:
     return max(1, config.threads // max(1, params.workers))
 
 
-def _inputs(config: Config, layout: Layout, params: PretrainConfig) -> dict[str, str]:
-    """Return what a run is made from, by role; a teacher counts itself only where it is asked in the step."""
+def _input_ids(config: Config, layout: Layout, params: PretrainConfig) -> dict[str, str]:
+    """Return the record ids of a run's inputs, by role; of a teacher only where it computes targets in the step."""
     from mert_core.teachers.stage import open_teacher
 
     corpus = read_record(layout.corpus)
@@ -121,10 +123,11 @@ def _inputs(config: Config, layout: Layout, params: PretrainConfig) -> dict[str,
                     f"the targets in {layout.targets(name)} were made from another {role} than the one that lies here "
                     f"now. Run `dvc repro`, or `mert targets {name}`."
                 )
-    return inputs | start_input(params, layout.root)
+    return inputs | start_input(params.start, layout.root)
 
 
-def _data(config: Config, layout: Layout, params: PretrainConfig) -> StoredData:
+def _inputs_of(config: Config, layout: Layout, params: PretrainConfig) -> Callable[[], RunInputs]:
+    """Return what opens a run's corpus, targets and teachers, wherever it is called."""
     targets: dict[str, Path] = {}
     teachers: dict[str, Path | dict[str, Any] | None] = {}
     for term in params.teachers:
@@ -133,19 +136,16 @@ def _data(config: Config, layout: Layout, params: PretrainConfig) -> StoredData:
         elif term.weight:
             fitted = layout.teacher(term.teacher)
             teachers[term.teacher] = fitted if fitted.exists() else config.teachers.get(term.teacher)
-    folders = layout.corpus, *targets.values()
-    return StoredData(layout.corpus, targets, teachers, _copies(config, layout, *folders))
-
-
-def _copies(config: Config, layout: Layout, *folders: Path) -> dict[Path, str]:
-    """Return where the folders' shards lie if they lie on an object store."""
-    url = config.storage.shards
-    return {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
+    url, folders = config.storage.shards, (layout.corpus, *targets.values())
+    shards = {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
+    return partial(open_inputs, layout.corpus, targets, teachers, shards)
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:
     params = config.run(run_name).model_dump(mode="json", exclude=set(OPTIONS))  # a run may go on with others
-    key = sha256_json({"params": params, "inputs": inputs, "seed": config.seed, "threads": config.threads})
+    key = sha256_json(
+        {"params": params, "inputs": inputs, "seed": config.seed, "threads": config.threads, "format": FORMAT}
+    )
     return layout.resume / f"pretrain-{run_name}-{key[:16]}"
 
 

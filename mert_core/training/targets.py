@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from mert_core.data.target_kinds import Codes, Spectrum, TargetKind
 from mert_core.teachers.base import Teacher, online
 
 if TYPE_CHECKING:
+    from mert_core.config import LossTerm
     from mert_core.training.batch import Batch
 
 
@@ -21,11 +24,12 @@ class TargetSpec:
     """One teacher of a run.
 
     Attributes:
-        teacher: its name; also that of the loss term.
-        kind: what its targets are.
-        targets: stored: read; online: computed in the step from what the teacher must hear of the track, and equal to
-            the stored ones; crop: computed from the crop alone, with silence around it, as MERT does with the CQT.
-        weight: of its loss.
+        teacher: name of the teacher, and of its loss term.
+        kind: codes or a spectrum, and how many per frame.
+        targets: where they come from. ``stored``: read from a target store; ``online``: computed in the step from the
+            teacher's context in the track, and equal to the stored ones; ``crop``: computed from the crop alone, with
+            silence around it, as MERT does with the CQT.
+        weight: factor of the loss term.
     """
 
     teacher: str
@@ -34,73 +38,101 @@ class TargetSpec:
     weight: float
 
 
-class TargetSet:
-    """The lessons of a run, and the teachers of those whose targets are computed in the step.
+class StoredTargets(Protocol):
+    """One teacher's stored targets; `mert_core.data.targets.TargetStore` is one."""
 
-    It is no module: what teachers have learned is no parameter of the student's run.
+    @property
+    def kind(self) -> TargetKind:
+        """Return what the targets are."""
+
+    def read(self, rows: NDArray[np.int64], offset_frames: NDArray[np.int64], frames: int) -> NDArray[Any]:
+        """Return (batch, frames, width): int64 codes, or float32."""
+
+
+class TargetSet(nn.Module):
+    """Gives the targets of a batch: those that the loader has read, and those that teachers compute in the step.
+
+    It is no part of the objective: what teachers have learned is no parameter of the student's run.
 
     Args:
-        lessons: at least one.
-        teachers: by name, for all lessons that are not stored.
+        specs: one entry per teacher, at least one.
+        stored: target stores, by name of the teacher; those of ``stored`` targets are used.
+        teachers: fitted teachers by name; those of ``online`` and ``crop`` targets are used.
     """
 
-    def __init__(self, lessons: Sequence[TargetSpec], teachers: Mapping[str, Teacher]) -> None:
-        self.lessons = tuple(lessons)
-        self.teachers = {one.teacher: teachers[one.teacher] for one in lessons if one.targets != "stored"}
+    def __init__(
+        self,
+        specs: Sequence[TargetSpec],
+        stored: Mapping[str, StoredTargets] | None = None,
+        teachers: Mapping[str, Teacher] | None = None,
+    ) -> None:
+        super().__init__()
+        self.specs = tuple(specs)
+        read = [spec.teacher for spec in specs if spec.targets == "stored"]
+        computed = [spec.teacher for spec in specs if spec.targets != "stored"]
+        self.stored = {name: stored[name] for name in read if stored is not None}
+        self.teachers = nn.ModuleDict({name: teachers[name] for name in computed if teachers is not None})
+
+    @classmethod
+    def of(
+        cls, terms: Iterable[LossTerm], stored: Mapping[str, StoredTargets], teachers: Mapping[str, Teacher]
+    ) -> TargetSet:
+        """Return the targets of ``pretrain.teachers``, less the teachers without weight."""
+        specs = []
+        for term in terms:
+            if term.weight:
+                source: StoredTargets | Teacher = (stored if term.targets == "stored" else teachers)[term.teacher]
+                specs.append(TargetSpec(term.teacher, source.kind, term.targets, term.weight))
+        return cls(specs, stored, teachers)
 
     @property
     def codes(self) -> dict[str, Codes]:
-        """The teachers of codes."""
-        return {one.teacher: one.kind for one in self.lessons if isinstance(one.kind, Codes)}
+        """Codebooks and entries of the teachers of codes."""
+        return codes_of(self.specs)
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
-        """The teachers of spectra."""
-        return {one.teacher: one.kind for one in self.lessons if isinstance(one.kind, Spectrum)}
+        """Bins of the teachers of spectra."""
+        return spectra_of(self.specs)
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weight of each teacher's loss."""
-        return {one.teacher: one.weight for one in self.lessons}
-
-    @property
-    def books(self) -> list[tuple[str, int]]:
-        """All codebooks of all teachers, in the order in which losses and figures list them."""
-        return [(name, book) for name, kind in self.codes.items() for book in range(kind.codebooks)]
+    def teacher(self, name: str) -> Teacher:
+        """Return a teacher whose targets are computed in the step."""
+        return cast("Teacher", self.teachers[name])
 
     @torch.no_grad()
-    def targets(self, batch: Batch, only: Mapping[str, TargetKind] | None = None) -> dict[str, Tensor]:
-        """Return the targets by teacher, (batch, frames, width): int64 codes, or float32.
+    def forward(self, batch: Batch, only: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Return the targets of the clean sound by teacher, (batch, frames, width): int64 codes, or float32.
 
         Args:
-            batch: the batch. All targets are of the clean sound.
-            only: the teachers that are wanted; None: all.
+            batch: a micro-batch on the teachers' device.
+            only: names of the teachers that are wanted; None: all.
         """
         frames = batch.mask.shape[1]
-        found: dict[str, Tensor] = {}
+        wanted = {spec.teacher for spec in self.specs} if only is None else set(only)
+        crops = {spec.teacher for spec in self.specs if spec.targets == "crop"}
+        targets: dict[str, Tensor] = {}
         with torch.autocast(batch.clean.device.type, enabled=False):
-            for one in self.lessons:
-                if only is not None and one.teacher not in only:
+            for spec in self.specs:
+                name = spec.teacher
+                if name not in wanted:
                     continue
-                if one.targets == "stored":
-                    found[one.teacher] = batch.stored[one.teacher]
-                    continue
-                teacher = self._on(one.teacher, batch.clean.device)
-                if one.targets == "online":
-                    heard = batch.heard[one.teacher]
-                    found[one.teacher] = online(teacher, heard.stretches, heard.skip, frames)
-                elif self._derivable(one, found):
-                    found[one.teacher] = teacher.derive(found[str(teacher.derived_from)])
+                if spec.targets == "stored":
+                    targets[name] = batch.stored[name]
+                elif spec.targets == "online":
+                    context = batch.contexts[name]
+                    targets[name] = online(self.teacher(name), context.waveforms, context.skip_frames, frames)
+                elif (parent := str(self.teacher(name).derived_from)) in crops & targets.keys():
+                    targets[name] = self.teacher(name).derive(targets[parent])
                 else:
-                    found[one.teacher] = teacher(batch.clean)[:, :frames]
-        return found
+                    targets[name] = self.teacher(name)(batch.clean)[:, :frames]
+        return targets
 
-    def _derivable(self, lesson: TargetSpec, found: Mapping[str, Tensor]) -> bool:
-        parent = self.teachers[lesson.teacher].derived_from
-        return parent in found and any(one.teacher == parent and one.targets == "crop" for one in self.lessons)
 
-    def _on(self, name: str, device: torch.device) -> Teacher:
-        teacher = self.teachers[name]
-        first = next(iter(teacher.buffers()), None)
-        first = first if first is not None else next(iter(teacher.parameters()), None)
-        return teacher if first is None or first.device == device else teacher.to(device)
+def codes_of(specs: Iterable[TargetSpec]) -> dict[str, Codes]:
+    """Return codebooks and entries of the teachers of codes, by name."""
+    return {spec.teacher: spec.kind for spec in specs if isinstance(spec.kind, Codes)}
+
+
+def spectra_of(specs: Iterable[TargetSpec]) -> dict[str, Spectrum]:
+    """Return the bins of the teachers of spectra, by name."""
+    return {spec.teacher: spec.kind for spec in specs if isinstance(spec.kind, Spectrum)}

@@ -1,4 +1,4 @@
-"""Starting from a checkpoint: the folder that ``pretrain.start`` names, checked by hash, shape and teacher."""
+"""Warm start from a checkpoint: the folder that ``pretrain.start`` names, checked by hash, shape and teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mert_core.model.checkpoint import CONFIG_NAME, HEADS_NAME, fingerprint, loa
 from mert_core.model.config import MertConfig, load_config
 
 if TYPE_CHECKING:
-    from mert_core.config import PretrainConfig
+    from mert_core.config import WarmStart
     from mert_core.model.heads import Heads
     from mert_core.model.mert import MertModel
 
@@ -28,31 +28,31 @@ _FREE = {
 }
 
 
-def start_folder(params: PretrainConfig, root: Path) -> Path | None:
-    """Return the folder to start from, relative paths taken from the working directory's root; None: from nothing."""
-    return (root / params.start.folder).resolve() if params.start is not None else None
+def start_folder(start: WarmStart | None, root: Path) -> Path | None:
+    """Return the absolute folder of a checkpoint to start from; relative paths begin at ``root``."""
+    return (root / start.folder).resolve() if start is not None else None
 
 
-def start_input(params: PretrainConfig, root: Path) -> dict[str, str]:
+def start_input(start: WarmStart | None, root: Path) -> dict[str, str]:
     """Return the record's input ``start``, the hash of the checkpoint to start from; nothing without one.
 
-    The hash stands in ``params.yaml``, so that another checkpoint at the same place is another run to DVC, too.
+    The hash stands in ``params.yaml``, so that another checkpoint in the same folder is another run to DVC, too.
 
     Raises:
         MertError: the folder is missing, or holds something else than the parameters say.
     """
-    folder = start_folder(params, root)
-    if folder is None or params.start is None:
+    folder = start_folder(start, root)
+    if folder is None or start is None:
         return {}
     if not (folder / CONFIG_NAME).is_file():
         raise MertError(f"pretrain.start.folder: {folder} holds no {CONFIG_NAME}; make one with `mert import`")
-    found = fingerprint(folder)
-    if found != params.start.sha256:
+    sha256 = fingerprint(folder)
+    if sha256 != start.sha256:
         raise MertError(
-            f"the checkpoint in {folder} hashes to {found}, but pretrain.start.sha256 is {params.start.sha256}. "
+            f"the checkpoint in {folder} hashes to {sha256}, but pretrain.start.sha256 is {start.sha256}. "
             "Put the first in params.yaml if this is the checkpoint you mean."
         )
-    return {"start": found}
+    return {"start": sha256}
 
 
 def load_start(encoder: MertModel, heads: Heads, folder: Path, *, fresh_heads: bool) -> None:

@@ -55,7 +55,7 @@ def test_draws_are_uniform() -> None:
 
 def crops(lengths: list[int], rows: np.ndarray | None = None) -> Crops:
     samples = np.array(lengths) * 320
-    return Crops(np.arange(len(lengths)) if rows is None else rows, samples, 3200, order=(1, 0, 3), place=(1, 0, 0))
+    return Crops(np.arange(len(lengths)) if rows is None else rows, samples, 3200, order=(1, 0, 3), offset=(1, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_no_memory_per_crop() -> None:
     samples = np.full(20_000, 24000 * 3600)  # 20,000 hours, 14 million crops
     rows = np.arange(20_000)
     tracemalloc.start()
-    found = Crops(rows, samples, 120_000, order=(1,), place=(2,))
+    found = Crops(rows, samples, 120_000, order=(1,), offset=(2,))
     found.locate(np.arange(10**9, 10**9 + 64))
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

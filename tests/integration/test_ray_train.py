@@ -28,7 +28,7 @@ def job(out: Path, workers: int, **changes: object) -> Job:
     out.mkdir()
     return Job(
         params(workers=workers, max_steps=4, **changes),
-        Tones(),
+        Tones().open,
         seed=7,
         threads=1,
         out_folder=out,
@@ -59,12 +59,8 @@ class Listener(SilentObserver):
         self.names |= set(values)
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """Data that cannot be opened."""
-
-    def open(self) -> RunInputs:
-        raise MertError("the corpus is gone")
+def nothing() -> RunInputs:
+    raise MertError("the corpus is gone")
 
 
 def test_one_worker_equals_none_and_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,14 +70,14 @@ def test_one_worker_equals_none_and_a_failure_is_told(tmp_path: Path, monkeypatc
         folder.mkdir()
     facts = work(job(here / "out", 0), Worker(), SilentObserver())
     listener = Listener()
-    cost = facts.pop("ledger")
+    cost = facts.pop("cost")
     there_facts = work_on_ray(job(there / "out", 1), tmp_path / "ray", listener)
-    assert there_facts.pop("ledger").keys() == cost.keys()
+    assert there_facts.pop("cost").keys() == cost.keys()
     assert there_facts == facts
     assert hashes(here / "out") == hashes(there / "out")
     assert {"train/loss", "valid/loss", "speed/audio_hours_per_second"} <= listener.names
 
-    broken = Job(params(workers=1), Nothing(), 7, 1, tmp_path, None)
+    broken = Job(params(workers=1), nothing, 7, 1, tmp_path, None)
     with pytest.raises(MertError, match=r"training worker 0 failed: .*the corpus is gone"):
         work_on_ray(broken, tmp_path / "ray", SilentObserver())
     assert not list((tmp_path / "ray").iterdir())
@@ -95,8 +91,8 @@ class Mortal(Tones):
     flag: str = ""
 
     def open(self) -> RunInputs:
-        material = super().open()
-        music: Any = material.music
+        inputs = super().open()
+        music: Any = inputs.music
         calls, read = itertools.count(), music.crops
 
         def crops(*arguments: object) -> object:
@@ -110,7 +106,7 @@ class Mortal(Tones):
             return read(*arguments)
 
         music.crops = crops
-        return material
+        return inputs
 
 
 def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
@@ -122,14 +118,14 @@ def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
     one.mkdir()
     changes = {"max_steps": 6, "checkpoint_every": 1, "validate_every": 6, "log_every": 1}
     fields = params(workers=2, batch_clips=2, **changes)
-    run = Job(fields, Mortal(flag=str(tmp_path / "dead")), 7, 1, two, tmp_path / "states")
+    run = Job(fields, Mortal(flag=str(tmp_path / "dead")).open, 7, 1, two, tmp_path / "states")
     listener = Listener()
     facts = work_on_ray(run, tmp_path / "ray", listener)
     assert (tmp_path / "dead").exists()
     assert facts["steps"] == 6
     assert any("a training worker died" in text for text in listener.notes)
     assert any("going on from step" in text for text in listener.notes)
-    work(Job(params(batch_clips=4, **changes), Tones(), 7, 1, one, None), Worker(), SilentObserver())
+    work(Job(params(batch_clips=4, **changes), Tones().open, 7, 1, one, None), Worker(), SilentObserver())
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     assert "Failed to query Ray Train Controller" not in "".join(capfd.readouterr())
 

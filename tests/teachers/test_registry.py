@@ -38,7 +38,7 @@ def by_crops(teacher: Teacher) -> float:
         frames = len(track) // HOP_SAMPLES
         stored = teacher(track[None])[0]
         for first in (0, 3, frames // 2 - 30, frames - CROP_FRAMES):
-            begin, end = teacher.hears(first, CROP_FRAMES, frames)
+            begin, end = teacher.context_span(first, CROP_FRAMES, frames)
             stretches.append(track[begin * HOP_SAMPLES : end * HOP_SAMPLES])
             skips.append(first - begin)
             expected.append(stored[first : first + CROP_FRAMES])

@@ -24,10 +24,10 @@ Fitted = Callable[[str], Teacher]
 
 def test_a_block_is_heard_whole_and_one_frame_more(fitted: Fitted) -> None:
     teacher = fitted("student-kmeans")
-    assert teacher.hears(0, 1, 1000) == (0, BLOCK_FRAMES + 1)
-    assert teacher.hears(89, 2, 1000) == (0, 2 * BLOCK_FRAMES + 1)
-    assert teacher.hears(90, 90, 1000) == (90, 2 * BLOCK_FRAMES + 1)
-    assert teacher.hears(95, 30, 130) == (90, 130)
+    assert teacher.context_span(0, 1, 1000) == (0, BLOCK_FRAMES + 1)
+    assert teacher.context_span(89, 2, 1000) == (0, 2 * BLOCK_FRAMES + 1)
+    assert teacher.context_span(90, 90, 1000) == (90, 2 * BLOCK_FRAMES + 1)
+    assert teacher.context_span(95, 30, 130) == (90, 130)
 
 
 def test_labels_are_of_the_students_own_states(fitted: Fitted, sources: Sources) -> None:

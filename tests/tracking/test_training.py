@@ -15,10 +15,10 @@ from mert_core.paths import Layout
 from mert_core.tracking import open_run
 from mert_core.tracking.outbox import Outbox, _read
 from mert_core.training.callbacks import BarObserver
-from mert_core.training.run import Job, work
+from mert_core.training.run import work
 from mert_core.training.worker import Worker
 from tests.tracking.test_facade import client_of, write_corpus
-from tests.training.music import Tones, params
+from tests.training.music import job, params
 
 
 def test_a_training_without_mlflow_is_sent_later(
@@ -26,9 +26,8 @@ def test_a_training_without_mlflow_is_sent_later(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    job = Job(params(log_every=1, max_steps=3), Tones(), 7, 1, None, None)
     with open_run(config, layout, "pretrain", "tiny") as tracker, BarObserver(tracker, "tiny", 3) as observer:
-        facts = work(job, Worker(), observer)
+        facts = work(job(params(log_every=1, max_steps=3)), Worker(), observer)
     assert facts["steps"] == 3
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with open_run(config, layout, "targets", "rvqvae"):

@@ -13,7 +13,8 @@ from mert_core.data.target_kinds import Codes
 from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
 from mert_core.training.batches import CropSource
 from mert_core.training.loss import Objective, build_objective
-from mert_core.training.run import RunInputs, teaching_of
+from mert_core.training.run import Job, RunInputs
+from mert_core.training.targets import TargetSet
 
 SPECTRA = {"cqt": ConstantQTeacher, "logmel": LogMelTeacher, "chroma": ChromaTeacher}
 
@@ -92,7 +93,7 @@ def params(**changes: Any) -> PretrainConfig:
 
 @dataclass(frozen=True)
 class Tones:
-    """Twelve tracks of random tones, a new one each quarter of a second; ``open`` makes it a ``job.Data``."""
+    """Twelve tracks of random tones, a new one each quarter of a second; ``open`` is for a job."""
 
     seconds: float = 2.0
 
@@ -110,17 +111,28 @@ def crop_source(
     run: PretrainConfig, split: str = "train", seed: int = 0, *, corrupt: bool = True, data: Tones | None = None
 ) -> CropSource:
     """Return crops of the tones."""
-    material = (data or Tones()).open()
-    return CropSource(material.music, material.stored, teaching_of(run, material), run, split, seed, corrupt=corrupt)
+    data = data or Tones()
+    return CropSource(data.open().music, target_set(run, data), run, split, seed, corrupt=corrupt)
+
+
+def target_set(run: PretrainConfig, data: Tones | None = None) -> TargetSet:
+    """Return the targets of a run on the tones."""
+    inputs = (data or Tones()).open()
+    return TargetSet.of(run.teachers, inputs.stored, inputs.teachers)
+
+
+def job(run: PretrainConfig, out: Path | None = None, states: Path | None = None, seed: int = 7) -> Job:
+    """Return a run on the tones, on one thread."""
+    return Job(run, Tones().open, seed, 1, out, states)
 
 
 def objective_of(run: PretrainConfig, seed: int = 0, start: Path | None = None) -> Objective:
     """Return the student of a run on the tones."""
-    return build_objective(run, teaching_of(run, Tones().open()), seed, start)
+    return build_objective(run, target_set(run).specs, seed, start)
 
 
 class TonesMusic:
-    """Implements ``data.Music``: ten training tracks, two for validation."""
+    """Implements ``Music``: ten training tracks, two for validation."""
 
     def __init__(self, seconds: float) -> None:
         generator = np.random.default_rng(5)
@@ -142,7 +154,7 @@ class TonesMusic:
 
 
 class TonesCodes:
-    """Implements ``data.Stored``: one or two codebooks of 16 entries that follow the pitch."""
+    """Implements ``StoredTargets``: one or two codebooks of 16 entries that follow the pitch."""
 
     def __init__(self, music: TonesMusic, codebooks: int = 2) -> None:
         frames = music.pitches[:, ::320]

@@ -66,8 +66,8 @@ def test_batches_do_not_depend_on_workers_or_history() -> None:
 def test_targets_are_clean_and_aligned() -> None:
     batch = source(mixture_probability=1.0).batch(0, 4, range(4))
     assert (batch.noisy != batch.clean).any(dim=1).all()
-    material = Tones().open()
-    music, codes = material.music, material.stored["tones"]
+    inputs = Tones().open()
+    music, codes = inputs.music, inputs.stored["tones"]
     rows, offsets = source().locate(np.arange(4))
     assert (offsets % 320 == 0).all()
     for clip, (row, offset) in enumerate(zip(rows, offsets, strict=True)):

@@ -1,4 +1,4 @@
-"""The cost ledger: exact arithmetic, honest sums, and a card."""
+"""The cost meter: exact arithmetic, honest sums, and a card."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mert_core.training.cost import (
     training_flops,
 )
 from mert_core.training.model_card import cost_section, read_cost, write_card
-from mert_core.training.run import Job, work
+from mert_core.training.run import work
 from mert_core.training.worker import Worker
-from tests.training.music import Tones, params
+from tests.training.music import job, params
 
 
 @pytest.mark.parametrize(("preset", "gigaflop"), [("mert-95m", 329), ("mert-330m", 852)])
@@ -65,19 +65,19 @@ def test_peaks_are_found_by_name() -> None:
 
 def test_sums_go_on_where_an_earlier_process_ended() -> None:
     totals = Totals(updates=10, clips=80, masked_frames=800.0, busy_seconds=4.0, waited_seconds=1.0, held_seconds=6.0)
-    ledger = CostMeter(totals, Worker(), 5.0, lambda masked: 1e9 + masked)
-    with ledger.waiting():
+    meter = CostMeter(totals, Worker(), 5.0, lambda masked: 1e9 + masked)
+    with meter.waiting():
         pass
-    ledger.count(8, 80.0)
-    figures = ledger.read()
+    meter.count(8, 80.0)
+    figures = meter.read()
     assert {"speed/steps_per_second", "speed/data_wait_share", "cost/peak_memory_gib"} <= set(figures)
     assert "speed/mfu" not in figures and "cost/gpu_hours" not in figures  # no card, no peak to compare with
-    card = ledger.card()
+    card = meter.card()
     assert (card["updates"], card["device"], card["gpu_hours"]) == (11, "CPU", 0.0)
     assert card["audio_hours"] == pytest.approx(88 * 5 / 3600)
     assert card["gflop_per_clip"] == pytest.approx(1 + 10e-9)
     assert card["steps_per_second"] <= 11 / 4
-    assert ledger.audio_hours_per_second == 0  # the window is empty after a reading
+    assert meter.audio_hours_per_second == 0  # the window is empty after a reading
 
 
 def test_utilisation_and_gpu_hours_are_over_all_cards() -> None:
@@ -91,9 +91,9 @@ def test_utilisation_and_gpu_hours_are_over_all_cards() -> None:
     assert "mfu" not in unknown and unknown["gpu_hours"] > 0
 
 
-def test_a_run_brings_its_ledger_and_the_card_shows_it(tmp_path: Path) -> None:
-    facts = work(Job(params(max_steps=3), Tones(), 7, 1, None, None), Worker(), SilentObserver())
-    cost = facts.pop("ledger")
+def test_a_run_brings_its_cost_and_the_card_shows_it(tmp_path: Path) -> None:
+    facts = work(job(params(max_steps=3)), Worker(), SilentObserver())
+    cost = facts.pop("cost")
     assert cost["updates"] == 3 and cost["peak_memory_gib"] > 0 and 0 <= cost["data_wait_share"] < 1
     assert cost["audio_hours"] == pytest.approx(facts["audio_hours_seen"])
     record = Record("pretrain", "checkpoint", "tiny", {"corpus": "c1"}, {}, {}, facts, "ab12")

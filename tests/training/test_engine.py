@@ -17,7 +17,7 @@ from mert_core.errors import MertError
 from mert_core.model.frontend import ConvLayer
 from mert_core.model.layers import EncoderLayer
 from mert_core.training.batches import CropSource
-from mert_core.training.loss import Objective
+from mert_core.training.loss import Losses, Objective
 from mert_core.training.trainer import Engine
 from mert_core.training.worker import Worker
 from tests.training.music import crop_source, objective_of, params
@@ -28,6 +28,11 @@ def prepared(**changes: Any) -> tuple[Engine, Objective, CropSource]:
     run = params(**changes)
     objective = objective_of(run, seed=7).train()
     return Engine(run, objective, Worker()), objective, crop_source(run, seed=7)
+
+
+def losses(engine: Engine, source: CropSource, first: int) -> Losses:
+    batch = source.batch(first, 4, range(4))
+    return engine.losses(batch, source.target_set(batch))
 
 
 @pytest.mark.parametrize("layer_norm", ["pre", "post"])
@@ -45,7 +50,7 @@ def test_recomputed_gradients_are_the_same_bit_for_bit(layer_norm: str, monkeypa
                 module.register_forward_pre_hook(lambda *_, name=name: calls[recompute].update([name]))
         with engine.update(7, 1):
             for first in (0, 4):
-                engine.losses(source.batch(first, 4, range(4))).weighted.backward()
+                losses(engine, source, first).weighted.backward()
         return {name: parameter.grad for name, parameter in objective.named_parameters()}
 
     kept, recomputed = gradients(False), gradients(True)
@@ -70,23 +75,23 @@ def test_a_compiled_run_follows_and_compiles_once(monkeypatch: pytest.MonkeyPatc
     shape = replace(model_config.PRESETS["mert-tiny"], layerdrop=0.3)
     monkeypatch.setitem(model_config.PRESETS, "mert-tiny", shape)
 
-    def losses(**changes: Any) -> list[float]:
+    def run(**changes: Any) -> list[float]:
         engine, objective, source = prepared(**changes)
-        optimiser = torch.optim.SGD(objective.parameters(), lr=1e-4)
+        optimizer = torch.optim.SGD(objective.parameters(), lr=1e-4)
         found = []
         for step in range(1, 9):
             with engine.update(7, step):
-                result = engine.losses(source.batch(4 * step, 4, range(4)))
+                result = losses(engine, source, 4 * step)
                 (result.weighted / 100).backward()
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
             found.append(result.weighted.item())
         return found
 
-    expected = losses()
+    expected = run()
     assert len({round(value, 3) for value in expected}) == 8
     counters.clear()
-    assert losses(compile=True) == pytest.approx(expected, rel=1e-4)
+    assert run(compile=True) == pytest.approx(expected, rel=1e-4)
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
 
@@ -101,28 +106,29 @@ import sys
 import numpy as np
 import torch
 from torch import distributed
-from mert_core.training.trainer import Engine
-from mert_core.training.trainer import build_optimiser
+from mert_core.training.trainer import Engine, build_optimizer, spectra_example, validate
 from mert_core.training.worker import Worker
-from mert_core.training.trainer import spectra_example, validate
 from tests.training.music import crop_source, objective_of, params
 rank = int(sys.argv[1])
-place = Worker(rank, 2)
+worker = Worker(rank, 2)
 distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-run = params(sharding="full", validate_batches=3)
+run = params(sharding="full")
 objective = objective_of(run, 7).train()
 total = sum(parameter.numel() for parameter in objective.parameters())
-engine = Engine(run, objective, place)
+engine = Engine(run, objective, worker)
 valid, whole = crop_source(run, "valid", 7, corrupt=False), objective_of(run, 7)
-found, expected = validate(run, objective, valid, place), validate(run, whole, valid, Worker())
+found = validate(objective, valid, worker, batches=3, clips=4)
+expected = validate(whole, valid, Worker(), batches=3, clips=4)
 assert found.keys() == expected.keys()
 assert all(abs(found[name] - value) < 1e-4 for name, value in expected.items()), (found, expected)
-example, expected = spectra_example(objective, valid, place), spectra_example(whole, valid, Worker())
+example, expected = spectra_example(objective, valid, worker), spectra_example(whole, valid, Worker())
 assert all(np.allclose(example[name], value, atol=1e-5) for name, value in expected.items())
-optimiser = build_optimiser(run, objective)
-engine.losses(crop_source(run, "train", 7).batch(0, 4, range(4))).weighted.backward()
-optimiser.step()
-moments = [value for of in optimiser.state.values() for name, value in of.items() if name != "step"]
+optimizer = build_optimizer(run, objective)
+source = crop_source(run, "train", 7)
+batch = source.batch(0, 4, range(4))
+engine.losses(batch, source.target_set(batch)).weighted.backward()
+optimizer.step()
+moments = [value for of in optimizer.state.values() for name, value in of.items() if name != "step"]
 for held, times in ((objective.parameters(), 1), ((p.grad for p in objective.parameters()), 1), (moments, 2)):
     share = sum(value.to_local().numel() for value in held) / (times * total)
     assert 0.49 < share < 0.51, share

@@ -20,10 +20,10 @@ from mert_core.training.batches import CropSource
 from mert_core.training.callbacks import SilentObserver
 from mert_core.training.checkpoint import Progress, StateStore
 from mert_core.training.loss import Objective
-from mert_core.training.run import Job, work
+from mert_core.training.run import work
 from mert_core.training.trainer import train
 from mert_core.training.worker import Worker
-from tests.training.music import Tones, TonesMusic, health, objective_of, params
+from tests.training.music import Tones, TonesMusic, health, job, objective_of, params, target_set
 
 Hurt = Callable[[Objective], None]
 
@@ -60,16 +60,15 @@ def run(
 ) -> tuple[Progress, Witness]:
     """Train; ``gradient`` changes one gradient of each backward pass, ``model`` the weights after step ``at``."""
     torch.set_num_threads(1)
-    material = Tones().open()
     objective = objective_of(run_params, 7)
-    cut = music or material.music, material.stored, objective.teaching, run_params
+    cut = music or Tones().open().music, target_set(run_params), run_params
     sources = [CropSource(*cut, split, 7, corrupt=split == "train") for split in ("train", "valid")]
     if gradient is not None:
         passes = iter(range(1, 1000))
         objective.heads.spectra["cqt"].weight.register_hook(lambda found: gradient(next(passes), found))
     witness = Witness(at, (lambda: model(objective)) if model is not None else None)
     store = StateStore(states, 2) if states is not None else None
-    progress, _ = train(run_params, objective, *sources, seed=7, place=Worker(), states=store, observer=witness)
+    progress, _ = train(run_params, objective, *sources, seed=7, worker=Worker(), states=store, observer=witness)
     assert all(bool(parameter.isfinite().all()) for parameter in objective.parameters())
     return progress, witness
 
@@ -82,7 +81,7 @@ def test_a_nan_rolls_back_to_the_last_state_at_a_lower_rate_past_the_bad_crops(t
     progress, witness = run(tmp_path, params(log_every=1), gradient=fifth(float("nan")))
     assert progress.step == 6
     assert progress.position == (5 + 2) * 4  # updates 1 … 5, then 5 and 6 again with fresh crops
-    assert (progress.guard.interventions, progress.guard.rate_factor) == (1, 0.5)
+    assert (progress.health.interventions, progress.health.rate_factor) == (1, 0.5)
     assert "update 5: the loss is" in witness.notes[0]
     assert "gradient norm nan: rolling back" in witness.notes[0]
     assert witness.notes[1] == "back to step 4, learning rate × 0.5"
@@ -95,8 +94,8 @@ def test_a_nan_rolls_back_to_the_last_state_at_a_lower_rate_past_the_bad_crops(t
 
 def test_a_nan_skips_the_update(tmp_path: Path) -> None:
     progress, witness = run(tmp_path, params(health=health(nonfinite="skip")), gradient=fifth(float("inf")))
-    assert (progress.step, progress.position, progress.guard.interventions) == (6, 24, 1)
-    assert progress.guard.rate_factor == 1.0
+    assert (progress.step, progress.position, progress.health.interventions) == (6, 24, 1)
+    assert progress.health.rate_factor == 1.0
     assert "this update is skipped" in witness.notes[0]
 
 
@@ -118,8 +117,8 @@ def test_a_gradient_spike_is_told_or_skipped(tmp_path: Path, monkeypatch: pytest
     assert note.endswith("training goes on")
     skipping = health(gradient_spike={"above": 10.0, "action": "skip"})
     progress, witness = run(None, params(health=skipping), gradient=fifth(1e5))
-    assert progress.guard.interventions == 1
-    assert len(progress.guard.norms.recent) == 5
+    assert progress.health.interventions == 1
+    assert len(progress.health.norms.recent) == 5
 
 
 def _explode(objective: Objective) -> None:
@@ -153,7 +152,7 @@ def test_a_collapse_is_seen_and_rolled_back(
     tmp_path: Path, fault: str, hurt: Hurt, bounds: dict[str, object], said: str
 ) -> None:
     progress, witness = run(tmp_path, params(health=health(**bounds)), model=hurt, at=5)
-    assert (progress.step, progress.guard.interventions, progress.guard.rate_factor) == (6, 1, 0.5)
+    assert (progress.step, progress.health.interventions, progress.health.rate_factor) == (6, 1, 0.5)
     assert said in witness.notes[0]
     assert "back to step 4" in witness.notes[1]
     assert witness.figures[f"health/fault/{fault}"] == [(6, 1.0)]
@@ -214,11 +213,11 @@ def test_a_full_disk_costs_states_not_the_training(tmp_path: Path) -> None:
 
     states, out = tmp_path / "states", tmp_path / "out"
     out.mkdir()
-    job = Job(params(log_every=1), Tones(), 7, 1, out, states)
+    filling = job(params(log_every=1), out, states)
     witness = Filling()
     try:
         with pytest.raises(MertError, match=r"cannot be written to .*it goes on from the resume state of step 2"):
-            work(job, Worker(), witness)
+            work(filling, Worker(), witness)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "the resume state of step 4 could not be written" in witness.notes[0]
@@ -226,5 +225,5 @@ def test_a_full_disk_costs_states_not_the_training(tmp_path: Path) -> None:
     assert max(step for step, _ in witness.figures["train/loss"]) == 6
     assert not list(states.glob(".step-*"))
     witness = Witness()
-    assert work(job, Worker(), witness)["steps"] == 6
+    assert work(filling, Worker(), witness)["steps"] == 6
     assert witness.notes == ["going on from step 2"]

@@ -13,9 +13,8 @@ from torch import Tensor
 from mert_core.errors import MertError
 from mert_core.training.batch import Batch
 from mert_core.training.batches import CropSource, Loader
-from mert_core.training.run import teaching_of
 from mert_core.training.worker import Worker
-from tests.training.music import Tones, params
+from tests.training.music import Tones, params, target_set
 
 
 class Watched(CropSource):
@@ -49,8 +48,7 @@ class Late(CropSource):
 
 
 def source(kind: type[CropSource] = CropSource) -> CropSource:
-    material = Tones().open()
-    return kind(material.music, material.stored, teaching_of(params(), material), params(), "train", 1)
+    return kind(Tones().open().music, target_set(params()), params(), "train", 1)
 
 
 def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
@@ -58,7 +56,7 @@ def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
     torch.set_num_threads(3)
     try:
         watched = source(Watched)
-        with Loader(params(), watched, Worker()) as loader:
+        with Loader(watched, Worker(), 4) as loader:
             loader.take(0, 1)
             loader.take(loader.clips, 0)
             assert torch.get_num_threads() == 3
@@ -79,9 +77,8 @@ def equal(one: list[Batch], other: list[Batch]) -> bool:
 @pytest.mark.parametrize("read_ahead", [1, 5])
 def test_updates_come_in_order_and_are_the_same_however_far_ahead(read_ahead: int) -> None:
     plain, late = source(), source(Late)
-    run = params(accumulate=2)
     steps = 14  # past the end of an epoch of 40 crops
-    with Loader(run, plain, Worker()) as afresh, Loader(run, late, Worker(), read_ahead) as loader:
+    with Loader(plain, Worker(), 4, 2) as afresh, Loader(late, Worker(), 4, 2, read_ahead) as loader:
         clips = loader.clips
         positions = [clips * step for step in range(steps)]
         positions[9:] = [clips * (step - 4) for step in range(9, steps)]  # training was set back
@@ -99,7 +96,7 @@ def test_an_error_belongs_to_its_update_and_what_waits_is_not_run() -> None:
     late = source(Late)
     late.broken = 8  # type: ignore[attr-defined]
     before = threading.active_count()
-    with Loader(params(), late, Worker(), 2) as loader:
+    with Loader(late, Worker(), 4, read_ahead=2) as loader:
         loader.take(0, 100)
         loader.take(4, 100)
         with pytest.raises(MertError, match=r"crops 8 … 11 cannot be read \(OSError: the cable is out\)"):

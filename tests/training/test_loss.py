@@ -13,9 +13,10 @@ from mert_core.errors import MertError
 from mert_core.features.cqt import ConstantQ
 from mert_core.features.mel import LogMel, chroma
 from mert_core.training.batch import Batch
-from mert_core.training.loss import Objective, codebook_terms, tally, terms
+from mert_core.training.loss import Losses, Objective, codebook_terms, mean_terms
+from mert_core.training.targets import codes_of, spectra_of
 from mert_core.training.trainer import learning_rate
-from tests.training.music import crop_source, objective_of, params, predicted
+from tests.training.music import crop_source, objective_of, params, predicted, target_set
 
 CODEBOOKS = 2
 
@@ -26,6 +27,11 @@ def prepared(**changes: Any) -> tuple[Objective, Batch]:
     return objective_of(run), crop_source(run).batch(0, 4, range(4))
 
 
+def losses(objective: Objective, batch: Batch, **changes: Any) -> Losses:
+    """Return the losses of a batch of the run that ``params(**changes)`` is."""
+    return objective(batch, target_set(params(**changes))(batch))
+
+
 def at(objective: Objective, batch: Batch, frames: NDArray[np.int64]) -> dict[str, Any]:
     """Return the terms by loops over some frames, in numpy and float64, from the states and weights alone."""
     with torch.no_grad():
@@ -34,16 +40,16 @@ def at(objective: Objective, batch: Batch, frames: NDArray[np.int64]) -> dict[st
         spectra["chroma"] = chroma(spectra["cqt"])
     states = output.last_hidden_state.double().numpy()
     weights = {name: value.detach().double().numpy() for name, value in objective.heads.named_parameters()}
-    entropy = {book: 0.0 for book in objective.teaching.books}
-    correct = {book: 0 for book in objective.teaching.books}
-    squares: dict[str, list[float]] = {name: [] for name in objective.teaching.spectra}
+    entropy = {name: np.zeros(kind.codebooks) for name, kind in codes_of(objective.specs).items()}
+    correct = {name: np.zeros(kind.codebooks) for name, kind in codes_of(objective.specs).items()}
+    squares: dict[str, list[float]] = {name: [] for name in spectra_of(objective.specs)}
     for clip, frame in frames:
         state = states[clip, frame]
-        for name, asked in batch.asked.items():
+        for name, ids in batch.codebook_ids.items():
             head, own = objective.heads.codes[name], f"codes.{name}."
             dimension = head.final_dim
             projected = weights[own + "final_proj.weight"] @ state + weights[own + "final_proj.bias"]
-            for k in asked:
+            for k in ids:
                 query = projected[k * dimension : (k + 1) * dimension]
                 table = weights[own + "codebook_embeddings"][k]
                 cosines = table @ query / np.linalg.norm(table, axis=1) / np.linalg.norm(query)
@@ -51,15 +57,15 @@ def at(objective: Objective, batch: Batch, frames: NDArray[np.int64]) -> dict[st
                 scale = np.exp(weights[learned][k]) if learned in weights else 1 / head.temperature
                 logits = cosines * min(scale, 100.0)
                 code = int(batch.stored[name][clip, frame, k])
-                entropy[name, k] += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[code]
-                correct[name, k] += logits.argmax() == code
-        for name, found in squares.items():
+                entropy[name][k] += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[code]
+                correct[name][k] += logits.argmax() == code
+        for name, errors in squares.items():
             guess = weights[f"spectra.{name}.weight"] @ state + weights[f"spectra.{name}.bias"]
-            found.append(float(((guess - spectra[name][clip, frame].double().numpy()) ** 2).mean()))
-    share = objective.teaching.weights
-    errors = {name: float(np.mean(values)) for name, values in squares.items()}
-    weighted = sum(share[name] * value for (name, _), value in entropy.items())
-    weighted += len(frames) * sum(share[name] * error for name, error in errors.items())
+            errors.append(float(((guess - spectra[name][clip, frame].double().numpy()) ** 2).mean()))
+    share = {spec.teacher: spec.weight for spec in objective.specs}
+    means = {name: float(np.mean(values)) for name, values in squares.items()}
+    weighted = sum(share[name] * values.sum() for name, values in entropy.items())
+    weighted += len(frames) * sum(share[name] * error for name, error in means.items())
     features = output.conv_features.double().numpy()
     return {
         "entropy": entropy,
@@ -67,7 +73,7 @@ def at(objective: Objective, batch: Batch, frames: NDArray[np.int64]) -> dict[st
         "penalty": float((features**2).mean()),
         "weighted": weighted,
         "frames": len(frames),
-        "errors": errors,
+        "errors": means,
     }
 
 
@@ -105,34 +111,28 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("option", OPTIONS)
 def test_each_term_equals_its_formula(option: str) -> None:
     objective, batch = prepared(**OPTIONS[option])
-    losses, expected = objective(batch), reference(objective, batch)
-    np.testing.assert_allclose(losses.entropies.numpy(), list(expected["entropy"].values()), rtol=1e-5)
-    np.testing.assert_array_equal(losses.correct.numpy(), list(expected["correct"].values()))
-    np.testing.assert_allclose(losses.errors.numpy(), list(expected["errors"].values()), rtol=1e-5)
-    assert losses.feature_penalty.item() == pytest.approx(expected["penalty"], rel=1e-5)
-    assert losses.weighted.item() == pytest.approx(expected["weighted"], rel=1e-5)
-
-    frames, total = expected["frames"], tally(losses, expected["frames"])
-    named = terms(total, objective)
-    asked = [(name, book) for name, books in batch.asked.items() for book in books]
-    assert named["loss"] == pytest.approx(expected["masked"], rel=1e-5)
-    assert named.keys() - {"loss", "feature_penalty", "accuracy"} == objective.teaching.weights.keys()
-    for name in batch.asked:
-        nats = sum(value for (own, _), value in expected["entropy"].items() if own == name)
-        assert named[name] == pytest.approx(nats / frames, rel=1e-5)
-    for name, error in expected["errors"].items():
-        assert named[name] == pytest.approx(error, rel=1e-5)
-    if asked:
-        assert named["accuracy"] == pytest.approx(sum(expected["correct"].values()) / frames / len(asked))
-    per_codebook = codebook_terms(total, objective.teaching)
-    assert per_codebook.keys() == {f"{kind}{name}_{k}" for name, k in asked for kind in ("", "accuracy_")}
-    for name, k in asked:
-        assert per_codebook[f"{name}_{k}"] == pytest.approx(expected["entropy"][name, k] / frames, rel=1e-5)
+    weighted, sums = losses(objective, batch, **OPTIONS[option])
+    expected = reference(objective, batch)
+    assert weighted.item() == pytest.approx(expected["weighted"], rel=1e-5)
+    terms, frames = mean_terms(sums, objective), expected["frames"]
+    assert terms.pop("loss") == pytest.approx(expected["masked"], rel=1e-5)
+    assert terms.pop("feature_penalty") == pytest.approx(expected["penalty"], rel=1e-5)
+    predicted_codebooks = [(name, k) for name, ids in batch.codebook_ids.items() for k in ids]
+    if predicted_codebooks:
+        correct = sum(values.sum() for values in expected["correct"].values())
+        assert terms.pop("accuracy") == pytest.approx(correct / frames / len(predicted_codebooks))
+    nats = {name: values.sum() / frames for name, values in expected["entropy"].items()}
+    assert terms == pytest.approx({**nats, **expected["errors"]}, rel=1e-5)
+    per_codebook = {}
+    for name, k in predicted_codebooks:
+        per_codebook[f"{name}_{k}"] = expected["entropy"][name][k] / frames
+        per_codebook[f"accuracy_{name}_{k}"] = expected["correct"][name][k] / frames
+    assert codebook_terms(sums, objective.specs) == pytest.approx(per_codebook, rel=1e-5)
 
 
-def test_a_codebook_that_is_not_asked_gets_no_gradient() -> None:
+def test_a_codebook_that_is_not_predicted_gets_no_gradient() -> None:
     objective, batch = prepared(acoustic_codebooks="bottom", learn_temperature=True)
-    objective(batch).weighted.backward()
+    losses(objective, batch).weighted.backward()
     for name in ("codebook_embeddings", "log_scales", "final_proj.bias"):
         top, bottom = objective.heads.codes["tones"].get_parameter(name).grad.unflatten(0, (CODEBOOKS, -1))
         assert not top.any() and bottom.any()
@@ -140,17 +140,17 @@ def test_a_codebook_that_is_not_asked_gets_no_gradient() -> None:
 
 def test_random_codebooks_are_fair_and_the_same_for_all_workers() -> None:
     source = crop_source(params(acoustic_codebooks="random"))
-    drawn = [source.batch(first, 4, range(2)).asked["tones"] for first in range(0, 400, 4)]
+    drawn = [source.batch(first, 4, range(2)).codebook_ids["tones"] for first in range(0, 400, 4)]
     assert {len(chosen) for chosen in drawn} == {1}
     assert np.mean([chosen[0] for chosen in drawn]) == pytest.approx(0.5, abs=0.15)
-    assert drawn[:9] == [source.batch(first, 4, range(2, 4)).asked["tones"] for first in range(0, 36, 4)]
-    asked = crop_source(params(acoustic_codebooks="random"), "valid", corrupt=False)
-    assert asked.batch(0, 4, range(4)).asked == {"tones": (0, 1)}
+    assert drawn[:9] == [source.batch(first, 4, range(2, 4)).codebook_ids["tones"] for first in range(0, 36, 4)]
+    valid = crop_source(params(acoustic_codebooks="random"), "valid", corrupt=False)
+    assert valid.batch(0, 4, range(4)).codebook_ids == {"tones": (0, 1)}
 
 
 def test_a_learned_temperature_moves_and_stays_in_range() -> None:
     objective, batch = prepared(learn_temperature=True)
-    objective(batch).weighted.backward()
+    losses(objective, batch).weighted.backward()
     head = objective.heads.codes["tones"]
     assert head.log_scales is not None and head.log_scales.grad is not None and head.log_scales.grad.all()
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_a_learned_temperature_moves_and_stays_in_range() -> None:
 def gradient(objective: Objective, batches: list[Batch], total: int) -> torch.Tensor:
     objective.zero_grad()
     for batch in batches:
-        (objective(batch).weighted / total).backward()
+        (losses(objective, batch).weighted / total).backward()
     return torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None])
 
 
@@ -178,7 +178,7 @@ def test_workers_with_unlike_masks_are_normalised_by_the_frames_of_all() -> None
     def share(clips: slice) -> Batch:
         counted = int(mask[clips].sum())
         stored = {name: codes[clips] for name, codes in whole.stored.items()}
-        return Batch(whole.noisy[clips], whole.clean[clips], mask[clips], counted, whole.asked, stored)
+        return Batch(whole.noisy[clips], whole.clean[clips], mask[clips], counted, whole.codebook_ids, stored)
 
     together = gradient(objective, [share(slice(0, 4))], total)
     apart = gradient(objective, [share(slice(0, 3)), share(slice(3, 4))], total)

@@ -11,9 +11,9 @@ import pytest
 from mert_core.errors import MertError
 from mert_core.training.callbacks import SilentObserver
 from mert_core.training.checkpoint import StateStore
-from mert_core.training.run import Job, work
+from mert_core.training.run import work
 from mert_core.training.worker import Worker
-from tests.training.music import Tones, params
+from tests.training.music import job, params
 from tests.training.workers import finish, hashes, kill_after, start
 
 # Dropout and layer drop are on, states fall between logged points, and an epoch (5 updates) ends on the way.
@@ -47,20 +47,19 @@ def test_killed_three_times_equals_uninterrupted(tmp_path: Path, engine: dict[st
 def test_every_state_knows_run_seed_sampler_and_policy(tmp_path: Path) -> None:
     states = StateStore(tmp_path, 2)
     states.begin("run-7")
-    run = Job(params(max_steps=5), Tones(), 7, 1, None, tmp_path)
-    work(run, Worker(), SilentObserver())
+    work(job(params(max_steps=5), None, tmp_path), Worker(), SilentObserver())
     (tmp_path / "run.json").unlink()
     assert states.tracker_run_id() == "run-7"
     meta = states._meta(tmp_path / "step-00000004")["progress"]
     assert (meta["seed"], meta["step"], meta["position"]) == (7, 4, 16)
-    assert meta["guard"]["rate_factor"] == 1.0
-    assert len(meta["guard"]["norms"]["recent"]) == 4
+    assert meta["health"]["rate_factor"] == 1.0
+    assert len(meta["health"]["norms"]["recent"]) == 4
     with pytest.raises(MertError, match="is of seed 7, this run's is 8"):
-        work(Job(run.params, Tones(), 8, 1, None, tmp_path), Worker(), SilentObserver())
+        work(job(params(max_steps=5), None, tmp_path, seed=8), Worker(), SilentObserver())
 
 
 def test_a_state_with_changed_figures_is_damaged(tmp_path: Path) -> None:
-    work(Job(params(max_steps=3), Tones(), 7, 1, None, tmp_path), Worker(), SilentObserver())
+    work(job(params(max_steps=3), None, tmp_path), Worker(), SilentObserver())
     meta = tmp_path / "step-00000002" / "meta.json"
     meta.write_text(meta.read_text().replace('"position": 8', '"position": 9'))
     step, damaged = StateStore(tmp_path, 2).newest()

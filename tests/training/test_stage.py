@@ -123,8 +123,8 @@ def test_the_cost_is_tracked_and_on_the_card_but_not_in_the_record(small: Config
 
     record = stage.run(small, layout, Recorder(), "tiny")
     names = {"steps_per_second", "audio_hours_per_second", "data_wait_share", "peak_memory_gib", "gpu_hours"}
-    assert {f"ledger/{name}" for name in names} <= set(seen)
-    assert "ledger" not in record.facts
+    assert {f"total/{name}" for name in names} <= set(seen)
+    assert "cost" not in record.facts
     assert kept == [layout.cards / f"{record.id}.md"]
     assert "## Cost" in kept[0].read_text()
 

@@ -16,7 +16,7 @@ from mert_core.teachers.codec.encode import CodecTeacher
 from mert_core.teachers.codec.model import Architecture, RvqVae
 from mert_core.teachers.codec.train import condition
 from mert_core.training.batches import CropSource
-from mert_core.training.run import RunInputs, teaching_of
+from mert_core.training.targets import TargetSet
 from mert_core.training.trainer import unigram_cross_entropy
 from tests.training.music import Tones, TonesMusic, params
 
@@ -34,7 +34,7 @@ def codec() -> CodecTeacher:
 
 
 class Whole:
-    """Implements ``data.Stored``: a teacher's targets of whole tracks."""
+    """Implements ``StoredTargets``: a teacher's targets of whole tracks."""
 
     def __init__(self, teacher: Teacher, music: TonesMusic) -> None:
         self.kind = teacher.kind
@@ -45,8 +45,7 @@ class Whole:
 
 
 def source(run: PretrainConfig, stored: Mapping[str, Any], teachers: Mapping[str, Teacher]) -> CropSource:
-    material = RunInputs(Tones(4.0).open().music, stored, teachers)
-    return CropSource(material.music, stored, teaching_of(run, material), run, "train", 0)
+    return CropSource(Tones(4.0).open().music, TargetSet.of(run.teachers, stored, teachers), run, "train", 0)
 
 
 def targets(kind: str, names: list[str]) -> tuple[dict[str, Tensor], CropSource]:
@@ -55,7 +54,7 @@ def targets(kind: str, names: list[str]) -> tuple[dict[str, Tensor], CropSource]
     terms = [{"teacher": name, "targets": kind, "weight": 1.0} for name in names]
     stored = {name: Whole(teachers[name], music.music) for name in names} if kind == "stored" else {}
     cut = source(params(teachers=terms), stored, teachers)
-    return cut.teaching.targets(cut.batch(4, 4, range(4))), cut
+    return cut.target_set(cut.batch(4, 4, range(4))), cut
 
 
 def test_online_equals_stored() -> None:
@@ -64,8 +63,8 @@ def test_online_equals_stored() -> None:
     assert torch.equal(online["codec"], stored["codec"]) and len(stored["codec"].unique()) > 8
     for name in names[1:]:
         distance = (online[name] - stored[name]).norm() / stored[name].norm()
-        assert distance < cut.teaching.teachers[name].tolerance, name
-    valid = unigram_cross_entropy(cut, cut, params(validate_batches=1))
+        assert distance < cut.target_set.teacher(name).tolerance, name
+    valid = unigram_cross_entropy(cut, cut, 4, torch.device("cpu"))
     assert len(valid["codec"]) == 2 and all(0 < nats < 4 for nats in valid["codec"])
 
 
@@ -83,5 +82,5 @@ def test_a_spectrum_is_computed_once_for_what_is_derived_from_it() -> None:
         own.register_forward_hook(lambda *_, name=name: calls.append(name))
     terms = [{"teacher": name, "targets": "crop", "weight": 1.0} for name in ("cqt", "chroma")]
     cut = source(params(teachers=terms), {}, music.teachers)
-    found = cut.teaching.targets(cut.batch(0, 2, range(2)))
+    found = cut.target_set(cut.batch(0, 2, range(2)))
     assert calls == ["cqt"] and found["chroma"].shape == (*found["cqt"].shape[:2], 48)

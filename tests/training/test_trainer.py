@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,14 +16,14 @@ from mert_core.model.mert import MertModel
 from mert_core.tracking.protocol import NullTracker
 from mert_core.training.callbacks import BarObserver, JournalObserver, SilentObserver, follow
 from mert_core.training.checkpoint import StateStore
-from mert_core.training.run import Job, work
+from mert_core.training.run import work
 from mert_core.training.trainer import StopTraining
 from mert_core.training.worker import Worker
-from tests.training.music import Tones, params
+from tests.training.music import job, params
 
 
-def job(out: Path | None, resume: Path | None = None, **changes: object) -> Job:
-    return Job(params(**changes), Tones(), seed=7, threads=1, out_folder=out, resume_folder=resume)
+def train(out: Path | None = None, states: Path | None = None, *watching: Any, **changes: object) -> dict[str, Any]:
+    return work(job(params(**changes), out, states), Worker(), *(watching or (SilentObserver(),)))
 
 
 def folder(path: Path) -> Path:
@@ -36,9 +37,7 @@ def hashes(path: Path) -> dict[str, str]:
 
 def test_the_loss_falls_and_artefacts_are_whole(tmp_path: Path) -> None:
     out = folder(tmp_path / "out")
-    facts = work(
-        job(out, max_steps=30, warmup_steps=10, schedule_steps=1000, validate_every=15), Worker(), SilentObserver()
-    )
+    facts = train(out, max_steps=30, warmup_steps=10, schedule_steps=1000, validate_every=15)
     curve = pq.read_table(out / "curve.parquet").to_pandas()
     valid = curve[(curve.split == "valid") & (curve.term == "tones")].value.to_numpy()
     assert valid[-1] < valid[0]
@@ -52,13 +51,13 @@ def test_the_loss_falls_and_artefacts_are_whole(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in "ab":
-        work(job(folder(tmp_path / name)), Worker(), SilentObserver())
+        train(folder(tmp_path / name))
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
 
 
 def test_a_damaged_state_is_passed_over(tmp_path: Path) -> None:
     states = tmp_path / "states"
-    work(job(None, states), Worker(), SilentObserver())
+    train(None, states)
     assert StateStore(states, 2).steps() == [2, 4]
     (states / "step-00000004" / "state.pt").write_bytes(b"torn")
     notes: list[str] = []
@@ -68,14 +67,14 @@ def test_a_damaged_state_is_passed_over(tmp_path: Path) -> None:
             notes.append(text)
 
     for name, resume in (("resumed", states), ("fresh", tmp_path / "other")):
-        work(job(folder(tmp_path / name), resume), Worker(), Listener())
+        train(folder(tmp_path / name), resume, Listener())
     assert "step 4 is damaged" in notes[0] and "step 2" in notes[1]
     assert hashes(tmp_path / "resumed") == hashes(tmp_path / "fresh")
 
 
 def test_divergence_is_an_error_and_the_state_intact(tmp_path: Path) -> None:
     with pytest.raises(MertError, match="training stopped at update"):
-        work(job(None, tmp_path, learning_rate=1e18, warmup_steps=3, max_steps=40), Worker(), SilentObserver())
+        train(None, tmp_path, learning_rate=1e18, warmup_steps=3, max_steps=40)
     assert StateStore(tmp_path, 2).newest()[0] is not None
 
 
@@ -87,7 +86,7 @@ def test_a_report_can_stop_the_run(tmp_path: Path) -> None:
         seen.append((step, metrics["tones"]))
         raise StopTraining
 
-    facts = work(job(None, max_steps=50), Worker(), SilentObserver(), report)
+    facts = train(None, None, SilentObserver(), report, max_steps=50)
     assert facts["steps"] == 4 and len(seen) == 1
 
 
@@ -95,7 +94,7 @@ def test_global_random_state_is_left_alone() -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    work(job(None, max_steps=1), Worker(), SilentObserver())
+    train(max_steps=1)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -108,7 +107,7 @@ def test_a_journal_tells_another_process_everything(tmp_path: Path) -> None:
         def metrics(self, values: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
             seen.setdefault(step or 0, {}).update(values)
 
-    work(job(None, log_every=1), Worker(), JournalObserver(tmp_path / "journal", seconds_between=0))
+    train(None, None, JournalObserver(tmp_path / "journal", seconds_between=0), log_every=1)
     finished = threading.Event()
     finished.set()
     with BarObserver(Recorder(), "test", 6) as observer:

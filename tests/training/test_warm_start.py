@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mert_core.config import Config, PretrainConfig
+from mert_core.config import Config, PretrainConfig, WarmStart
 from mert_core.data.target_kinds import Codes
 from mert_core.errors import MertError
 from mert_core.model.checkpoint import fingerprint
@@ -19,7 +19,7 @@ from mert_core.paths import Layout
 from mert_core.tracking.protocol import NullTracker
 from mert_core.training import stage
 from mert_core.training.loss import build_objective
-from mert_core.training.targets import TargetSet, TargetSpec
+from mert_core.training.targets import TargetSpec
 from mert_core.training.warm_start import start_folder, start_input
 from tests.training.music import objective_of, params
 from tests.training.test_stage import layout, small  # noqa: F401  (fixtures)
@@ -52,8 +52,7 @@ def test_encoder_and_heads_are_those_of_the_checkpoint(folder: Path) -> None:
 
 def test_heads_of_another_teacher_or_none_are_errors_that_say_the_way_out(folder: Path) -> None:
     with pytest.raises(MertError, match=r"misshapen: codes.tones.codebook_embeddings(.|\n)*heads: fresh"):
-        other = TargetSet([TargetSpec("tones", Codes(2, 32), "stored", 1.0)], {})
-        build_objective(starting(folder), other, 0, folder)
+        build_objective(starting(folder), [TargetSpec("tones", Codes(2, 32), "stored", 1.0)], 0, folder)
     with pytest.raises(MertError, match=r"missing: codes\.tones\.log_scales"):
         objective_of(starting(folder, learn_temperature=True), 0, folder)
     (folder / "heads.safetensors").unlink()
@@ -67,13 +66,13 @@ def test_another_network_is_an_error_that_names_the_difference(folder: Path) -> 
 
 
 def test_the_hash_decides(folder: Path) -> None:
-    run = starting(folder)
-    assert start_input(run, Path("/")) == {"start": fingerprint(folder)}
-    assert start_input(params(), folder) == {} and start_folder(params(), folder) is None
+    start = starting(folder).start
+    assert start_input(start, Path("/")) == {"start": fingerprint(folder)}
+    assert start_input(None, folder) == {} and start_folder(None, folder) is None
     heads(79).save(folder)
     with pytest.raises(MertError, match=r"pretrain\.start\.sha256"):
-        start_input(run, Path("/"))
-    missing = params(start={"folder": "nowhere", "sha256": "0" * 64, "heads": "fresh"})
+        start_input(start, Path("/"))
+    missing = WarmStart(folder="nowhere", sha256="0" * 64, heads="fresh")
     with pytest.raises(MertError, match="mert import"):
         start_input(missing, folder)
 

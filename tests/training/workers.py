@@ -34,10 +34,10 @@ PROGRAM = textwrap.dedent(
     from pathlib import Path
     from torch import distributed
     import mert_core.model.config as config
-    from mert_core.training.run import Job, work
+    from mert_core.training.run import work
     from mert_core.training.callbacks import SilentObserver
     from mert_core.training.worker import Worker as TrainingWorker
-    from tests.training.music import Tones, health, params
+    from tests.training.music import health, job, params
     class Told(SilentObserver):
         def progress(self, step, loss, audio_hours_per_second):
             print(step, flush=True)
@@ -51,7 +51,7 @@ PROGRAM = textwrap.dedent(
     run = params(**{**told["changes"], "health": health(**told["changes"].get("health", {}))})
     out, states = Path(told["out"]), told["states"] and Path(told["states"])
     out.mkdir(exist_ok=True)
-    facts = work(Job(run, Tones(), 7, 1, out, states), TrainingWorker(rank, told["world"]), Told())
+    facts = work(job(run, out, states), TrainingWorker(rank, told["world"]), Told())
     if rank == 0:
         out.with_suffix(".json").write_text(json.dumps(facts))
     """

@@ -170,7 +170,7 @@ class CodecTeacher(Teacher):
         """Its codebooks."""
         return Codes(self.codebooks, self.entries)
 
-    def hears(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
+    def context_span(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
         """Return the track from its beginning to the crop's end."""
         return 0, first + frames
 
