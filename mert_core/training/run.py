@@ -17,10 +17,11 @@ from mert_core.model.heads import save_heads
 from mert_core.training.batches import CropSource, Music, StoredTargets
 from mert_core.training.callbacks import Observer
 from mert_core.training.checkpoint import StateStore, parameters_of
+from mert_core.training.cost import Devices
 from mert_core.training.loss import build_objective
 from mert_core.training.targets import TargetSet, TargetSpec
 from mert_core.training.trainer import Report, spectra_example, train, unigram_cross_entropy
-from mert_core.training.worker import Worker
+from mert_core.training.worker import Worker, check_precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,12 +185,15 @@ def work(job: Job, place: Worker, observer: Observer, report: Report | None = No
     """
     torch.set_num_threads(job.threads)
     params = job.params
+    check_precision(params.precision, place.device)
     material = job.data.open()
     teaching = teaching_of(params, material)
     cut = material.music, material.stored, teaching, params
     train_source = CropSource(*cut, "train", job.seed)
     valid_source = CropSource(*cut, "valid", job.seed, corrupt=False)
     objective = build_objective(params, teaching, job.seed, job.start)
+    if place.leads:
+        observer.begin(place.world, Devices.of(place).name)
     states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
     progress, ledger = train(
         params,
