@@ -18,13 +18,9 @@ from benchmarks.machine import describe
 from benchmarks.page import page
 from benchmarks.row import Row
 from mert_core.files import write_json, write_text
-from mert_core.training.precision import multiplies_bf16
+from mert_core.training.worker import multiplies_bf16
 
-_NO_BF16 = (
-    "This processor has no bf16 instructions. torch emulates them, and so do the comparators; ours takes the products "
-    "in fp32 of the same bf16 numbers and rounds once (`mert_core/training/precision.py`). So the bf16 rows do not say "
-    "what a processor with bf16 would gain."
-)
+_NO_BF16 = "This processor has no bf16 instructions, so that runs in bf16 are refused and there are no rows of it."
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from importlib import metadata
 
 import torch
 
-from mert_core.training.precision import multiplies_bf16
+from mert_core.training.worker import multiplies_bf16
 
 _PACKAGES = ("torch", "torchaudio", "transformers", "encodec", "nnAudio", "librosa", "webdataset", "soundfile", "numpy")
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from mert_core.commands import stages, tools
 from mert_core.commands.context import PARAMS_NAME
 from mert_core.errors import MertError
+from mert_core.parallel import wait_passively
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 0, 1 (a check found a problem), 2 (bad input) or 130 (Ctrl-C)."""
+    wait_passively()  # here, because nothing that has threads has been imported yet
     options = _parser().parse_args(arguments)
     try:
         return options.action(options)

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mert_core.errors import MertError
+from mert_core.parallel import thread_variables
+
 
 @contextmanager
 def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_driver: bool = True) -> Iterator[None]:
@@ -35,7 +38,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {
         "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": str(threads),
+        **thread_variables(threads),
         "TQDM_MININTERVAL": "10",  # a worker's bar is printed here line below line
     }
     if os.environ.get("RAY_ADDRESS"):
@@ -54,6 +57,28 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
     }
     with _environment(own), _initialised(**ours):
         yield
+
+
+def cluster_gpus(wanted: str) -> int:
+    """Return the GPUs of the running cluster that work may ask for: where there are any, each process asks for one.
+
+    What this process sees does not matter: a head often has no GPU.
+
+    Args:
+        wanted: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        MertError: cuda is wanted, and no machine of the cluster has a GPU.
+    """
+    import ray
+
+    count = 0 if wanted == "cpu" else int(ray.cluster_resources().get("GPU", 0))
+    if wanted == "cuda" and not count:
+        raise MertError(
+            "the device is to be cuda, but no machine of the Ray cluster has a GPU (`ray status` lists what it has). "
+            "Set pretrain.device (or the run's) to auto or cpu, or add a machine with one."
+        )
+    return count
 
 
 @contextmanager

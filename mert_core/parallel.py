@@ -1,17 +1,75 @@
-"""Threads for work that falls into independent parts."""
+"""How work is spread here: threads and how they wait, the device, and independent parts side by side.
+
+Nothing heavy is imported at the top: `wait_passively` and `set_threads` act on libraries that load after them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
+from mert_core.errors import MertError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+"""Lets OpenMP's threads sleep while they wait: for GNU's library, and for Intel's, which other builds of torch bring.
+
+By default they spin, and beside one other busy process that makes each training step many times slower.
+"""
+
+
+def wait_passively() -> None:
+    """Let waiting threads sleep, in this process and those that it starts, unless the environment says how they wait.
+
+    Libraries read this once, when they load: call it before anything imports torch.
+    """
+    if not os.environ.keys() & PASSIVE.keys():
+        os.environ.update(PASSIVE)
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Return what the environment of a process that is yet to start says of its threads: how many, how they wait."""
+    count = str(threads)
+    waiting = {name: os.environ[name] for name in PASSIVE if name in os.environ} or PASSIVE
+    return {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, **waiting}
+
+
+def set_threads(threads: int) -> None:
+    """Set the threads of every pool of this process; before torch is imported.
+
+    Pools are sized when their libraries load, and numpy's and torch's sums depend on the size.
+    """
+    os.environ.update(thread_variables(threads))
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def choose_device(wanted: str) -> str:
+    """Return this process's device, ``cuda`` or ``cpu``.
+
+    Args:
+        wanted: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+
+    Raises:
+        MertError: cuda is wanted, but torch finds no GPU.
+    """
+    import torch
+
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise MertError(
+            f"the device is to be cuda, but torch {torch.__version__} ({build}) finds no GPU here. Set pretrain.device "
+            "(or the run's) to auto or cpu, or mend the driver: `mert doctor` says what torch sees."
+        )
+    return "cuda" if there and wanted != "cpu" else "cpu"
 
 
 @contextmanager
@@ -21,6 +79,8 @@ def single_threads(device: str = "cpu", workers: int | None = None) -> Iterator[
     Independent parts share the cores so without a barrier in every product, which brings more than two threads on
     one small product; and what a part computes does not depend on the number of threads.
     """
+    import torch
+
     threads = torch.get_num_threads()
     try:
         if workers is None:

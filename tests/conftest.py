@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from mert_core.config import Config, load_config
+from mert_core.parallel import wait_passively
+
+wait_passively()  # before a test's module imports torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # `make test` gives whole files to its workers. Those that take minutes come first, so that no worker waits for another

@@ -1,10 +1,74 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
-from mert_core.parallel import single_threads
+from mert_core.errors import MertError
+from mert_core.parallel import PASSIVE, choose_device, single_threads, thread_variables
+
+BY_DEFAULT = {name: value for name, value in os.environ.items() if name not in PASSIVE}
+
+
+def told(code: str, environment: dict[str, str], repository: Path) -> dict[str, Any]:
+    """Return what a fresh process prints as JSON in its last line."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, env=environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_a_command_says_how_threads_wait_before_a_library_with_threads_loads(
+    said: dict[str, str], repository: Path
+) -> None:
+    code = f"""
+import json, os, sys
+from mert_core import cli
+from mert_core.commands import stages
+def see(threads):
+    loaded = [name for name in ("torch", "numpy", "sklearn", "scipy") if name in sys.modules]
+    waiting = {{name: os.environ.get(name) for name in {[*PASSIVE]}}}
+    print(json.dumps({{"loaded": loaded, "threads": threads}} | waiting))
+    sys.exit()
+stages.set_threads = see
+cli.main(["pretrain", "--run", "tiny", "-S", "threads=3"])
+"""
+    found = told(code, BY_DEFAULT | said, repository)
+    assert found.pop("loaded") == [] and found.pop("threads") == 3
+    assert found == (dict.fromkeys(PASSIVE) | said if said else PASSIVE)
+
+
+@pytest.mark.parametrize("module", ["tests.conftest", "benchmarks"])
+def test_tests_and_benchmarks_wait_as_commands_do(module: str, repository: Path) -> None:
+    code = f"import json, os, sys, {module}; print(json.dumps(dict(os.environ) | {{'torch': 'torch' in sys.modules}}))"
+    found = told(code, BY_DEFAULT, repository)
+    assert found.items() >= (PASSIVE | {"torch": False}).items()
+
+
+def test_a_process_that_is_started_waits_as_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PASSIVE:
+        monkeypatch.delenv(name, raising=False)
+    threads = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
+    assert thread_variables(3) == threads | PASSIVE
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert thread_variables(3) == threads | {"OMP_WAIT_POLICY": "ACTIVE"}
+
+
+def test_the_device_is_what_torch_finds_and_cuda_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [choose_device(wanted) for wanted in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [choose_device(wanted) for wanted in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(MertError, match=r"finds no GPU here\. Set pretrain\.device"):
+        choose_device("cuda")
 
 
 def test_as_many_workers_as_threads_each_of_one_thread() -> None:

@@ -1,6 +1,6 @@
 """What is measured: one module per figure, each with ``rows(rounds, tell)``."""
 
-from benchmarks.figures import body, cqt, crops, encodec, heads, memory, probes, step
+from benchmarks.figures import body, cqt, crops, encodec, heads, memory, probes, step, waiting
 
 FIGURES = {
     "step": step.rows,
@@ -11,4 +11,5 @@ FIGURES = {
     "crops": crops.rows,
     "probes": probes.rows,
     "memory": memory.rows,
+    "waiting": waiting.rows,
 }

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +23,10 @@ from benchmarks.student import (
 )
 from benchmarks.timing import paired
 from mert_core.model.config import MertConfig
-from mert_core.training.precision import bf16_products
+from mert_core.training.worker import multiplies_bf16
 
 CLIPS, SECONDS = 1, 5.0
 TARGETS = {"fp32": 2.5, "bf16": 3.5}
-Around = Callable[[], AbstractContextManager[Any]]
 
 
 def reference(shape: MertConfig) -> ReferenceObjective:
@@ -40,16 +36,15 @@ def reference(shape: MertConfig) -> ReferenceObjective:
 
 
 def update(
-    module: nn.Module, loss: Callable[[], Tensor], masked_frames: int, precision: str, around: Around
+    module: nn.Module, loss: Callable[[], Tensor], masked_frames: int, precision: str = "fp32"
 ) -> Callable[[], None]:
-    """Return one training update of a module as a function; forward and backward run within ``around()``."""
+    """Return one training update of a module as a function."""
     made = optimiser(module.train())
 
     def once() -> None:
-        with around():
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                total = loss()
-            (total / masked_frames).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            total = loss()
+        (total / masked_frames).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 10.0)
         made.step()
         made.zero_grad()
@@ -60,14 +55,13 @@ def update(
 def ours(shape: MertConfig, precision: str, clips: int = CLIPS) -> Callable[[], None]:
     """Return our update."""
     module, targets, crops = objective(shape), target_set(), batch(shape, clips, SECONDS)
-    around = partial(bf16_products, precision, torch.device("cpu"))
-    return update(module, lambda: module(crops, targets(crops)).weighted, crops.masked_frames, precision, around)
+    return update(module, lambda: module(crops, targets(crops)).weighted, crops.masked_frames, precision)
 
 
 def theirs(shape: MertConfig, precision: str, clips: int = CLIPS) -> Callable[[], None]:
     """Return the comparator's update."""
     module, crops = reference(shape), batch(shape, clips, SECONDS)
-    return update(module, lambda: module(crops), crops.masked_frames, precision, nullcontext)
+    return update(module, lambda: module(crops), crops.masked_frames, precision)
 
 
 def check_equal(shape: MertConfig, seconds: float = SECONDS) -> float:
@@ -86,11 +80,17 @@ def check_equal(shape: MertConfig, seconds: float = SECONDS) -> float:
     return difference
 
 
+def targets(of_precisions: dict[str, float]) -> dict[str, float]:
+    """Return the targets of those precisions that this processor has instructions for."""
+    native = multiplies_bf16(torch.device("cpu"))
+    return {name: target for name, target in of_precisions.items() if native or name != "bf16"}
+
+
 def rows(rounds: int, tell: Tell) -> list[Row]:
-    """Measure in fp32 and in bf16 autocast."""
+    """Measure in fp32 and, where the processor has it, in bf16 autocast."""
     tell(f"losses of both sides differ by {check_equal(student('mert-95m', dropout=False)):.1e} (relative)")
     shape, found = student("mert-95m"), []
-    for precision, target in TARGETS.items():
+    for precision, target in targets(TARGETS).items():
         pairs = paired(ours(shape, precision), theirs(shape, precision), rounds, tell)
         figure = f"whole 95M update against HubertModel + materialised NCE + nnAudio, {precision}"
         found.append(Row.of_speed(figure, target, pairs, time_of))

@@ -1,9 +1,8 @@
-"""Parameters, folders and threads of a command."""
+"""Parameters and folders of a command."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,14 +30,3 @@ def context(options: argparse.Namespace) -> tuple[Config, Layout]:
 
     layout = Layout.at(options.workdir) if options.workdir else Layout.at(find_root(Path.cwd()))
     return load_config(options.params or layout.root / PARAMS_NAME, options.overrides), layout
-
-
-def set_threads(config: Config) -> None:
-    """Set the threads of every pool; before torch is imported."""
-    # Thread pools are sized when the libraries load: numpy's and torch's sums depend on the count.
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(config.threads)
-    # Threads that wait spin only briefly: where others use the cores too, long spinning made a step many times slower.
-    os.environ.setdefault("GOMP_SPINCOUNT", "50000")
-    import torch
-
-    torch.set_num_threads(config.threads)

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mert_core.commands.context import context, set_threads
+from mert_core.commands.context import context
 from mert_core.errors import MertError
+from mert_core.parallel import set_threads
 from mert_core.paths import Layout
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def run_stage(options: argparse.Namespace) -> int:
     resume_run_id = None
     if getattr(options, "download", False):
         config = _downloaded(config, layout, run or "")
-    set_threads(config)
+    set_threads(config.threads)
     from mert_core.lineage.catalog import record_stage
     from mert_core.tracking import open_run
 
@@ -125,7 +126,7 @@ def probe_tasks(options: argparse.Namespace) -> int:
 
     config, layout = context(options)
     request = Request.of(config, layout, options.run, options.model, options.name, options.tasks, options.data)
-    set_threads(config)
+    set_threads(config.threads)
     from mert_core.lineage.catalog import record_stage
     from mert_core.probing.stage import probe
     from mert_core.tracking import open_run

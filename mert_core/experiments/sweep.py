@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from mert_core.cluster import ray_running
+from mert_core.cluster import cluster_gpus, ray_running
 from mert_core.config import Config, PretrainConfig
 from mert_core.data.record import read_record
 from mert_core.errors import MertError
@@ -283,12 +283,9 @@ def _tuner(config: Config, layout: Layout, sweep_id: str, children: Any) -> Any:
 
 
 def _resources(config: Config) -> dict[str, float]:
-    import ray
-
     wanted: dict[str, float] = {"cpu": config.threads}
-    accelerators = ray.cluster_resources().get("GPU", 0)
-    if accelerators and config.run(config.sweep.run).device != "cpu":
-        wanted["gpu"] = min(1.0, accelerators / config.sweep.concurrent)
+    if gpus := cluster_gpus(config.run(config.sweep.run).device):
+        wanted["gpu"] = min(1.0, gpus / config.sweep.concurrent)
     return wanted
 
 

@@ -46,13 +46,14 @@ class Subject:
         Raises:
             MertError: no such run, or nothing that can be loaded.
         """
-        from mert_core.probing.encoders.base import device_of, load_encoder
+        from mert_core.parallel import choose_device
+        from mert_core.probing.encoders.base import load_encoder
 
         if self.model is None:
             return load_encoder(config, layout, self.name)
         from mert_core.probing.encoders.load import open_encoder
 
-        return open_encoder(self.model, device_of(config.pretrain.device))
+        return open_encoder(self.model, choose_device(config.pretrain.device))
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _alone(subject: Subject, questions: list[Asked], config: Config, layout: Lay
 
 
 def _shared(subject: Subject, questions: list[Asked], config: Config, layout: Layout) -> Iterator[Result]:
-    from mert_core.cluster import ray_running
+    from mert_core.cluster import cluster_gpus, ray_running
 
     workers = min(config.probe.workers, len(questions))
     threads = max(1, config.threads // workers)
@@ -199,8 +200,12 @@ def _shared(subject: Subject, questions: list[Asked], config: Config, layout: La
         import ray
         from ray.exceptions import RayTaskError
 
+        gpus = min(1, cluster_gpus(config.pretrain.device))
+
         def begin(asked: Asked) -> Any:
-            return ray.remote(num_cpus=1)(_in_worker).remote(subject, asked, config.model_dump(), layout, threads)
+            return ray.remote(num_cpus=1, num_gpus=gpus)(_in_worker).remote(
+                subject, asked, config.model_dump(), layout, threads
+            )
 
         alike = _alike(questions)
         begun = {begin(group[0]): group[1:] for group in alike}

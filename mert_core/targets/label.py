@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from mert_core.audio.grid import HOP_SAMPLES
-from mert_core.cluster import ray_running
+from mert_core.cluster import cluster_gpus, ray_running
 from mert_core.data.corpus import Corpus
 from mert_core.data.manifest import SHARDS_NAME
 from mert_core.data.shards import ShardReader, to_float32
@@ -229,8 +229,7 @@ def _label(actors: int, teacher: Teacher, shards: Path, plan: Plan) -> Iterator[
     with ray_running(actors, 1, _OBJECT_STORE_BYTES):
         import ray
 
-        there = ray.cluster_resources()
-        cards, processors = (int(there.get(name, 0)) for name in ("GPU", "CPU"))
+        cards, processors = cluster_gpus("auto"), int(ray.cluster_resources().get("CPU", 0))
         device = "cuda" if cards else "cpu"
         count = max(1, min(actors, processors, cards or actors))  # one that finds no room would wait for ever
         make: Any = ray.remote(num_cpus=1, num_gpus=int(cards > 0), max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """What the loop tells the world."""
 
+    def begin(self, workers: int, device: str) -> None:
+        """Before the first update of these processes: how many workers there are, and the name of their device."""
+
     def progress(self, step: int, loss: float, audio_hours_per_second: float) -> None:
         """After every update."""
 
@@ -44,6 +47,7 @@ class BarObserver:
         self._bar = tqdm(
             total=max_steps, desc=f"pretrain {name}", unit="step", mininterval=interval, dynamic_ncols=True
         )
+        self._running = False  # whether an update was made
 
     def __enter__(self) -> Self:
         return self
@@ -53,12 +57,23 @@ class BarObserver:
     ) -> None:
         self._bar.close()
 
+    def begin(self, workers: int, device: str) -> None:
+        """Say on what is trained, above the bar and as a tag, which may change when a run goes on elsewhere."""
+        self.note(f"training on {workers} × {device}")
+        self._tracker.tags({"hardware.training": f"{workers} × {device}"})
+        self._running = False
+
     def progress(self, step: int, loss: float, audio_hours_per_second: float) -> None:
-        """Move the bar."""
-        if self._bar.n == 0 and step > 1:  # resumed: steps of an earlier process must not count into the rate
-            self._bar.initial = self._bar.n = step - 1
+        """Move the bar; rate and time left are those of the updates after the first one of these processes."""
         self._bar.set_postfix({"loss": f"{loss:.3f}", "audio_h/s": f"{audio_hours_per_second:.4f}"}, refresh=False)
-        self._bar.update(step - self._bar.n)
+        if self._running:
+            self._bar.update(step - self._bar.n)
+            return
+        # What was before is no time of updates: starting Ray, reading a resume state, compiling.
+        self._running = True
+        self._bar.initial = self._bar.n = self._bar.last_print_n = step
+        self._bar.unpause()
+        self._bar.refresh()
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Pass to the tracker."""
@@ -71,6 +86,9 @@ class BarObserver:
 
 class SilentObserver:
     """Watches nothing."""
+
+    def begin(self, workers: int, device: str) -> None:
+        """Do nothing."""
 
     def progress(self, step: int, loss: float, audio_hours_per_second: float) -> None:
         """Do nothing."""
@@ -100,6 +118,10 @@ class JournalObserver:
             if not self._cut:
                 print(f"warning: {self._path} takes no more events ({error}); some are lost", file=sys.stderr)
             self._cut = True
+
+    def begin(self, workers: int, device: str) -> None:
+        """Write both."""
+        self._write({"kind": "begin", "workers": workers, "device": device})
 
     def progress(self, step: int, loss: float, audio_hours_per_second: float) -> None:
         """Write, but not more often than a person looks."""

@@ -10,12 +10,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mert_core.cluster import ray_running
+from mert_core.cluster import cluster_gpus, ray_running
 from mert_core.errors import MertError
 from mert_core.files import write_json
+from mert_core.parallel import choose_device
 from mert_core.training.callbacks import JournalObserver, Observer, SilentObserver, follow
 from mert_core.training.run import Job, work
-from mert_core.training.worker import Worker, choose_device
+from mert_core.training.worker import Worker
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -49,7 +50,6 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
     name = f"pretrain-{uuid.uuid4().hex}"
     folder = storage.resolve() / name
     folder.mkdir(parents=True)
-    cuda = choose_device(job.params.device).type == "cuda"
     trainer_failure: list[BaseException] = []
     finished = threading.Event()
 
@@ -63,6 +63,7 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
 
     try:
         with ray_running(job.params.workers + 1, job.threads, _OBJECT_STORE_BYTES):
+            cuda = use_gpus(job.params.device, job.params.workers)
             trainer = _trainer_class()(
                 _worker,
                 train_loop_config={"job": job, "folder": str(folder), "cuda": cuda},
@@ -94,6 +95,7 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    choose_device("cuda" if config["cuda"] else "cpu")  # the GPU that Ray has assigned must be one for torch, too
     context = ray.train.get_context()
     place = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     folder, job = Path(config["folder"]), config["job"]
@@ -111,6 +113,21 @@ def _worker(config: dict[str, Any]) -> None:
         raise  # so that Ray ends the other workers, who wait for this one
     if place.leads:
         write_json(folder / _FACTS, facts)
+
+
+def use_gpus(wanted: str, workers: int) -> bool:
+    """Return whether each worker asks for a GPU: where the cluster has any, unless the CPU is wanted.
+
+    Raises:
+        MertError: cuda is wanted and there is none, or the cluster has fewer than there are workers.
+    """
+    gpus = cluster_gpus(wanted)
+    if 0 < gpus < workers:  # Ray would wait for the others without end
+        raise MertError(
+            f"the run asks for {workers} workers, each with a GPU, but the Ray cluster has {gpus}. "
+            f"Set pretrain.workers: {gpus} or pretrain.device: cpu, or add machines."
+        )
+    return gpus > 0
 
 
 def _note_restart(folder: Path, job: Job, observer: Observer) -> None:
@@ -149,8 +166,5 @@ def _raise(error: BaseException) -> None:
 
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         rank, cause = sorted(error.worker_failures.items())[0]
-        inner = getattr(
-            cause, "_base_exc", cause
-        )  # Ray shows the traceback; a MertError's message is meant to stand alone
-        raise MertError(f"training worker {rank} failed: {inner if isinstance(inner, MertError) else cause}") from error
+        raise MertError(f"training worker {rank} failed: {cause}") from error
     raise MertError(f"Ray Train failed: {error}") from error

@@ -19,10 +19,11 @@ from mert_core.model.heads import save_heads
 from mert_core.training.batches import CropSource
 from mert_core.training.callbacks import Observer
 from mert_core.training.checkpoint import StateStore, parameters_of
+from mert_core.training.cost import Devices
 from mert_core.training.loss import build_objective
 from mert_core.training.targets import StoredTargets, TargetSet
 from mert_core.training.trainer import Report, spectra_example, train, unigram_cross_entropy
-from mert_core.training.worker import Worker
+from mert_core.training.worker import Worker, check_precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,11 +113,15 @@ def work(job: Job, worker: Worker, observer: Observer, report: Report | None = N
         MertError: unusable data, or the training diverged.
     """
     torch.set_num_threads(job.threads)
-    params, inputs = job.params, job.open_inputs()
+    params = job.params
+    check_precision(params.precision, worker.device)
+    inputs = job.open_inputs()
     target_set = TargetSet.of(params.teachers, inputs.stored, inputs.teachers).to(worker.device)
     train_source = CropSource(inputs.music, target_set, params, "train", job.seed)
     valid_source = CropSource(inputs.music, target_set, params, "valid", job.seed, corrupt=False)
     objective = build_objective(params, target_set.specs, job.seed, job.start)
+    if worker.leads:
+        observer.begin(worker.world, Devices.of(worker).name)
     states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
     progress, cost = train(
         params,

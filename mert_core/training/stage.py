@@ -16,7 +16,7 @@ from mert_core.training.model_card import write_card
 from mert_core.training.run import Job, RunInputs, open_inputs, work
 from mert_core.training.trainer import OPTIONS, Report
 from mert_core.training.warm_start import start_folder, start_input
-from mert_core.training.worker import Worker, choose_device
+from mert_core.training.worker import Worker, check_precision
 
 if TYPE_CHECKING:
     from mert_core.config import Config, PretrainConfig
@@ -32,7 +32,8 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
     """
     params = config.run(run_name)
     inputs = _input_ids(config, layout, params)
-    _check_device(params)
+    if params.workers == 0:  # before any work; Ray's workers look for themselves
+        check_precision(params.precision, Worker.alone(params.device).device)
     states = StateStore(_resume_folder(config, layout, run_name, inputs), params.checkpoint_keep)
     states.begin(tracker.run_id)
     with atomic_folder(layout.model(run_name)) as folder:
@@ -48,7 +49,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
         )
         with BarObserver(tracker, run_name, params.max_steps) as observer:
             if params.workers == 0:
-                facts = work(job, Worker(device=choose_device(params.device)), observer)
+                facts = work(job, Worker.alone(params.device), observer)
             else:
                 from mert_core.training.ray_train import work_on_ray
 
@@ -91,7 +92,7 @@ def run_trial(
     params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
     inputs, start = _inputs_of(config, layout, params), start_folder(params.start, layout.root)
     job = Job(params, inputs, config.seed, config.threads, out_folder, None, start, config.storage.read_ahead)
-    return work(job, Worker(device=choose_device(params.device)), SilentObserver(), report)
+    return work(job, Worker.alone(params.device), SilentObserver(), report)
 
 
 def _threads(config: Config, params: PretrainConfig) -> int:
@@ -147,8 +148,3 @@ def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[s
         {"params": params, "inputs": inputs, "seed": config.seed, "threads": config.threads, "format": FORMAT}
     )
     return layout.resume / f"pretrain-{run_name}-{key[:16]}"
-
-
-def _check_device(params: PretrainConfig) -> None:
-    if params.device == "cuda" and choose_device("auto").type != "cuda" and params.workers == 0:
-        raise MertError("pretrain.device is cuda, but torch finds no CUDA device here. Use device: auto or cpu.")

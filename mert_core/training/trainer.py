@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from mert_core.training.cost import CostMeter, training_flops
 from mert_core.training.distributed import clip_gradients, is_sharded, no_sync, replicate, shard
 from mert_core.training.health import MEASURED_CLIPS, Action, HealthPolicy, HealthState, ModelHealth, model_health
 from mert_core.training.loss import Losses, Objective, Sums, add_sums, codebook_terms, mean_terms, sum_over_workers
-from mert_core.training.precision import bf16_products
 from mert_core.training.worker import Worker
 
 if TYPE_CHECKING:
@@ -82,9 +81,7 @@ class Engine:
         device, encoder = self._worker.device, self._objective.encoder.encoder
         if is_sharded(self._module):
             encoder.draws = torch.Generator().manual_seed(_number(seed, step, 0))
-        # compiled layers bring their own products
-        products = nullcontext() if self._params.compile else bf16_products(self._params.precision, device)
-        with products, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_number(seed, step, self._worker.rank))
             yield
 

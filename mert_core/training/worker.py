@@ -1,11 +1,15 @@
-"""A worker's place among the workers of one training run."""
+"""A worker of one training run: its rank among the others, its device, and what that can compute in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, distributed
+
+from mert_core.errors import MertError
+from mert_core.parallel import choose_device
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,18 @@ class Worker:
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @classmethod
+    def alone(cls, wanted: str) -> Self:
+        """Return the only worker of a run, on this process's device.
+
+        Args:
+            wanted: ``auto``, ``cpu`` or ``cuda``.
+
+        Raises:
+            MertError: cuda is wanted, but torch finds no GPU.
+        """
+        return cls(device=torch.device(choose_device(wanted)))
 
     @property
     def leads(self) -> bool:
@@ -41,6 +57,23 @@ class Worker:
             distributed.barrier()
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``."""
-    return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
+def multiplies_bf16(device: torch.device) -> bool:
+    """Return whether a device has instructions for products of bf16 numbers."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a run in bf16 on a device that would only emulate it, several times slower than fp32.
+
+    Raises:
+        MertError: the device has no instructions for bf16.
+    """
+    if precision == "bf16" and not multiplies_bf16(device):
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "this processor"
+        raise MertError(
+            f"the precision is bf16, but {name} has no bf16 instructions (on a processor AVX512-BF16 or AMX; on a GPU "
+            "compute capability 8.0). Use precision: fp32, or a processor or GPU with bf16."
+        )

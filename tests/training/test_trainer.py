@@ -13,8 +13,7 @@ import torch
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.model.mert import MertModel
-from mert_core.tracking.protocol import NullTracker
-from mert_core.training.callbacks import BarObserver, JournalObserver, SilentObserver, follow
+from mert_core.training.callbacks import SilentObserver
 from mert_core.training.checkpoint import StateStore
 from mert_core.training.run import work
 from mert_core.training.trainer import StopTraining
@@ -96,28 +95,3 @@ def test_global_random_state_is_left_alone() -> None:
     torch.manual_seed(11)
     train(max_steps=1)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_a_journal_tells_another_process_everything(tmp_path: Path) -> None:
-    import threading
-
-    seen: dict[int, dict[str, float]] = {}
-
-    class Recorder(NullTracker):
-        def metrics(self, values: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
-            seen.setdefault(step or 0, {}).update(values)
-
-    train(None, None, JournalObserver(tmp_path / "journal", seconds_between=0), log_every=1)
-    finished = threading.Event()
-    finished.set()
-    with BarObserver(Recorder(), "test", 6) as observer:
-        follow(tmp_path / "journal", observer, finished)
-    assert set(seen) == set(range(1, 7))
-    names = {
-        "train/loss",
-        "train/gradient_norm",
-        "train/learning_rate",
-        "speed/steps_per_second",
-        "speed/data_wait_share",
-    }
-    assert names <= set(seen[1]) and "valid/loss" in seen[6]

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, student_frames
 from mert_core.config import Config
-from mert_core.errors import MertError
 from mert_core.files import canonical_json, sha256_json
 from mert_core.model.config import preset
 from mert_core.model.long_audio import song_states
 from mert_core.model.mert import MertModel
-from mert_core.parallel import single_threads
+from mert_core.parallel import choose_device, single_threads
 from mert_core.paths import Layout
 from mert_core.probing.tasks import MEL_STATISTICS, RANDOM_WEIGHTS
 
@@ -189,18 +188,6 @@ def fingerprint(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def device_of(choice: str) -> str:
-    """Return ``cuda`` or ``cpu`` for a device parameter (auto, cpu, cuda).
-
-    Raises:
-        MertError: cuda is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if choice == "cuda" and not available:
-        raise MertError("the device is cuda, but torch finds no GPU; set pretrain.device (or the run's) to auto")
-    return "cuda" if choice in {"auto", "cuda"} and available else "cpu"
-
-
 def load_encoder(config: Config, layout: Layout, run: str) -> Encoder:
     """Return the encoder of a named run, or a floor: ``random-weights`` is the network of `probe.floor_run`, untrained.
 
@@ -208,11 +195,11 @@ def load_encoder(config: Config, layout: Layout, run: str) -> Encoder:
         MertError: no such run, or its checkpoint is missing.
     """
     if run == MEL_STATISTICS:
-        return MelStatistics(config.probe.mel_bins, device_of(config.pretrain.device))
+        return MelStatistics(config.probe.mel_bins, choose_device(config.pretrain.device))
     settings = config.run(config.probe.floor_run if run == RANDOM_WEIGHTS else run)
     if run == RANDOM_WEIGHTS:
         shape = preset(settings.preset, settings.layer_norm, settings.deepnorm, settings.attention_relax)
         model = MertModel(shape, seed=config.seed)
     else:
         model = MertModel.from_pretrained(layout.model(run))
-    return ModelEncoder(model.to(device_of(settings.device)))
+    return ModelEncoder(model.to(choose_device(settings.device)))

@@ -1,0 +1,99 @@
+"""How threads wait: the demo student's step beside one other busy process, and with threads that sleep or spin."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from benchmarks.figures.step import update
+from benchmarks.row import Row, Tell, time_of
+from benchmarks.student import batch, objective, student
+from benchmarks.timing import seconds
+from mert_core.parallel import PASSIVE
+
+CLIPS, SECONDS, STEPS = 4, 1.0, 20
+TARGETS = {"beside": 2.0, "alone": 1.05}
+SPINNING = {"GOMP_SPINCOUNT": "300000"}
+"""GNU's default, which it only takes where the environment says nothing."""
+
+
+def rows(rounds: int, tell: Tell) -> list[Row]:
+    """Measure both: libraries read the environment when they load, so that each way of waiting has its own process."""
+    sides: dict[str, list[float]] = {"passive": [], "spinning": [], "beside": []}
+    with ExitStack() as stack:
+        students = {
+            "passive": stack.enter_context(_student(PASSIVE)),
+            "spinning": stack.enter_context(_student(SPINNING)),
+        }
+        other = stack.enter_context(_busy())
+        for number in range(rounds + 1):
+            order = list(sides) if number % 2 else list(sides)[::-1]
+            for side in order:
+                if side == "beside":
+                    other.send_signal(signal.SIGCONT)
+                    taken = _step(students["passive"])
+                    other.send_signal(signal.SIGSTOP)
+                else:
+                    taken = _step(students[side])
+                if number:  # the first round warms up
+                    sides[side].append(taken)
+            tell(f"round {number} of {rounds}")
+    clips = f"the demo student's step, {CLIPS} clips of {SECONDS:g} s"
+    return [
+        _row(f"{clips}: beside one busy process against alone", TARGETS["beside"], sides["beside"], sides["passive"]),
+        _row(f"{clips}: threads that sleep against spin", TARGETS["alone"], sides["passive"], sides["spinning"]),
+    ]
+
+
+def serve(threads: int) -> None:
+    """Be a student: for each line that comes, make some steps and print the seconds of one."""
+    torch.set_num_threads(threads)
+    module, crops = objective(student("mert-tiny")), batch(student("mert-tiny"), CLIPS, SECONDS)
+    once = update(module, lambda: module(crops).weighted, crops.masked_frames)
+    for _ in sys.stdin:
+        print(seconds(once, STEPS), flush=True)
+
+
+def _row(figure: str, target: float, ours: list[float], theirs: list[float]) -> Row:
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    own, reference = (time_of(statistics.median(side)) for side in (ours, theirs))
+    spread = min(ratios), max(ratios)
+    return Row(figure, target, statistics.median(ratios), spread, own, reference, len(ours), at_most=True)
+
+
+@contextmanager
+def _student(waiting: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    code = f"from benchmarks.figures import waiting; waiting.serve({torch.get_num_threads()})"
+    environment = {name: value for name, value in os.environ.items() if name not in PASSIVE} | waiting
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdin=pipe, stdout=pipe, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _step(process: subprocess.Popen[str]) -> float:
+    assert process.stdin is not None and process.stdout is not None
+    print(file=process.stdin, flush=True)
+    return float(process.stdout.readline())
+
+
+@contextmanager
+def _busy() -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that computes without end, and stop it until it is needed."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -1,0 +1,64 @@
+"""What the loop says reaches tracker and terminal, through a journal, too; and the bar counts updates alone."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mert_core.tracking.protocol import NullTracker
+from mert_core.training.callbacks import BarObserver, JournalObserver, follow
+from mert_core.training.run import Job, work
+from mert_core.training.worker import Worker
+from tests.training.music import Tones, params
+
+
+def test_a_journal_tells_another_process_everything(tmp_path: Path) -> None:
+    seen: dict[int, dict[str, float]] = {}
+    tags: dict[str, Any] = {}
+
+    class Recorder(NullTracker):
+        def metrics(self, values: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+            seen.setdefault(step or 0, {}).update(values)
+
+        def tags(self, values: dict[str, Any]) -> None:  # type: ignore[override]
+            tags.update(values)
+
+    work(
+        Job(params(log_every=1), Tones(), 7, 1, None, None),
+        Worker(),
+        JournalObserver(tmp_path / "journal", seconds_between=0),
+    )
+    finished = threading.Event()
+    finished.set()
+    with BarObserver(Recorder(), "test", 6) as observer:
+        follow(tmp_path / "journal", observer, finished)
+    assert set(seen) == set(range(1, 7))
+    names = {
+        "train/loss",
+        "train/gradient_norm",
+        "train/learning_rate",
+        "speed/steps_per_second",
+        "speed/data_wait_share",
+    }
+    assert names <= set(seen[1]) and "valid/loss" in seen[6]
+    assert tags == {"hardware.training": "1 × CPU"}
+
+
+def test_the_bar_begins_with_the_first_update_of_these_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with BarObserver(NullTracker(), "test", 1000) as observer:
+        bar, now = observer._bar, [100.0]
+        bar._time = lambda: now[0]
+        bar.start_t = bar.last_print_t = 0.0  # a hundred seconds pass until the first update
+        for start in (40, 20):  # and again, when workers were replaced and go on from an earlier state
+            observer.begin(1, "CPU")
+            now[0] += 100
+            for step in range(start, start + 11):
+                observer.progress(step, 1.0, 0.0)
+                now[0] += 0.5
+            shown = bar.format_dict
+            assert (shown["n"], shown["initial"]) == (start + 10, start)
+            assert (shown["n"] - shown["initial"]) / shown["elapsed"] == pytest.approx(2.0, rel=0.1)
+            assert shown["rate"] is None or shown["rate"] == pytest.approx(2.0, rel=0.1)

@@ -1,0 +1,25 @@
+"""What a worker can compute in is asked before any work."""
+
+from __future__ import annotations
+
+from unittest.mock import Mock
+
+import pytest
+import torch
+
+from mert_core.errors import MertError
+from mert_core.training.callbacks import SilentObserver
+from mert_core.training.run import Job, work
+from mert_core.training.worker import Worker, check_precision
+from tests.training.music import params
+
+
+def test_a_run_in_bf16_is_refused_where_products_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    data = Mock()
+    with pytest.raises(MertError, match=r"no bf16 instructions .* Use precision: fp32"):
+        work(Job(params(precision="bf16"), data, 7, 1, None, None), Worker(), SilentObserver())
+    assert not data.open.called
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    check_precision("bf16", torch.device("cpu"))
