@@ -41,7 +41,7 @@ const secret = location.hash.slice(1);
 history.replaceState(null, "", location.pathname);
 fetch(location.pathname, {method: "POST", headers: {Authorization: "Bearer " + secret}}).then(async answer => {
   if (!answer.ok) {
-    document.getElementById("said").textContent = "This address is of an earlier `mert up`; take the one it printed last.";
+    document.getElementById("said").textContent = "This is no address of the present `mert up`.";
     return;
   }
   if (await answer.json()) localStorage.setItem("prefect-password", btoa(secret));

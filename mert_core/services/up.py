@@ -22,7 +22,7 @@ from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.services import gate, local, processes
 from mert_core.services.local import HOST, Addresses, Secrets
-from mert_core.tracking.store import tracking_uri
+from mert_core.tracking.mlflow_store import tracking_uri
 
 START_SECONDS = 180.0
 STOP_SECONDS = 25.0  # a flow in it gives its own stage some seconds first

@@ -39,7 +39,10 @@ def test_prefect_finds_the_announced_server_without_environment(
     assert stat.S_IMODE((tmp_path / "prefect.toml").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / ".mert" / "prefect").stat().st_mode) == 0o700
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    code = "from prefect.settings import get_current_settings as s; print(s().api.url, s().home, s().api.auth_string.get_secret_value())"
+    code = (
+        "from prefect.settings import get_current_settings; s = get_current_settings()\n"
+        "print(s.api.url, s.home, s.api.auth_string.get_secret_value())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, check=True
     )

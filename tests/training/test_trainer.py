@@ -12,7 +12,7 @@ import torch
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.model.mert import MertModel
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from mert_core.training.callbacks import BarObserver, JournalObserver, SilentObserver, follow
 from mert_core.training.checkpoint import StateStore
 from mert_core.training.run import Job, work
