@@ -19,7 +19,7 @@ from mert_core.config import load_config
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.services import processes
-from mert_core.tracking.store import tracking_uri
+from mert_core.tracking.mlflow_store import tracking_uri
 
 Changes = Mapping[str, int | float | str | bool]
 

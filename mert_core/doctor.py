@@ -178,7 +178,7 @@ def state(layout: Layout) -> Iterator[Finding]:
 
 def services(config: Config, layout: Layout) -> Iterator[Finding]:
     """Look at the MLflow store and at the ports of ``mert up``."""
-    from mert_core.tracking.store import tracking_uri
+    from mert_core.tracking.mlflow_store import tracking_uri
 
     try:
         uri = tracking_uri(config, layout)

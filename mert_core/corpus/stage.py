@@ -27,7 +27,7 @@ from mert_core.data.track import Rejected, SourceTrack
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, write_text
 from mert_core.paths import Layout
-from mert_core.tracking.protocol import Tracker
+from mert_core.tracking import Tracker
 
 _TABLE_ROWS = 1000  # of the quarantine, in the tracker; the whole is in the corpus
 

@@ -18,16 +18,12 @@ from mert_core.data.record import read_record
 from mert_core.errors import MertError
 from mert_core.files import write_json
 from mert_core.paths import Layout
-from mert_core.tracking.buffer import RunTracker
-from mert_core.tracking.stages import StageFacts, stage_facts
-from mert_core.tracking.store import MlflowStore, connect
-from mert_core.tracking.tags import run_tags
 
 if TYPE_CHECKING:
     from mert_core.config import Config, LossTerm
     from mert_core.model.mert import MertModel
     from mert_core.paths import Layout
-    from mert_core.tracking.protocol import Tracker
+    from mert_core.tracking import RunTracker, Tracker
 
 
 SCORE = "score"
@@ -85,7 +81,6 @@ def run_trial(weights: dict[str, float], task: TrialSpec) -> None:
     train(config, layout, trial_params(config, weights), report)
 
 
-PARENT_TAG = "mlflow.parentRunId"
 STAGE = "sweep-trial"
 
 
@@ -94,15 +89,12 @@ class TrialRuns(tune.Callback):
 
     Args:
         config: all parameters.
-        layout: folders of the working directory.
-        parent: the sweep's own run. When MLflow is away (it has no id) the children are kept for later, as it is.
+        parent: the sweep's own run.
         sweep_id: of the sweep.
     """
 
-    def __init__(self, config: Config, layout: Layout, parent: Tracker, sweep_id: str) -> None:
-        self._config, self._layout, self._sweep_id = config, layout, sweep_id
-        self._parent_id = parent.run_id
-        self._store: MlflowStore | None = connect(config, layout) if parent.run_id else None
+    def __init__(self, config: Config, parent: RunTracker, sweep_id: str) -> None:
+        self._config, self._parent, self._sweep_id = config, parent, sweep_id
         self._open: dict[str, RunTracker] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,16 +105,8 @@ class TrialRuns(tune.Callback):
         """Open the trial's run."""
         if trial.trial_id in self._open:
             return
-        name = f"{STAGE}/{trial.trial_id}"
-        facts: StageFacts = stage_facts(self._config, self._layout, "sweep", self._config.sweep.run)
-        tags = run_tags(self._layout, STAGE, self._config.sweep.run, self._config.seed, facts)
-        tags |= {"sweep.id": self._sweep_id, "ray.trial_id": trial.trial_id}
-        if self._parent_id:
-            tags[PARENT_TAG] = self._parent_id
-        run_id = None
-        if self._store is not None:
-            run_id = self._store.client.create_run(self._store.experiment_id, tags=tags, run_name=name).info.run_id
-        tracker = RunTracker(self._layout, name, tags, self._store, run_id)
+        tags = {"mert.stage": STAGE, "sweep.id": self._sweep_id, "ray.trial_id": trial.trial_id}
+        tracker = self._parent.open_child(f"{STAGE}/{trial.trial_id}", tags)
         tracker.params(key_params(self._config) | {f"weights.{name}": value for name, value in trial.config.items()})
         self._open[trial.trial_id] = tracker
 
@@ -132,7 +116,6 @@ class TrialRuns(tune.Callback):
         """Record the score and each unweighted loss term."""
         kept = {key: float(value) for key, value in result.items() if key == SCORE or key.startswith("valid/")}
         self._open[trial.trial_id].metrics(kept, int(result[STEP]))
-        self._open[trial.trial_id].flush()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """End the run of a trial that is over, early or not."""
@@ -208,7 +191,7 @@ def search(config: Config, layout: Layout) -> str:
         return describe(run(config, layout, tracker))
 
 
-def run(config: Config, layout: Layout, tracker: Tracker) -> Sweep:
+def run(config: Config, layout: Layout, tracker: RunTracker) -> Sweep:
     """Search the weights of ``sweep.run`` and keep the outcome under the state folder's ``sweeps``.
 
     The first trial has the run's present weights; the others are drawn log-uniformly from ``sweep.weight_range``. The
@@ -229,7 +212,7 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Sweep:
 
     tracker.tags({"sweep.id": sweep_id})
     tracker.params(key_params(config))
-    children = TrialRuns(config, layout, tracker, sweep_id)
+    children = TrialRuns(config, tracker, sweep_id)
     try:
         os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
         processors = max(os.cpu_count() or 1, config.threads)

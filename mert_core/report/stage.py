@@ -19,7 +19,7 @@ from mert_core.report.titles import ordered
 if TYPE_CHECKING:
     from mert_core.config import Config
     from mert_core.paths import Layout
-    from mert_core.tracking.protocol import Tracker
+    from mert_core.tracking import Tracker
 
 
 def metrics_of(material: ReportData) -> dict[str, Any]:
@@ -191,4 +191,4 @@ def _track(material: ReportData, layout: Layout, tracker: Tracker) -> None:
     for run, floors in beaten(material).items():
         tracker.metrics({f"{run}/tasks_above/{floor}": float(count) for floor, count in floors.items()})
     tracker.artifact(layout.report / PAGE_NAME)
-    tracker.artifact(layout.report / FIGURES_NAME, FIGURES_NAME)
+    tracker.artifact(layout.report / FIGURES_NAME)

@@ -1,13 +1,14 @@
-"""Facts of the local services: ports, addresses, environment, and how another shell finds the Prefect server."""
+"""Facts of the local services: ports, addresses, secrets, and how another shell finds the Prefect server."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mert_core.errors import MertError
-from mert_core.files import write_text
 from mert_core.paths import Layout
 
 HOST = "127.0.0.1"
@@ -40,22 +41,30 @@ class Addresses:
         return f"{self.prefect}/api"
 
 
-def prefect_home(layout: Layout) -> Path:
-    """Return Prefect's home: its database, storage and profiles."""
-    return layout.state / "prefect"
+@dataclass(frozen=True)
+class Secrets:
+    """What one `mert up` drew by lot: known to its children, to ``prefect.toml`` and to who sees its output."""
+
+    prefect: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    mlflow: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
 
-def prefect_environment(layout: Layout, addresses: Addresses | None = None) -> dict[str, str]:
-    """Return the variables that keep Prefect inside the state folder and, with addresses, point it at the server."""
-    variables = {
-        "PREFECT_HOME": str(prefect_home(layout)),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
+def prefect_environment(layout: Layout, addresses: Addresses, drawn: Secrets) -> dict[str, str]:
+    """Return the variables that keep Prefect inside the state folder and let a client in at the server."""
+    return {
+        "PREFECT_HOME": str(_prefect_home(layout)),
+        "PREFECT_API_URL": addresses.prefect_api,
+        "PREFECT_API_AUTH_STRING": drawn.prefect,
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
     }
-    if addresses is not None:
-        variables |= {"PREFECT_API_URL": addresses.prefect_api, MLFLOW_PAGE: addresses.mlflow}
-    return variables
+
+
+def _prefect_home(layout: Layout) -> Path:
+    """Prefect's database, storage and profiles, for nobody else to read."""
+    home = layout.state / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
+    return home
 
 
 def require_free_port(port: int, flag: str) -> None:
@@ -77,25 +86,31 @@ def require_free_port(port: int, flag: str) -> None:
             ) from error
 
 
-def announce(layout: Layout, addresses: Addresses) -> bool:
-    """Write ``prefect.toml`` into the repository root, which Prefect's command line reads from the current folder.
+def announce(layout: Layout, addresses: Addresses, drawn: Secrets) -> bool:
+    """Write ``prefect.toml`` into the repository root, where Prefect's command line reads it; only its owner can.
 
     Returns:
         False when a ``prefect.toml`` of the user's own stands there; it is left alone.
     """
     path = layout.root / "prefect.toml"
-    if path.exists() and not path.read_text(encoding="utf-8").startswith(_MARK):
+    if path.exists() and not _is_ours(path):
         return False
-    home = str(prefect_home(layout)).replace("\\", "\\\\").replace('"', '\\"')
-    write_text(
-        path,
-        f'{_MARK}\nhome = "{home}"\n\n[api]\nurl = "{addresses.prefect_api}"\n\n[server]\nanalytics_enabled = false\n',
-    )
+    home = str(_prefect_home(layout)).replace("\\", "\\\\").replace('"', '\\"')
+    path.unlink(missing_ok=True)  # a new file: one that stands there keeps its mode, and its readers
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(
+            f'{_MARK}\nhome = "{home}"\n\n[api]\nurl = "{addresses.prefect_api}"\nauth_string = "{drawn.prefect}"\n\n'
+            "[server]\nanalytics_enabled = false\n"
+        )
     return True
 
 
 def withdraw(layout: Layout) -> None:
     """Remove the ``prefect.toml`` that `announce` wrote, and no other."""
     path = layout.root / "prefect.toml"
-    if path.exists() and path.read_text(encoding="utf-8").startswith(_MARK):
+    if path.exists() and _is_ours(path):
         path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    return path.read_text(encoding="utf-8").startswith(_MARK)

@@ -60,13 +60,6 @@ def start(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: 
     )
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
 def has_ended(process: subprocess.Popen[bytes]) -> bool:
     """Tell whether the leader has ended, without reaping it: unreaped, it keeps its group id from being reused."""
     if process.returncode is not None:
@@ -74,48 +67,46 @@ def has_ended(process: subprocess.Popen[bytes]) -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _members(group: int) -> list[psutil.Process]:
-    """Return the living processes of a group."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group:
-                found.append(process)
-        except ProcessLookupError:
-            continue
-    return _living(found)
-
-
 def stop(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECONDS) -> int:
     """End a process, its group and every descendant, also those in sessions of their own (Ray's workers).
 
-    The group gets SIGTERM, when it has ended so do other sessions below it; what is left after ``grace_seconds`` gets
-    SIGKILL. Safe to call on a process that has ended already.
+    The group gets SIGTERM; when it has ended, so do the other sessions below it; what is left after ``grace_seconds``
+    gets SIGKILL. Safe to call on a process that has ended already.
 
     Returns:
         The exit status of the leader, negative for a signal.
     """
     if process.returncode is not None:  # reaped: its id may belong to another by now
         return process.returncode
-    family = _family(process.pid)
+    try:
+        descendants = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        descendants = []
     deadline = time.monotonic() + grace_seconds
-    if members := _members(process.pid):
-        _send(members, signal.SIGTERM)
-        while _members(process.pid) and time.monotonic() < deadline:
+    for living in (lambda: _group(process.pid), lambda: _living(descendants)):
+        _send(living(), signal.SIGTERM)
+        while living() and time.monotonic() < deadline:
             time.sleep(0.05)
-    if far := _living(family):
-        _send(far, signal.SIGTERM)
-        while _living(family) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    while stubborn := [*_members(process.pid), *_living(family)]:
+    while stubborn := [*_group(process.pid), *_living(descendants)]:
         _send(stubborn, signal.SIGKILL)  # cannot be refused, but takes a moment
         time.sleep(0.02)
     return process.wait()
 
 
-def _living(found: Iterable[psutil.Process]) -> list[psutil.Process]:
+def _group(leader: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == leader:
+                members.append(process)
+        except ProcessLookupError:
+            continue
+    return _living(members)
+
+
+def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     living = []
-    for item in found:
+    for item in processes:
         try:
             if item.is_running() and item.status() != psutil.STATUS_ZOMBIE:
                 living.append(item)
@@ -124,8 +115,8 @@ def _living(found: Iterable[psutil.Process]) -> list[psutil.Process]:
     return living
 
 
-def _send(found: Iterable[psutil.Process], number: int) -> None:
-    for item in found:
+def _send(processes: Iterable[psutil.Process], number: int) -> None:
+    for item in processes:
         try:
             item.send_signal(number)  # checks that the id is still the same process
         except psutil.NoSuchProcess:
@@ -136,29 +127,25 @@ class _Lines:
     """Cuts a byte stream into lines; of a bar redrawn with carriage returns it keeps one line in ten seconds."""
 
     def __init__(self, emit: Callable[[str], None]) -> None:
-        self.emit = emit
-        self.rest = b""
-        self.bar = b""
-        self.shown = 0.0
+        self._emit = emit
+        self._rest = b""
+        self._bar_shown = 0.0
 
     def feed(self, chunk: bytes) -> None:
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            self._line(line.rstrip(b"\r").split(b"\r")[-1])
-        if b"\r" in self.rest:
-            self.bar, self.rest = self.rest.rsplit(b"\r", 1)
-            self.bar = self.bar.rsplit(b"\r", 1)[-1]
-            if self.bar.strip() and time.monotonic() - self.shown >= PROGRESS_SECONDS:
-                self.shown = time.monotonic()
-                self._line(self.bar)
+            self._say(line.rstrip(b"\r").split(b"\r")[-1])
+        *bar, self._rest = self._rest.split(b"\r")
+        if bar and bar[-1].strip() and time.monotonic() - self._bar_shown >= PROGRESS_SECONDS:
+            self._bar_shown = time.monotonic()
+            self._say(bar[-1])
 
     def end(self) -> None:
-        self._line(self.rest)
+        self._say(self._rest)
 
-    def _line(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
-        if text:
-            self.emit(text)
+    def _say(self, line: bytes) -> None:
+        if text := line.decode(errors="replace").rstrip():
+            self._emit(text)
 
 
 def stream(
@@ -185,15 +172,14 @@ def stream(
     """
     lines = _Lines(emit)
     process = start(command, cwd=cwd, env=env, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    output = process.stdout.fileno()
     try:
-        assert process.stdout is not None
-        handle = process.stdout.fileno()
         with selectors.DefaultSelector() as selector:
-            selector.register(handle, selectors.EVENT_READ)
+            selector.register(output, selectors.EVENT_READ)
             while True:
                 if selector.select(timeout=0.5):
-                    chunk = os.read(handle, 65536)
-                    if not chunk:
+                    if not (chunk := os.read(output, 65536)):
                         break
                     lines.feed(chunk)
                 elif has_ended(process):  # a leftover child may hold the pipe open for ever
@@ -203,6 +189,5 @@ def stream(
             time.sleep(0.02)
     finally:
         status = stop(process, grace_seconds)
-        if process.stdout is not None:
-            process.stdout.close()
+        process.stdout.close()
     return status

@@ -1,9 +1,8 @@
-"""The process that serves every deployment of ``prefect.yaml``: ``python -m mert_core.services.serve``."""
+"""The process that serves every deployment of ``prefect.yaml``: ``python -m mert_core.services.serve FILE READY``."""
 
 from __future__ import annotations
 
-import argparse
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ def read_deployments(path: Path) -> list[dict[str, Any]]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MertError(f"cannot read {path}: {error.strerror}. Run this from the repository root.") from error
-    found = tree.get("deployments") if isinstance(tree, dict) else None
-    if not found:
+    deployments = tree.get("deployments") if isinstance(tree, dict) else None
+    if not deployments:
         raise MertError(f"{path} declares no deployments")
-    for item in found:
+    for item in deployments:
         if not item.get("name") or not item.get("entrypoint"):
             raise MertError(f"{path}: a deployment needs a name and an entrypoint; found {item!r}")
-    return found
+    return deployments
 
 
 def build(item: dict[str, Any]) -> Any:
@@ -38,7 +37,7 @@ def build(item: dict[str, Any]) -> Any:
     from prefect.deployments.runner import RunnerDeployment
 
     limit = item.get("concurrency_limit")
-    deployment = RunnerDeployment.from_entrypoint(
+    return RunnerDeployment.from_entrypoint(
         item["entrypoint"],
         name=item["name"],
         parameters=item.get("parameters") or {},
@@ -46,30 +45,21 @@ def build(item: dict[str, Any]) -> Any:
         tags=item.get("tags") or [],
         concurrency_limit=ConcurrencyLimitConfig(**limit) if isinstance(limit, dict) else limit,
     )
-    return deployment
 
 
-def main() -> None:
-    """Register all deployments at the server of ``PREFECT_API_URL`` and run what is scheduled, one run at a time.
+def main(file: Path, ready: Path) -> None:
+    """Register all deployments, write their names to ``ready``, and run what is scheduled, one run at a time.
 
     One at a time, because DVC lets one ``dvc repro`` at a time into a checkout.
     """
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--file", type=Path, default=Path("prefect.yaml"))
-    parser.add_argument("--ready", type=Path, help="file to write the names to, once all are registered")
-    arguments = parser.parse_args()
-    if not os.environ.get("PREFECT_API_URL"):
-        raise MertError("PREFECT_API_URL is not set: this process needs a Prefect server. `mert up` starts both.")
-
     from prefect import serve
 
-    deployments = [build(item) for item in read_deployments(arguments.file)]
+    deployments = [build(item) for item in read_deployments(file)]
     for deployment in deployments:
         deployment.apply()
-    if arguments.ready is not None:
-        write_text(arguments.ready, "".join(f"{item.flow_name}/{item.name}\n" for item in deployments))
+    write_text(ready, "".join(f"{item.flow_name}/{item.name}\n" for item in deployments))
     serve(*deployments, limit=1, pause_on_shutdown=False, print_starting_message=False)
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

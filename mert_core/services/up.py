@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -18,9 +20,9 @@ from types import FrameType
 from mert_core.config import Config
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.services import local, processes
-from mert_core.services.local import HOST, Addresses
-from mert_core.tracking.store import tracking_uri
+from mert_core.services import gate, local, processes
+from mert_core.services.local import HOST, Addresses, Secrets
+from mert_core.tracking.mlflow_store import tracking_uri
 
 START_SECONDS = 180.0
 STOP_SECONDS = 25.0  # a flow in it gives its own stage some seconds first
@@ -83,44 +85,40 @@ def answers(address: str) -> bool:
         return False
 
 
-def _mlflow(layout: Layout, addresses: Addresses, store: str) -> Service:
+def _server(name: str, port: int, ready: str, layout: Layout, drawn: Secrets, variables: dict[str, str]) -> Service:
+    """Return one of the two servers, behind its `gate`."""
+    command = [sys.executable, "-m", "uvicorn", "--factory", f"mert_core.services.gate:{name}"]
+    command += ["--host", HOST, "--port", str(port), "--no-access-log", "--timeout-graceful-shutdown", "5"]
+    variables |= {gate.OPEN_SECRET: getattr(drawn, name), gate.MLFLOW_SECRET: drawn.mlflow}
+    return Service(name, command, variables, lambda: answers(ready), layout.state / "logs" / f"{name}.log")
+
+
+def _mlflow(layout: Layout, addresses: Addresses, drawn: Secrets, store: str) -> Service:
     artifacts = layout.state / "mlflow" / "artifacts"
     artifacts.mkdir(parents=True, exist_ok=True)
-    command = [
-        processes.tool("mlflow"),
-        "server",
-        "--host",
-        HOST,
-        "--port",
-        str(addresses.mlflow_port),
-        "--workers",
-        "1",
-        "--backend-store-uri",
-        store,
-        # Stages write to this store directly, so that they need no server: the server must not proxy artifacts.
-        "--default-artifact-root",
-        artifacts.as_uri(),
-        "--no-serve-artifacts",
-    ]
-    variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    ready = f"{addresses.mlflow}/health"
-    return Service("mlflow", command, variables, lambda: answers(ready), layout.state / "logs" / "mlflow.log")
+    variables = {
+        gate.MLFLOW_STORE: store,
+        gate.MLFLOW_ARTIFACTS: artifacts.as_uri(),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return _server("mlflow", addresses.mlflow_port, f"{addresses.mlflow}/health", layout, drawn, variables)
 
 
-def _prefect(layout: Layout, addresses: Addresses) -> Service:
-    local.prefect_home(layout).mkdir(parents=True, exist_ok=True)
-    command = [processes.tool("prefect"), "server", "start", "--host", HOST, "--port", str(addresses.prefect_port)]
-    variables = local.prefect_environment(layout, addresses)
-    ready = f"{addresses.prefect_api}/health"
-    return Service("prefect", command, variables, lambda: answers(ready), layout.state / "logs" / "prefect.log")
+def _prefect(layout: Layout, addresses: Addresses, drawn: Secrets) -> Service:
+    variables = local.prefect_environment(layout, addresses, drawn) | {
+        "PREFECT_SERVER_API_AUTH_STRING": drawn.prefect,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": addresses.prefect,
+        "PREFECT_SERVER_UI_API_URL": addresses.prefect_api,
+        "PREFECT_SERVER_API_PORT": str(addresses.prefect_port),
+    }
+    return _server("prefect", addresses.prefect_port, f"{addresses.prefect_api}/health", layout, drawn, variables)
 
 
-def _deployments(layout: Layout, addresses: Addresses, mlflow_page: str) -> Service:
+def _deployments(layout: Layout, addresses: Addresses, drawn: Secrets, mlflow_page: str) -> Service:
     mark = layout.state / "deployments.ready"
     mark.unlink(missing_ok=True)
-    serve = [sys.executable, "-m", "mert_core.services.serve"]
-    command = [*serve, "--file", str(layout.root / "prefect.yaml"), "--ready", str(mark)]
-    variables = local.prefect_environment(layout, addresses)
+    command = [sys.executable, "-m", "mert_core.services.serve", str(layout.root / "prefect.yaml"), str(mark)]
+    variables = local.prefect_environment(layout, addresses, drawn)
     variables |= {local.MLFLOW_PAGE: mlflow_page, "MERT_HOME": str(layout.state)}
     return Service("deployments", command, variables, mark.exists, layout.state / "logs" / "deployments.log")
 
@@ -169,20 +167,27 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _greeting(addresses: Addresses, mlflow_page: str, names: list[str], announced: bool) -> str:
-    export = f"export PREFECT_API_URL={addresses.prefect_api}"
+def _greeting(addresses: Addresses, drawn: Secrets, remote: str | None, names: list[str], announced: bool) -> str:
     hint = "in the repository root prefect.toml says it already" if announced else "needed: prefect.toml is your own"
     return "\n".join(
         [
-            f"MLflow       {mlflow_page}",
-            f"Prefect      {addresses.prefect}",
+            f"MLflow       {remote or f'{addresses.mlflow}{gate.OPEN_PATH}#{drawn.mlflow}'}",
+            f"Prefect      {addresses.prefect}{gate.OPEN_PATH}#{drawn.prefect}",
             f"Deployments  {', '.join(names)}",
             "",
-            f"In another shell: {export}   ({hint})",
+            f"In another shell ({hint}):",
+            f"  export PREFECT_API_URL={addresses.prefect_api} PREFECT_API_AUTH_STRING={drawn.prefect}",
             "Then, for example: prefect deployment run reproduce/demo",
-            "Ctrl-C stops everything.",
+            "Who has these lines may run commands here: do not pass them on. Ctrl-C stops everything.",
         ]
     )
+
+
+def _keep_output_private() -> None:
+    """Take a file that the output goes to away from other users: it will hold the secrets."""
+    output = os.fstat(sys.stdout.fileno())
+    if stat.S_ISREG(output.st_mode) and output.st_uid == os.getuid():
+        os.fchmod(sys.stdout.fileno(), stat.S_IMODE(output.st_mode) & 0o700)
 
 
 def up(
@@ -199,7 +204,7 @@ def up(
     Raises:
         MertError: a port is taken, a service does not come up, or one ends on its own. All others are stopped first.
     """
-    addresses = Addresses(mlflow_port, prefect_port)
+    addresses, drawn = Addresses(mlflow_port, prefect_port), Secrets()
     store = tracking_uri(config, layout)
     remote = store if store.startswith(("http://", "https://")) else None
     if mlflow_port == prefect_port:
@@ -210,22 +215,23 @@ def up(
         local.require_free_port(mlflow_port, "--mlflow-port")
     local.require_free_port(prefect_port, "--prefect-port")
 
-    page = remote or addresses.mlflow
     services: list[Service] = []
     with _alone(layout), _signals() as stopped:
         try:
             print(f"starting (logs in {layout.state / 'logs'}) …", flush=True)
             if remote is None:
-                services.append(_mlflow(layout, addresses, store))
-            services.append(_prefect(layout, addresses))
+                services.append(_mlflow(layout, addresses, drawn, store))
+            services.append(_prefect(layout, addresses, drawn))
             for service in services:
                 service.start(layout.root)
             _wait(services, stopped)
-            services.append(_deployments(layout, addresses, page))
+            services.append(_deployments(layout, addresses, drawn, remote or addresses.mlflow))
             services[-1].start(layout.root)
             _wait(services, stopped)
             names = (layout.state / "deployments.ready").read_text(encoding="utf-8").split()
-            print(_greeting(addresses, page, names, local.announce(layout, addresses)), flush=True)
+            announced = local.announce(layout, addresses, drawn)
+            _keep_output_private()
+            print(_greeting(addresses, drawn, remote, names, announced), flush=True)
             while not stopped.wait(POLL_SECONDS):
                 for service in services:
                     service.check()

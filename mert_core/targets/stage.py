@@ -46,7 +46,7 @@ from mert_core.targets.shards import Arrays, Kept, KnownFacts, Made, link, make_
 from mert_core.targets.track_table import Evidence, gather, sketches, split_numbers
 from mert_core.teachers.base import Teacher, online
 from mert_core.teachers.stage import open_teacher
-from mert_core.tracking.protocol import Tracker
+from mert_core.tracking import Tracker
 
 
 def write_store(

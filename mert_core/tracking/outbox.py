@@ -1,119 +1,216 @@
-"""Events that MLflow could not take, kept in the state folder and sent with the next run that reaches it."""
+"""A run's events on their way to MLflow: written to a file first, sent in the background, sent again where that failed.
+
+Why not MLflow's own queue (``log_batch(synchronous=False)``)? It keeps its promise only while the server answers. A
+batch that fails is logged as an error and dropped (``AsyncLoggingQueue.logging_func``, MLflow 3.17), what waits in it
+dies with the process, and ten threads send in any order. Here nothing tracked is lost: the file is written before the
+call returns, a thread sends what is new every ten seconds, and a file whose process ended before all was sent is sent
+by the next run that reaches MLflow.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import logging
 import os
-import sys
+import re
+import shutil
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mert_core.files import write_text
-from mert_core.paths import Layout
-from mert_core.tracking.events import Event, apply
+from mert_core.tracking.mlflow_store import is_refused, is_unknown_run, tracking_errors
 
 if TYPE_CHECKING:
-    from mert_core.tracking.store import MlflowStore
+    from mert_core.tracking.mlflow_store import Event, MlflowStore
 
 FOLDER = "tracking-unsent"
+SEND_EVENTS = 500
+SEND_SECONDS = 10.0
+_log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """One run's unsent events: a JSON-lines file whose first line says which run they belong to.
+    """One run's events: a file of JSON lines, whose first line says which run they belong to, and who sends them.
+
+    The file is locked while its process lives, whatever its machine: so another process knows what was left behind.
 
     Args:
-        layout: gives the state folder.
-        name: run name, ``pretrain/tiny``.
+        folder: where the file lies; see `FOLDER`.
+        name: the run's name.
         tags: tags to create the run with, when ``run_id`` is None.
-        run_id: the MLflow run, if it was created before contact was lost.
-        owner: whether this process is the one to end the run.
+        store: a reachable MLflow; without one the events wait for another run.
+        run_id: the MLflow run; None where it could not be created.
     """
 
-    def __init__(self, layout: Layout, name: str, tags: dict[str, str], run_id: str | None, owner: bool = True) -> None:
+    def __init__(
+        self, folder: Path, name: str, tags: dict[str, str], store: MlflowStore | None, run_id: str | None
+    ) -> None:
         now = time.time_ns()
-        self._cut = False
-        self.path = layout.state / FOLDER / f"{name.replace('/', '@')}-{os.getpid()}-{now}.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"name": name, "tags": tags, "run_id": run_id, "owner": owner}
-        self.add({"kind": "run", **about, "pid": os.getpid(), "milliseconds": now // 10**6})
+        self._name, self._store, self._run_id = name, store, run_id
+        self._waiting: list[Event] = []
+        self._lock, self._sending = threading.Lock(), threading.Lock()
+        self._disk_full = self._away = False
+        self._copies = 0
+
+        file_name = re.sub(r"[^\w.=-]+", "@", name)
+        self.path = folder / f"{file_name}-{os.getpid()}-{now}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        unlocked = self.path.with_suffix(".new")  # nobody takes it for one that was left behind
+        self._file = unlocked.open("ab", buffering=0)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        uri = store.uri if store else None
+        self._write({"name": name, "tags": tags, "uri": uri, "run_id": run_id, "milliseconds": now // 10**6})
+        unlocked.rename(self.path)
+
+        self._wake, self._closing = threading.Event(), False
+        self._thread = threading.Thread(target=self._send_in_background, name=f"tracking {name}", daemon=True)
+        if store is not None and run_id is not None:
+            self._thread.start()
 
     def add(self, event: Event) -> None:
-        """Append one event; it is on disk when this returns, or lost with a warning when the disk takes no more."""
-        line = json.dumps(event, allow_nan=False) + "\n"
+        """Take an event; it is on disk when this returns, or only in memory, with a warning, where the disk is full."""
+        with self._lock:
+            self._write(event)
+            self._waiting.append(event)
+            if len(self._waiting) >= SEND_EVENTS and not self._away:
+                self._wake.set()
+
+    def add_file(self, path: Path, name: str) -> None:
+        """Take a copy of a file or folder, to be called ``name`` among the run's artifacts."""
+        with self._lock:
+            self._copies += 1
+            number = self._copies
+        copy = self._copies_folder / str(number) / Path(name).name
         try:
-            # A line that a full disk cut short must not swallow this one, so each begins on its own.
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write("\n" + line if self._cut else line)
-            self._cut = False
+            copy.parent.mkdir(parents=True)
+            if path.is_dir():
+                shutil.copytree(path, copy)
+            else:
+                shutil.copy2(path, copy)
         except OSError as error:
-            if not self._cut:
-                print(f"warning: {self.path} takes no more events ({error}); some are lost", file=sys.stderr)
-            self._cut = True
+            _log.warning("%s is not kept among the files of %s: %s", path, self._name, error)
+            return
+        folder = name if path.is_dir() else str(Path(name).parent) if "/" in name else ""
+        self.add({"kind": "artifact", "path": str(copy), "folder": folder})
 
+    @property
+    def _copies_folder(self) -> Path:
+        return self.path.with_suffix(".files")
 
-def is_alive(pid: int) -> bool:
-    """Return whether a process of this machine exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def deliver(path: Path, store: MlflowStore) -> str:
-    """Send one file's events, remove the file and return the run's id. A run without an end is marked FAILED.
-
-    Raises:
-        Exception: one of ``store.tracking_errors()``; the file stays.
-    """
-    head, *events = _read(path)
-    run_id = head["run_id"]
-    if run_id is None:
-        created = store.client.create_run(
-            store.experiment_id, start_time=head["milliseconds"], tags=head["tags"], run_name=head["name"]
-        )
-        run_id = head["run_id"] = created.info.run_id
-        # A second try after a failure below makes no second run.
-        write_text(path, "".join(json.dumps(item) + "\n" for item in (head, *events)))
-    for event in events:
-        if event["kind"] == "artifact" and not Path(event["path"]).exists():
-            continue  # the file was replaced since
-        apply(store.client, run_id, event)
-    if head["owner"] and (not events or events[-1]["kind"] != "end"):
-        last_sign = int(path.stat().st_mtime * 1000)
-        apply(store.client, run_id, {"kind": "end", "status": "FAILED", "milliseconds": last_sign})
-    path.unlink()
-    return str(run_id)
-
-
-def deliver_all(layout: Layout, store: MlflowStore) -> int:
-    """Send what earlier runs left, except those still running, and return how many files were sent."""
-    sent = 0
-    folder = layout.state / FOLDER
-    if not folder.exists():
-        return sent
-    with (folder / "lock").open("w") as lock:
+    def _write(self, event: Event) -> None:
+        # A line that a full disk cut short must not swallow this one, so each begins on its own.
+        line = (("\n" if self._disk_full else "") + json.dumps(event, allow_nan=False) + "\n").encode()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return sent  # another process is sending them
-        for path in sorted(folder.glob("*.jsonl")):
-            if not _read(path):
-                path.unlink()  # the process died before the first line was whole
-            elif not _still_written(path):
-                deliver(path, store)
-                sent += 1
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._disk_full = False
+        except OSError as error:
+            if not self._disk_full:
+                _log.warning("%s takes no more events (%s); those not sent by the end are lost", self.path, error)
+            self._disk_full = True
+
+    def _send_in_background(self) -> None:
+        while not self._closing:
+            self._wake.wait(SEND_SECONDS)
+            self._wake.clear()
+            self.send()
+
+    def send(self) -> bool:
+        """Send what waits, now. Return whether nothing waits any more."""
+        if self._store is None or self._run_id is None:
+            return False
+        with self._sending:
+            with self._lock:
+                events = list(self._waiting)
+            try:
+                _send_each_kind(self._store, self._run_id, self._name, events)
+            except tracking_errors() as error:
+                if not self._away:
+                    _log.warning(
+                        "MLflow at %s was lost (%s).\n  The stage goes on; what follows is kept in %s and sent later.",
+                        self._store.uri,
+                        reason(error),
+                        self.path,
+                    )
+                self._away = True
+                return False
+            self._away = False
+            with self._lock:
+                del self._waiting[: len(events)]
+                return not self._waiting
+
+    def close(self, status: str) -> None:
+        """End the run, send the rest and remove the file; it stays for another run where MLflow is away."""
+        self.add({"kind": "end", "status": status, "milliseconds": time.time_ns() // 10**6})
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        sent = self.send()
+        if sent:
+            _remove(self.path)
+        elif self._store is not None:
+            _log.warning("MLflow is still away; kept %s", self.path)
+        self._file.close()
+
+
+def _send_each_kind(store: MlflowStore, run_id: str, name: str, events: list[Event]) -> None:
+    """Send events; those that MLflow refuses for good are named in a warning and left out."""
+    try:
+        store.send(run_id, events)
+    except tracking_errors() as error:
+        if not is_refused(error):
+            raise
+        if len(events) == 1 or is_unknown_run(error):
+            kinds = ", ".join(sorted({event["kind"] for event in events}))
+            _log.warning("MLflow refused the %s of %s: %s", kinds, name, reason(error))
+            return
+        for event in events:  # which of them it was is not said
+            _send_each_kind(store, run_id, name, [event])
+
+
+def send_left_behind(folder: Path, store: MlflowStore) -> int:
+    """Send what processes that are gone left in a folder; return how many runs that were."""
+    sent = 0
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            with path.open("r+", encoding="utf-8") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                sent += _send_file(path, store)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # its process lives, or another sends it
     return sent
 
 
-def _still_written(path: Path) -> bool:
-    head, *events = _read(path)
-    ended = bool(events) and events[-1]["kind"] == "end"
-    return not ended and is_alive(head["pid"])
+def _send_file(path: Path, store: MlflowStore) -> bool:
+    """Send one file's events and remove it, unless its run is at another MLflow; one without an end ends as FAILED."""
+    lines = _read(path)
+    if lines:  # else the process died before the first line was whole
+        head, *events = lines
+        run_id = head["run_id"]
+        if run_id is not None and head["uri"] != store.uri:
+            return False
+        if run_id is None:
+            head["uri"] = store.uri
+            run_id = head["run_id"] = store.create_run(head["name"], head["tags"], head["milliseconds"])
+            # A second try after a failure below makes no second run.
+            write_text(path, "".join(json.dumps(item) + "\n" for item in lines))
+        if not events or events[-1]["kind"] != "end":
+            last_sign = int(path.stat().st_mtime * 1000)
+            events.append({"kind": "tags", "values": {"mert.ended": "its process was killed"}})
+            events.append({"kind": "end", "status": "FAILED", "milliseconds": last_sign})
+        _send_each_kind(store, run_id, head["name"], events)
+    _remove(path)
+    return True
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+    shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -124,3 +221,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue  # the process died within this line, or the disk was full for a while; the others are whole
     return events
+
+
+def reason(error: Exception) -> str:
+    """Return an error's kind and first line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
-    from mert_core.tracking.protocol import Tracker
+    from mert_core.tracking import Tracker
 
 
 class Observer(Protocol):

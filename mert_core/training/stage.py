@@ -21,7 +21,7 @@ from mert_core.training.worker import Worker, check_precision
 if TYPE_CHECKING:
     from mert_core.config import Config, PretrainConfig
     from mert_core.paths import Layout
-    from mert_core.tracking.protocol import Tracker
+    from mert_core.tracking import Tracker
 
 
 def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Record:
@@ -67,7 +67,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
             params={"seed": config.seed, "threads": config.threads, "pretrain": params.model_dump(mode="json")},
             facts=facts,
         )
-    tracker.artifact(write_card(layout.cards, record, cost))
+    tracker.artifact(write_card(layout.cards, record, cost), "card.md")
     states.clear()
     return record
 

@@ -19,7 +19,7 @@ from mert_core.data.shards import to_int16
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 

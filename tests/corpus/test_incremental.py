@@ -22,7 +22,7 @@ from mert_core.data.corpus import Corpus
 from mert_core.data.shards import to_int16
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from tests.corpus.test_folder import config_for, write
 
 SHARD = "corpus.shard_megabytes=0.4"  # two tracks of 3.2 s

@@ -21,7 +21,7 @@ from mert_core.data.targets import TargetStore
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from mert_core.training import stage
 from mert_core.upload import upload
 from tests.e2e.tiny import clone, commit, run, set_parameters

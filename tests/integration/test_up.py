@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
 import os
 import re
 import signal
@@ -9,9 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
+import websockets
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin, Subprotocol
 
 from mert_core.services.processes import tool
 from tests.flow_checkout import ROOT, checkout, git, in_checkout
@@ -81,6 +89,72 @@ def stage_processes(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def break_in(said: str) -> None:
+    """Try what web pages and other users of this machine may try: to make Prefect's server run a command."""
+    (mlflow, mlflow_secret), (server, secret) = (
+        re.search(rf"^{name} +(http://127\S+)/open#(\S+)$", said, re.MULTILINE).groups()
+        for name in ("MLflow", "Prefect")
+    )
+    owner = {"Authorization": "Basic " + base64.b64encode(secret.encode()).decode()}
+    with httpx.Client(base_url=server) as client:
+        (first, *_) = client.post("/api/deployments/filter", json={}, headers=owner).json()
+        deployment = f"/api/deployments/{first['id']}"
+        pull = {"pull_steps": [{"prefect.deployments.steps.run_shell_script": {"script": "touch /tmp/in"}}]}
+        attacks: list[tuple[str, str, Any]] = [
+            ("POST", "/api/deployments/filter", {}),
+            ("PATCH", deployment, pull),
+            ("POST", f"{deployment}/create_flow_run", {}),
+        ]
+        for method, path, body in attacks:
+            assert client.request(method, path, json=body).status_code == 401
+            for page in (
+                {"Origin": "http://evil.example"},
+                {"Host": "evil.example:4200"},
+                {"Sec-Fetch-Site": "same-site"},
+            ):
+                assert client.request(method, path, json=body, headers=owner | page).status_code == 403
+            asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": method}
+            assert "access-control-allow-origin" not in client.options(path, headers=asked).headers
+        (again,) = (
+            item for item in client.post("/api/deployments/filter", json={}, headers=owner).json() if item == first
+        )
+        assert not again["pull_steps"]
+        assert client.post("/api/flow_runs/filter", json={}, headers=owner).json() == []
+        assert client.get("/", follow_redirects=True, headers={"Accept": "text/html"}).status_code == 200
+    asyncio.run(listen(server.replace("http", "ws") + "/api/events/out", secret, server))
+    with httpx.Client(base_url=mlflow) as client:
+        delete = "/api/2.0/mlflow/experiments/delete"
+        assert client.post(delete, json={"experiment_id": "0"}).status_code == 401
+        assert client.get("/get-artifact?path=a&run_uuid=b").status_code == 401
+        opened = client.post("/open", headers={"Authorization": f"Bearer {mlflow_secret}", "Origin": mlflow})
+        assert opened.status_code == 200
+        assert "<title>MLflow" in client.get("/").text  # the cookie is in the client now
+        for page in ({"Origin": "http://localhost:1"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert client.post(delete, json={"experiment_id": "0"}, headers=page).status_code == 403
+
+
+async def listen(address: str, secret: str, own: str) -> None:
+    async def first_answer(token: str, origin: str) -> str:
+        async with websockets.connect(address, subprotocols=[Subprotocol("prefect")], origin=Origin(origin)) as socket:
+            await socket.send(json.dumps({"type": "auth", "token": token}))
+            return str(json.loads(await socket.recv())["type"])
+
+    assert await first_answer(secret, own) == "auth_success"
+    with pytest.raises(ConnectionClosed):
+        await first_answer("wrong", own)
+    with pytest.raises(InvalidStatus):
+        await first_answer(secret, "http://evil.example")
+
+
+def nobody_else_sees(secret_lines: str, folder: Path, process: subprocess.Popen[str]) -> None:
+    """Check that the secrets stand on no command line and in no file that others can read."""
+    secrets = re.findall(r"/open#(\S+)", secret_lines)
+    for child in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+        assert not any(secret in " ".join(child.cmdline()) for secret in secrets)
+    for path in (item for item in folder.rglob("*") if item.is_file() and item.stat().st_mode & 0o077):
+        assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
+
+
 def test_a_whole_life(up: tuple[subprocess.Popen[str], Path], in_checkout: Path) -> None:
     process, log = up
     shell = user_shell()
@@ -88,6 +162,9 @@ def test_a_whole_life(up: tuple[subprocess.Popen[str], Path], in_checkout: Path)
     pids = in_checkout / ".mert" / "pids"
     for name in ("MLflow", "Prefect", "Deployments", "export PREFECT_API_URL=", "sweep/loss-weights"):
         assert name in log.read_text()
+
+    break_in(log.read_text())
+    nobody_else_sees(log.read_text(), in_checkout, process)
 
     # Without any setting, a shell in the repository root finds the server; overrides become an experiment.
     said = prefect(shell, in_checkout, "deployment", "run", "pretrain/330m", "-p", "max_steps=2", "--watch")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -34,6 +35,16 @@ def test_compose_hangs_together() -> None:
         assert set(service.get("depends_on", {})) <= set(tree["services"]), name
         assert all(port.startswith("${BIND:-127.0.0.1}:") for port in service.get("ports", [])), name
     assert "pg_trgm" in (INFRA / "postgres" / "databases.sql").read_text()
+
+
+def test_secrets_are_asked_for_and_prefect_lets_nobody_in_without() -> None:
+    text = (INFRA / "compose.yaml").read_text()
+    prefect = yaml.safe_load(text)["services"]["prefect"]["environment"]
+    assert prefect["PREFECT_SERVER_API_AUTH_STRING"].startswith("${PREFECT_AUTH_STRING:?")
+    assert "*" not in prefect["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    example = (INFRA / ".env.example").read_text()
+    for secret in set(re.findall(r"\$\{(\w+):\?", text)):
+        assert f"\n{secret}=\n" in example, secret
 
 
 def test_ray_reads_its_cluster_file() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.services import local
-from mert_core.services.local import Addresses
+from mert_core.services.local import Addresses, Secrets
 from mert_core.services.serve import read_deployments
 
 
@@ -32,13 +33,20 @@ def test_prefect_finds_the_announced_server_without_environment(
 ) -> None:
     monkeypatch.delenv("MERT_HOME", raising=False)
     layout = Layout.at(tmp_path)
-    assert local.announce(layout, Addresses(prefect_port=4321))
+    (tmp_path / "prefect.toml").write_text(local._MARK)  # left by a `mert up` that was killed, for all to read
+    drawn = Secrets()
+    assert local.announce(layout, Addresses(prefect_port=4321), drawn)
+    assert stat.S_IMODE((tmp_path / "prefect.toml").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / ".mert" / "prefect").stat().st_mode) == 0o700
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    code = "from prefect.settings import get_current_settings as s; print(s().api.url, s().home)"
+    code = (
+        "from prefect.settings import get_current_settings; s = get_current_settings()\n"
+        "print(s.api.url, s.home, s.api.auth_string.get_secret_value())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["http://127.0.0.1:4321/api", str(tmp_path / ".mert" / "prefect")]
+    assert done.stdout.split() == ["http://127.0.0.1:4321/api", str(tmp_path / ".mert" / "prefect"), drawn.prefect]
     local.withdraw(layout)
     assert not (tmp_path / "prefect.toml").exists()
 
@@ -46,9 +54,15 @@ def test_prefect_finds_the_announced_server_without_environment(
 def test_the_users_own_prefect_toml_is_left_alone(tmp_path: Path) -> None:
     layout = Layout.at(tmp_path)
     (tmp_path / "prefect.toml").write_text("[api]\nurl = 'http://elsewhere/api'\n")
-    assert not local.announce(layout, Addresses())
+    assert not local.announce(layout, Addresses(), Secrets())
     local.withdraw(layout)
     assert "elsewhere" in (tmp_path / "prefect.toml").read_text()
+
+
+def test_secrets_are_new_each_time_and_not_shown() -> None:
+    first, second = Secrets(), Secrets()
+    assert len({first.prefect, first.mlflow, second.prefect, second.mlflow}) == 4
+    assert first.prefect not in repr(first)
 
 
 @pytest.mark.parametrize("text", ["", "deployments: []", "deployments: [{name: a}]"])

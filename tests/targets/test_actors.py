@@ -24,7 +24,7 @@ from mert_core.paths import Layout
 from mert_core.targets import stage
 from mert_core.targets.label import Labeller, Unit, plan_shards, units, with_actors
 from mert_core.teachers.spectra import ConstantQTeacher
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from tests.targets.conftest import LENIENT
 
 # Runs the stage with actors, and dies of SIGKILL when the first shard is finished.
@@ -34,7 +34,7 @@ from pathlib import Path
 from mert_core.config import load_config
 from mert_core.paths import Layout
 from mert_core.targets import shards, stage
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 
 keep = shards.Kept.keep
 def keep_and_die(self, plan, facts):

@@ -17,7 +17,7 @@ from mert_core.data.targets import TargetStore
 from mert_core.paths import Layout
 from mert_core.targets.label import Labeller, in_threads
 from mert_core.targets.stage import run
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from tests.targets.conftest import write_corpus
 
 

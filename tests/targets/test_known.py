@@ -15,7 +15,7 @@ from mert_core.targets.label import ShardPlan
 from mert_core.targets.shards import KnownFacts
 from mert_core.targets.stage import run
 from mert_core.targets.track_stats import track_facts
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from tests.targets.conftest import SECONDS, music_of
 
 

@@ -24,7 +24,7 @@ from mert_core.paths import Layout
 from mert_core.targets.stage import run
 from mert_core.teachers.registry import load_teacher
 from mert_core.teachers.spectra import ConstantQTeacher
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 
 
 class Tables(NullTracker):

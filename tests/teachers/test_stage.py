@@ -16,7 +16,7 @@ from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
 from mert_core.teachers.stage import open_teacher, run
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from tests.teachers.conftest import SMALL, write_student
 
 CHANGES = [

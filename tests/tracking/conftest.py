@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from mert_core.config import Config, load_config
 from mert_core.paths import Layout
-from mert_core.tracking.store import quiet_environment
+from mert_core.tracking.mlflow_store import QUIET_ENVIRONMENT
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -21,7 +22,7 @@ def config() -> Config:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh database: MLflow takes seconds to make its tables, so they are made once and copied."""
-    quiet_environment()
+    os.environ.update({key: value for key, value in QUIET_ENVIRONMENT.items() if key not in os.environ})
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     from mlflow.tracking import MlflowClient
 

@@ -15,7 +15,7 @@ from mert_core.data.track import SourceTrack
 from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from mert_core.training import stage
 from tests.stored import write_codes
 from tests.training.music import TonesMusic, params, predicted

@@ -16,7 +16,7 @@ from mert_core.model.convert import import_checkpoint
 from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
-from mert_core.tracking.protocol import NullTracker
+from mert_core.tracking import NullTracker
 from mert_core.training import stage
 from mert_core.training.loss import build_objective
 from mert_core.training.targets import TargetSpec

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ from mert_core.config import Config, load_config
 from mert_core.data.record import Record, write_record
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.tracking import NullTracker, Tracker, attach_run, open_run
+from mert_core.tracking import NullTracker, Tracker, open_run
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -43,6 +45,9 @@ def test_a_run_carries_metrics_params_tags_and_files(
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "flow-7")
     note = layout.root / "note.txt"
     note.write_text("hello")
+    pages = layout.root / "pages"
+    pages.mkdir()
+    (pages / "a.png").write_bytes(b"a")
     with open_run(config, layout, "pretrain", "tiny", tags={"sweep.id": "s1"}) as tracker:
         assert isinstance(tracker, Tracker)
         for step in range(1200):
@@ -50,7 +55,9 @@ def test_a_run_carries_metrics_params_tags_and_files(
         tracker.metrics({"odd": math.nan})
         tracker.params({"model": {"layers": 4, "pair": [1, 2]}})
         tracker.params({"model": {"pair": (1, 2)}, "late": "yes"})
-        tracker.artifact(note, "notes")
+        tracker.artifact(note, "notes/note.md")
+        note.write_text("of another run by now")
+        tracker.artifact(pages, "figures")
         tracker.table("gate", [{"codebook": 0, "usage": 0.5}, {"codebook": 1, "usage": 0.6}])
     run = client_of(layout).get_run(str(tracker.run_id))
     assert run.info.run_name == "pretrain/tiny"
@@ -68,13 +75,16 @@ def test_a_run_carries_metrics_params_tags_and_files(
     assert {"hardware.cpu", "hardware.cores"} <= set(tags)
     history = client_of(layout).get_metric_history(run.info.run_id, "train/acoustic_0_")
     assert [(point.step, point.value) for point in history] == [(step, step / 10) for step in range(1200)]
-    artifacts = layout.state / "mlflow" / "artifacts"
-    assert (artifacts / run.info.run_id / "artifacts" / "notes" / "note.txt").read_text() == "hello"
-    assert (artifacts / run.info.run_id / "artifacts" / "gate.json").exists()
+    artifacts = layout.state / "mlflow" / "artifacts" / run.info.run_id / "artifacts"
+    assert (artifacts / "notes" / "note.md").read_text() == "hello"
+    assert (artifacts / "figures" / "a.png").exists()
+    assert json.loads((artifacts / "gate.json").read_text())["data"] == [[0, 0.5], [1, 0.6]]
+    assert "gate.json" in tags["mlflow.loggedArtifacts"]
+    assert not list((layout.state / "tracking-unsent").iterdir())
     noted = json.loads((layout.last_runs / "pretrain@tiny.json").read_text())
     assert noted == {
         "mlflow_run_id": run.info.run_id,
-        "mlflow_uri": tracker.uri,
+        "mlflow_uri": f"sqlite:///{layout.state}/mlflow/mlflow.db",
         "experiment_id": run.info.experiment_id,
     }
     dataset = run.inputs.dataset_inputs[0].dataset
@@ -110,14 +120,13 @@ def test_children_nest_and_a_run_goes_on(config: Config, layout: Layout) -> None
             child.metrics({"loss": 2.0}, step=1)
         with open_run(config, layout, "pretrain", "tiny", resume_run_id=child.run_id) as again:
             again.metrics({"loss": 1.0}, step=2)
-            with attach_run(layout, again.uri, again.run_id) as worker:
-                worker.metrics({"worker": 5.0})
+            again.flush()
             assert client_of(layout).get_run(str(again.run_id)).info.status == "RUNNING"
     assert again.run_id == child.run_id
     run = client_of(layout).get_run(str(child.run_id))
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
-    assert run.data.metrics == {"loss": 1.0, "worker": 5.0}
+    assert run.data.metrics == {"loss": 1.0}
 
 
 def test_a_part_of_a_stage_is_a_run_below_it(config: Config, layout: Layout) -> None:
@@ -139,81 +148,70 @@ def test_a_part_of_a_stage_is_a_run_below_it(config: Config, layout: Layout) -> 
     ]
 
 
-def test_without_mlflow_the_stage_goes_on_and_the_next_run_sends(
-    config: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with open_run(config, layout, "pretrain", "tiny") as tracker:
-        tracker.metrics({"loss": 4.0, "gone": math.inf}, step=8)
-    assert tracker.run_id is None
-    assert "MLflow cannot be reached" in capsys.readouterr().err
-    (kept,) = (layout.state / "tracking-unsent").glob("*.jsonl")
-    assert '"loss"' in kept.read_text()
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with open_run(config, layout, "targets", "rvqvae"):
-        pass
-    assert not kept.exists()
-    client = client_of(layout)
-    (run,) = client.search_runs(["1"], "tags.`mert.stage` = 'pretrain'")
-    assert run.info.status == "FINISHED"
-    assert run.info.run_name == "pretrain/tiny"
-    assert run.data.metrics["loss"] == 4.0
-    assert run.data.metrics["gone"] > 1e300
-    assert client.get_metric_history(run.info.run_id, "loss")[0].step == 8
-
-
-def test_a_store_lost_on_the_way_is_caught_up_at_the_end(
-    config: Config, layout: Layout, capsys: pytest.CaptureFixture[str]
-) -> None:
-    database = layout.state / "mlflow" / "mlflow.db"
-    with open_run(config, layout, "teachers") as tracker:
-        tracker.metrics({"loss": 3.0}, step=1)
-        tracker.flush()
-        hidden = database.read_bytes()
-        database.write_bytes(b"not a database, for a while" * 100)
-        tracker.metrics({"loss": 2.0}, step=2)
-        tracker.flush()
-        assert "was lost" in capsys.readouterr().err
-        database.write_bytes(hidden)
-    run = client_of(layout).get_run(str(tracker.run_id))
-    assert run.info.status == "FINISHED"
-    assert [point.value for point in client_of(layout).get_metric_history(run.info.run_id, "loss")] == [3.0, 2.0]
-    assert not list((layout.state / "tracking-unsent").glob("*.jsonl"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_process_leaves_no_run_running(config: Config, layout: Layout, number: signal.Signals) -> None:
-    child = os.fork()  # MLflow's import, seconds long, is already done here
+def in_a_process(work: Callable[[], None]) -> int:
+    """Run ``work`` in a fork, where MLflow's import, seconds long, is already done; return its exit code."""
+    child = os.fork()
     if child == 0:
         code = 1
-        signal.signal(
-            signal.SIGTERM, signal.SIG_DFL
-        )  # Ray, if a test before this one used it, left a handler of its own
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray, if a test before this one used it, left its own
         try:
-            with open_run(config, layout, "pretrain", "tiny"):
-                os.kill(os.getpid(), number)
-                signal.pause()
+            work()
         except SystemExit as leaving:
             code = int(leaving.code or 0)
         finally:
             os._exit(code)
-    status = os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_leaves_no_run_running_and_loses_nothing(
+    config: Config, layout: Layout, number: signal.Signals
+) -> None:
+    def train() -> None:
+        with open_run(config, layout, "pretrain", "tiny") as tracker:
+            tracker.metrics({"loss": 2.0}, step=1)
+            tracker.flush()
+            tracker.metrics({"loss": 1.0}, step=2)
+            tracker.table("gate", [{"codebook": 0}])
+            os.kill(os.getpid(), number)
+            signal.pause()
+
+    status = in_a_process(train)
     run_id = json.loads((layout.last_runs / "pretrain@tiny.json").read_text())["mlflow_run_id"]
     if number == signal.SIGTERM:
-        assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
+        assert status == 128 + signal.SIGTERM
         assert client_of(layout).get_run(run_id).info.status == "KILLED"
-        return
-    assert client_of(layout).get_run(run_id).info.status == "RUNNING"
-    with open_run(config, layout, "pretrain", "tiny"):
-        pass
-    assert client_of(layout).get_run(run_id).info.status == "FAILED"
+    else:
+        assert client_of(layout).get_run(run_id).info.status == "RUNNING"
+        with open_run(config, layout, "targets", "rvqvae"):
+            pass
+        assert client_of(layout).get_run(run_id).info.status == "FAILED"
+    assert [point.value for point in client_of(layout).get_metric_history(run_id, "loss")] == [2.0, 1.0]
+    assert [item.path for item in client_of(layout).list_artifacts(run_id)] == ["gate.json"]
+    assert not list((layout.state / "tracking-unsent").iterdir())
 
 
 def test_a_wrong_uri_is_named(layout: Layout) -> None:
     config = load_config(PARAMS, ["tracking.uri=file:./mlruns"])
     with pytest.raises(MertError, match=r"tracking\.uri is 'file:\./mlruns'"), open_run(config, layout, "corpus"):
         pass
+
+
+def test_an_experiment_is_called_by_what_it_changes(config: Config, layout: Layout) -> None:
+    shutil.copy(PARAMS, layout.root / "params.yaml")
+    git = ["git", "-C", str(layout.root), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "params.yaml"], ["commit", "-q", "-m", "start"]):
+        subprocess.run([*git, *command], check=True)
+    short = load_config(PARAMS, ["runs.tiny.max_steps=20"])
+    with open_run(config, layout, "pretrain", "tiny") as whole:
+        pass
+    with open_run(short, layout, "pretrain", "tiny") as changed:
+        pass
+    with open_run(short, layout, "targets", "rvqvae") as untouched:
+        pass
+    runs = [client_of(layout).get_run(str(tracker.run_id)) for tracker in (whole, changed, untouched)]
+    assert [run.info.run_name for run in runs] == ["pretrain/tiny", "pretrain/tiny max_steps=20", "targets/rvqvae"]
+    assert [run.data.tags.get("mert.experiment") for run in runs] == [None, "max_steps=20", None]
 
 
 def test_the_null_tracker_is_a_tracker_and_importing_tracking_is_light() -> None:
