@@ -131,7 +131,7 @@ def beside(
         y: coordinates of the point's height, ``data`` or ``axes fraction``.
         look: options of the text that differ from small, centred ink.
     """
-    options = {"ha": "right", "va": "center", "fontsize": 9, "color": INK} | look
+    options: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "color": INK} | look
     axes.annotate(text, xy, xycoords=("axes fraction", y), xytext=offset, textcoords="offset points", **options)
 
 
