@@ -84,7 +84,7 @@ def import_(options: argparse.Namespace) -> int:
 def leaderboard(options: argparse.Namespace) -> int:
     """Print or write the tables of scores, or compare two models."""
     from mert_core.files import write_text, writing
-    from mert_core.report.compare import compared
+    from mert_core.report.compare import compare_models
     from mert_core.report.leaderboard import leaderboard
 
     _, layout = context(options)
@@ -92,7 +92,7 @@ def leaderboard(options: argparse.Namespace) -> int:
     if options.compare:
         if options.format != "text":
             raise MertError(f"--compare is text; found --format {options.format}")
-        text = compared(layout, *options.compare, demo=options.demo, width=width)
+        text = compare_models(layout, *options.compare, demo=options.demo, width=width)
     else:
         text = leaderboard(layout, options.format, demo=options.demo, width=width)
     if options.out:

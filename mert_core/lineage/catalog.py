@@ -1,126 +1,111 @@
-"""The catalog's tables: records, edges, files and scores. Types that SQLite and Postgres share."""
+"""The lineage catalog in SQL: what was made from what, by content hash, from a score back to the music.
+
+Records on disk are the truth (`mert_core.data.record`): each stage leaves one, `fill` takes in those that are new here,
+and a catalog that is lost is filled again. Records that were replaced on disk since stay, as history.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import JSON, Engine, Float, ForeignKey, Integer, String, Text, create_engine, select
+import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from mert_core.data.record import RECORD_NAME, Record, read_record
 from mert_core.errors import MertError
 from mert_core.files import sha256_json
-from mert_core.paths import Layout
 
 if TYPE_CHECKING:
     from mert_core.config import Config
     from mert_core.paths import Layout
 
-__all__ = ["catalog_url", "fill", "lineage", "open_catalog", "rebuild", "record_stage", "score_id"]
-
-
-DIGEST = String(64)  # SHA-256 in hexadecimal
-
-
-class Base(DeclarativeBase):
-    """Base of the catalog's tables."""
-
-
-class RecordRow(Base):
-    """What one stage once made. Immutable: its id is the hash of all the rest."""
-
-    __tablename__ = "records"
-
-    id: Mapped[str] = mapped_column(DIGEST, primary_key=True)
-    stage: Mapped[str] = mapped_column(String(64), index=True)
-    kind: Mapped[str] = mapped_column(String(64), index=True)
-    run: Mapped[str | None] = mapped_column(String(128), index=True)
-    params: Mapped[dict[str, Any]] = mapped_column(JSON)
-    facts: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-    inputs: Mapped[list[EdgeRow]] = relationship(cascade="all, delete-orphan", order_by="EdgeRow.role")
-    files: Mapped[list[FileRow]] = relationship(cascade="all, delete-orphan", order_by="FileRow.path")
-    scores: Mapped[list[ScoreRow]] = relationship(
-        cascade="all, delete-orphan", order_by="ScoreRow.task", back_populates="record"
-    )
-
-
-class EdgeRow(Base):
-    """One input of a record. The parent may be a record that this catalog has not seen."""
-
-    __tablename__ = "edges"
-
-    child_id: Mapped[str] = mapped_column(DIGEST, ForeignKey("records.id", ondelete="CASCADE"), primary_key=True)
-    role: Mapped[str] = mapped_column(String(160), primary_key=True)
-    parent_id: Mapped[str] = mapped_column(DIGEST, index=True)
-
-
-class FileRow(Base):
-    """One file of a record, by path within the record's folder."""
-
-    __tablename__ = "files"
-
-    record_id: Mapped[str] = mapped_column(DIGEST, ForeignKey("records.id", ondelete="CASCADE"), primary_key=True)
-    path: Mapped[str] = mapped_column(String(1024), primary_key=True)
-    sha256: Mapped[str] = mapped_column(DIGEST, index=True)
-
-
-class ScoreRow(Base):
-    """A task's main score with its 95 % interval. Its id is the hash of the record's id and the task.
-
-    ``input`` is the hidden state that the probe heard, or ``weighted``.
-    """
-
-    __tablename__ = "scores"
-
-    id: Mapped[str] = mapped_column(DIGEST, primary_key=True)
-    record_id: Mapped[str] = mapped_column(DIGEST, ForeignKey("records.id", ondelete="CASCADE"), index=True)
-    run: Mapped[str] = mapped_column(String(128), index=True)
-    task: Mapped[str] = mapped_column(String(64), index=True)
-    metric: Mapped[str] = mapped_column(String(64))
-    value: Mapped[float] = mapped_column(Float(53))
-    low: Mapped[float] = mapped_column(Float(53))
-    high: Mapped[float] = mapped_column(Float(53))
-    tracks: Mapped[int] = mapped_column("items", Integer)  # columns keep the names they had in catalogs that exist
-    input: Mapped[str] = mapped_column("layer", Text)
-    rate: Mapped[float | None] = mapped_column(Float(53))
-    validation: Mapped[float | None] = mapped_column(Float(53))
-
-    record: Mapped[RecordRow] = relationship(back_populates="scores")
-
+__all__ = ["fill", "lineage", "open_catalog", "record_stage", "score_id", "tables"]
 
 SCORES_NAME = "scores.json"
+SCORE_FIELDS = ("metric", "value", "low", "high", "tracks", "input")
+SHORTEST_PREFIX = 4
+MOST_CANDIDATES = 12
+
+logger = logging.getLogger(__name__)
+
+# Types that SQLite and Postgres share. Ids are SHA-256 in hexadecimal.
+DIGEST, PRECISE = sa.String(64), sa.Float(53)
+tables = sa.MetaData()
+
+
+def _of_record(name: str, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, DIGEST, sa.ForeignKey("records.id", ondelete="CASCADE"), **options)
+
+
+# What one stage once made. A record never changes: its id is the hash of all the rest.
+records = sa.Table(
+    "records",
+    tables,
+    sa.Column("id", DIGEST, primary_key=True),
+    sa.Column("stage", sa.String(64), nullable=False, index=True),
+    sa.Column("kind", sa.String(64), nullable=False, index=True),
+    sa.Column("run", sa.String(128), index=True),
+    sa.Column("params", sa.JSON, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+)
+# One input of a record each. The parent may be a record that this catalog has not seen.
+edges = sa.Table(
+    "edges",
+    tables,
+    _of_record("child_id", primary_key=True),
+    sa.Column("role", sa.String(160), primary_key=True),
+    sa.Column("parent_id", DIGEST, nullable=False, index=True),
+)
+# One file of a record each, by path within the record's folder.
+files = sa.Table(
+    "files",
+    tables,
+    _of_record("record_id", primary_key=True),
+    sa.Column("path", sa.String(1024), primary_key=True),
+    sa.Column("sha256", DIGEST, nullable=False, index=True),
+)
+# One task's main score each. Two columns keep the names that they have in catalogs that exist.
+scores = sa.Table(
+    "scores",
+    tables,
+    sa.Column("id", DIGEST, primary_key=True),
+    _of_record("record_id", nullable=False, index=True),
+    sa.Column("run", sa.String(128), nullable=False, index=True),
+    sa.Column("task", sa.String(64), nullable=False, index=True),
+    sa.Column("metric", sa.String(64), nullable=False),
+    sa.Column("value", PRECISE, nullable=False),
+    sa.Column("low", PRECISE, nullable=False),
+    sa.Column("high", PRECISE, nullable=False),
+    sa.Column("items", sa.Integer, key="tracks", nullable=False),
+    sa.Column("layer", sa.Text, key="input", nullable=False),
+    sa.Column("rate", PRECISE),
+    sa.Column("validation", PRECISE),
+)
 
 
 def score_id(record_id: str, task: str) -> str:
-    """Return the id of a score: SHA-256 of its record's id and its task."""
+    """Return the id of one task's score: the SHA-256 of its record's id and the task."""
     return hashlib.sha256(f"{record_id}/{task}".encode()).hexdigest()
 
 
-def catalog_url(config: Config, layout: Layout) -> str:
-    """Return ``catalog.url``, or that of the SQLite file in the state folder."""
-    return config.catalog.url or f"sqlite:///{layout.state / 'catalog.db'}"
-
-
-def open_catalog(config: Config, layout: Layout) -> Engine:
-    """Connect to the catalog and make its tables where they are missing.
+def open_catalog(config: Config, layout: Layout) -> sa.Engine:
+    """Connect to ``catalog.url``, or the SQLite file in the state folder, and make the tables where they are missing.
 
     Raises:
         MertError: ``catalog.url`` is no SQLAlchemy URL, its driver is missing, or the database cannot be reached.
     """
-    url = catalog_url(config, layout)
+    url = config.catalog.url or f"sqlite:///{layout.state / 'catalog.db'}"
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     try:
-        engine = create_engine(url)
-        Base.metadata.create_all(engine)
+        engine = sa.create_engine(url)
+        tables.create_all(engine)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise MertError(
             f"catalog.url is {url!r} ({error}); expected null for SQLite, or an SQLAlchemy URL such as "
@@ -134,39 +119,44 @@ def open_catalog(config: Config, layout: Layout) -> Engine:
     return engine
 
 
-def fill(engine: Engine, layout: Layout) -> int:
-    """Take in every record below the working directory and return how many there are. Filling twice changes nothing.
+def record_stage(config: Config, layout: Layout) -> None:
+    """Take the records on disk into the catalog, after a stage. If that fails it is a warning: nothing is lost."""
+    try:
+        engine = open_catalog(config, layout)
+        try:
+            fill(engine, layout)
+        finally:
+            engine.dispose()
+    except (MertError, SQLAlchemyError) as error:
+        logger.warning("%s\n  The records are on disk; the catalog takes them in next time.", error)
 
-    Records that were replaced on disk since stay, as history; ``rebuild`` leaves them out.
+
+def fill(engine: sa.Engine, layout: Layout) -> int:
+    """Take in every record below the working directory and return how many there are. Filling twice changes nothing.
 
     Raises:
         MertError: a record is not what it says it is.
     """
-    folders = list(record_folders(layout))
-    with Session(engine) as session, session.begin():
+    folders = list(_record_folders(layout))
+    with engine.begin() as connection:
+        known = set(connection.scalars(sa.select(records.c.id)))
         for folder in folders:
-            record = verified(folder)
-            if session.get(RecordRow, record.id) is None:
-                session.add(row_of(record, folder))
+            record = _verified(folder)
+            if record.id not in known:
+                _add(connection, record, folder)
+                known.add(record.id)
     return len(folders)
 
 
-def rebuild(engine: Engine, layout: Layout) -> int:
-    """Drop all rows and fill again from the records on disk."""
-    Base.metadata.drop_all(engine)
-    Base.metadata.create_all(engine)
-    return fill(engine, layout)
-
-
-def record_folders(layout: Layout) -> Iterator[Path]:
+def _record_folders(layout: Layout) -> Iterator[Path]:
     """Yield the folders that hold a record: those of the data folder and the report, sorted."""
-    for top in (layout.corpus.parent, layout.report):
+    for top in (layout.data, layout.report):
         # Half-written folders of a running stage have names that begin with a dot.
-        found = (path.parent for path in top.rglob(RECORD_NAME))
-        yield from sorted(folder for folder in found if not _is_hidden(folder, top))
+        folders = (path.parent for path in top.rglob(RECORD_NAME))
+        yield from sorted(f for f in folders if not any(part.startswith(".") for part in f.relative_to(top).parts))
 
 
-def verified(folder: Path) -> Record:
+def _verified(folder: Path) -> Record:
     """Read a folder's record and check that its id is the hash of its content.
 
     Raises:
@@ -184,53 +174,57 @@ def verified(folder: Path) -> Record:
     return record
 
 
-def row_of(record: Record, folder: Path) -> RecordRow:
-    """Return a record as a row with its inputs, files and, for a probe, its scores."""
-    row = RecordRow(
-        id=record.id, stage=record.stage, kind=record.kind, run=record.run, params=record.params, facts=record.facts
-    )
-    row.inputs = [EdgeRow(role=role, parent_id=parent) for role, parent in sorted(record.inputs.items())]
-    row.files = [FileRow(path=path, sha256=digest) for path, digest in sorted(record.files.items())]
-    if record.kind == "scores":
-        row.scores = [_score_row(record, task, score) for task, score in sorted(_read_scores(folder).items())]
-    return row
+def _add(connection: sa.Connection, record: Record, folder: Path) -> None:
+    """Insert a record with its inputs, files and, for a probe, its scores."""
+    body = asdict(record)
+    rows: dict[sa.Table, list[dict[str, Any]]] = {
+        records: [{column.key: body[column.key] for column in records.c}],
+        edges: [{"child_id": record.id, "role": role, "parent_id": id_} for role, id_ in record.inputs.items()],
+        files: [{"record_id": record.id, "path": path, "sha256": digest} for path, digest in record.files.items()],
+        scores: _score_rows(record, folder) if record.kind == "scores" else [],
+    }
+    for table, values in rows.items():
+        if values:
+            connection.execute(sa.insert(table), values)
 
 
-def _read_scores(folder: Path) -> dict[str, Any]:
+def _score_rows(record: Record, folder: Path) -> list[dict[str, Any]]:
     path = folder / SCORES_NAME
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["tasks"])
+        tasks: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["tasks"]
     except (OSError, ValueError, KeyError) as error:
         raise MertError(f"{path} is no table of scores ({error!r}). Run `dvc repro` or `dvc checkout`.") from error
+    rows = []
+    for task, score in tasks.items():
+        if lacking := [name for name in SCORE_FIELDS if name not in score]:
+            raise MertError(
+                f"the scores of {record.run}: {task} has no {', '.join(lacking)}; an earlier version wrote it. "
+                f"Probe again: `dvc repro`, or `mert probe --run {record.run}`."
+            )
+        row = {name: score[name] for name in SCORE_FIELDS} | {"input": str(score["input"])}
+        row |= {"rate": score.get("rate"), "validation": score.get("validation")}
+        rows.append({"id": score_id(record.id, task), "record_id": record.id, "run": record.run, "task": task, **row})
+    return rows
 
 
-def _score_row(record: Record, task: str, score: dict[str, Any]) -> ScoreRow:
-    if lacking := [name for name in ("metric", "value", "low", "high", "tracks", "input") if name not in score]:
-        raise MertError(
-            f"the scores of {record.run}: {task} has no {', '.join(lacking)}; an earlier version wrote it. "
-            f"Probe again: `dvc repro`, or `mert probe --run {record.run}`."
-        )
-    return ScoreRow(
-        id=score_id(record.id, task),
-        run=record.run or "",
-        task=task,
-        metric=score["metric"],
-        value=score["value"],
-        low=score["low"],
-        high=score["high"],
-        tracks=score["tracks"],
-        input=str(score["input"]),
-        rate=score.get("rate"),
-        validation=score.get("validation"),
-    )
+def lineage(config: Config, layout: Layout, wanted: str) -> str:
+    """Return, as a tree, the way from a score (or any record) back to the music, with the hash of each.
 
+    Args:
+        config: parameters, which name the catalog.
+        layout: folders whose records are taken in first.
+        wanted: the beginning of an id, or ``RUN/TASK`` such as ``tiny/demo/gs_key``.
 
-def _is_hidden(folder: Path, top: Path) -> bool:
-    return any(part.startswith(".") for part in folder.relative_to(top).parts)
-
-
-SHORTEST_PREFIX = 4
-MOST_CANDIDATES = 12
+    Raises:
+        MertError: nothing or more than one thing is meant; the message lists candidates.
+    """
+    engine = open_catalog(config, layout)
+    try:
+        fill(engine, layout)
+        with engine.connect() as connection:
+            return _draw(_tree(connection, _find(connection, layout, wanted)))
+    finally:
+        engine.dispose()
 
 
 @dataclass
@@ -240,152 +234,107 @@ class Node:
     label: str
     id: str
     remark: str = ""
+    record_id: str = ""
     parents: list[Node] = field(default_factory=list)
 
 
-def find(session: Session, layout: Layout, wanted: str) -> ScoreRow | RecordRow:
-    """Return the score or record meant by ``RUN/TASK`` or by the beginning of an id.
+def _scores(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[Node]:
+    """Return scores without what they were made from, by run and task."""
+    query = sa.select(scores).where(*conditions).order_by(scores.c.run, scores.c.task, scores.c.id)
+    return [
+        Node(
+            f"score {row.run}/{row.task}: {row.metric} {row.value:.4f} [{row.low:.4f}, {row.high:.4f}]",
+            row.id,
+            f"{f'state {row.input}' if row.input.isdigit() else 'weighted sum of states'}, {row.tracks} test tracks",
+            row.record_id,
+        )
+        for row in connection.execute(query)
+    ]
 
-    Args:
-        session: of the catalog.
-        layout: says which of a run's scores are the current ones.
-        wanted: ``tiny/gs_key``, ``tiny/demo/gs_key``, or at least four hexadecimal digits.
 
-    Raises:
-        MertError: nothing or more than one thing is meant; the message lists candidates.
-    """
+def _records(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Node]:
+    """Return records without what they were made from, by id."""
+    count = sa.select(sa.func.count()).where(files.c.record_id == records.c.id).scalar_subquery()
+    query = sa.select(records.c["id", "kind", "run"], count.label("files")).where(condition)
+    return [
+        Node(
+            f"{row.kind} {row.run}" if row.run else row.kind,
+            row.id,
+            f"{row.files} file{'s' if row.files != 1 else ''}",
+            row.id,
+        )
+        for row in connection.execute(query.order_by(records.c.id))
+    ]
+
+
+def _listed(nodes: list[Node], digits: int = 64) -> str:
+    return "\n".join(f"  {node.id[:digits]}  {node.label}" for node in nodes[:MOST_CANDIDATES])
+
+
+def _find(connection: sa.Connection, layout: Layout, wanted: str) -> Node:
+    """Return the score or record meant by ``RUN/TASK`` or by at least four hexadecimal digits of an id."""
+    candidates = _listed(_scores(connection), 12)
+    known = f"The catalog has:\n{candidates}" if candidates else "The catalog holds no scores yet. Run `dvc repro`."
     if "/" in wanted:
-        return _by_alias(session, layout, wanted)
-    prefix = wanted.lower()
-    if len(prefix) < SHORTEST_PREFIX or not set(prefix) <= set("0123456789abcdef"):
-        expected = f"RUN/TASK or at least {SHORTEST_PREFIX} hexadecimal digits of an id"
-        raise MertError(f"found {wanted!r}, expected {expected}.\n{_candidates(session)}")
-    scores = session.scalars(select(ScoreRow).where(ScoreRow.id.startswith(prefix)).order_by(ScoreRow.id)).all()
-    records = session.scalars(select(RecordRow).where(RecordRow.id.startswith(prefix)).order_by(RecordRow.id)).all()
-    found: list[ScoreRow | RecordRow] = [*scores, *records]
-    if not found:
-        raise MertError(f"no score or record has an id that begins with {wanted!r}.\n{_candidates(session)}")
-    if len(found) > 1:
-        lines = [f"  {row.id}  {describe(row)}" for row in found[:MOST_CANDIDATES]]
-        raise MertError(f"{wanted!r} begins the ids of {len(found)} things; give more digits:\n" + "\n".join(lines))
-    return found[0]
+        run, _, task = wanted.partition("/")  # a proxy task's name has a slash of its own
+        folders = layout.scores(run), layout.probed(run, task)
+        current = [score_id(read_record(f).id, task) for f in folders if (f / RECORD_NAME).exists()]
+        on_disk = [node for id_ in current for node in _scores(connection, scores.c.id == id_)]
+        nodes = on_disk[:1] or _scores(connection, scores.c.run == run, scores.c.task == task)
+        where = f"named {wanted}, none of them in {' or '.join(map(str, folders))}"
+    else:
+        prefix = wanted.lower()
+        if len(prefix) < SHORTEST_PREFIX or not set(prefix) <= set("0123456789abcdef"):
+            expected = f"RUN/TASK or at least {SHORTEST_PREFIX} hexadecimal digits of an id"
+            raise MertError(f"found {wanted!r}, expected {expected}.\n{known}")
+        nodes = _scores(connection, scores.c.id.startswith(prefix))
+        nodes += _records(connection, records.c.id.startswith(prefix))
+        where = f"whose id begins with {wanted!r}"
+    if not nodes:
+        raise MertError(f"there is no score or record {where.partition(',')[0]}.\n{known}")
+    if len(nodes) > 1:
+        raise MertError(f"there are {len(nodes)} scores or records {where}; give more digits:\n{_listed(nodes)}")
+    return nodes[0]
 
 
-def _by_alias(session: Session, layout: Layout, wanted: str) -> ScoreRow:
-    run, _, task = wanted.partition("/")  # a stand-in's name has a slash of its own
-    folders = layout.scores(run), layout.probed(run, task)
-    for folder in folders:
-        if (folder / RECORD_NAME).exists():
-            score = session.get(ScoreRow, score_id(read_record(folder).id, task))
-            if score is not None:
-                return score
-    named = select(ScoreRow).where(ScoreRow.run == run, ScoreRow.task == task)
-    found = session.scalars(named.order_by(ScoreRow.id)).all()
-    if len(found) == 1:
-        return found[0]
-    if found:
-        lines = [f"  {row.id}  {describe(row)}" for row in found[:MOST_CANDIDATES]]
-        places = " or ".join(str(folder) for folder in folders)
-        raise MertError(f"the catalog has {len(found)} scores {wanted}, none of them in {places}:\n" + "\n".join(lines))
-    raise MertError(f"no score is named {wanted!r}.\n{_candidates(session)}")
+def _tree(connection: sa.Connection, node: Node) -> Node:
+    """Return a score or record with what it was made from, down to the music.
 
-
-def _candidates(session: Session) -> str:
-    order = select(ScoreRow).order_by(ScoreRow.run, ScoreRow.task, ScoreRow.id)
-    rows = session.scalars(order.limit(MOST_CANDIDATES)).all()
-    if not rows:
-        return "The catalog holds no scores yet. Run `dvc repro`."
-    return "The catalog has:\n" + "\n".join(f"  {row.id[:12]}  {describe(row)}" for row in rows)
-
-
-def describe(row: ScoreRow | RecordRow) -> str:
-    """Return a score or record in a few words."""
-    if isinstance(row, ScoreRow):
-        return f"score {row.run}/{row.task}: {row.metric} {row.value:.4f} [{row.low:.4f}, {row.high:.4f}]"
-    return f"{row.kind} {row.run}" if row.run else row.kind
-
-
-def tree(session: Session, row: ScoreRow | RecordRow) -> Node:
-    """Return what a score or record was made from, down to the music.
-
-    An input that another input was itself made from is shown there alone: the corpus stands under the teacher that
-    heard it, not under everything that used it.
+    An input that another input was itself made from is shown there alone: the corpus stands under the teacher that was
+    fitted to it, not under everything that used it.
     """
-    if isinstance(row, ScoreRow):
-        heard = f"state {row.input}" if row.input.isdigit() else "weighted sum of states"
-        remark = f"{heard}, {row.tracks} test tracks"
-        return Node(describe(row), row.id, remark, [_record_node(session, row.record_id)])
-    return _record_node(session, row.id)
+    if node.id != node.record_id:
+        node.parents = [_tree(connection, *_records(connection, records.c.id == node.record_id))]
+        return node
+    inputs = _inputs(connection, node.id)
+    indirect = set().union(*(_ancestors(connection, parent) for parent in inputs))
+    for parent, role in sorted(inputs.items(), key=lambda item: item[1]):
+        if parent not in indirect:
+            stored = _records(connection, records.c.id == parent)
+            node.parents += [_tree(connection, stored[0])] if stored else [Node(role, parent, "not in this catalog")]
+    return node
 
 
-def _record_node(session: Session, record_id: str, role: str = "") -> Node:
-    row = session.get(RecordRow, record_id)
-    if row is None:
-        return Node(role or "record", record_id, "not in this catalog")
-    parents = {edge.parent_id: edge.role for edge in row.inputs}
-    indirect = set().union(*(_ancestors(session, parent) for parent in parents)) if parents else set()
-    shown = sorted(((name, parent) for parent, name in parents.items() if parent not in indirect))
-    return Node(describe(row), row.id, _size(row), [_record_node(session, parent, name) for name, parent in shown])
+def _inputs(connection: sa.Connection, record_id: str) -> dict[str, str]:
+    """Return the role of each input of a record, by the input's id."""
+    query = sa.select(edges.c.parent_id, edges.c.role).where(edges.c.child_id == record_id).order_by(edges.c.role)
+    return {row.parent_id: row.role for row in connection.execute(query)}
 
 
-def _ancestors(session: Session, record_id: str) -> set[str]:
-    row = session.get(RecordRow, record_id)
-    found = {edge.parent_id for edge in row.inputs} if row is not None else set()
-    return found.union(*(_ancestors(session, parent) for parent in found)) if found else found
+def _ancestors(connection: sa.Connection, record_id: str) -> set[str]:
+    parents = set(_inputs(connection, record_id))
+    return parents.union(*(_ancestors(connection, parent) for parent in parents))
 
 
-def _size(row: RecordRow) -> str:
-    return f"{len(row.files)} file{'s' if len(row.files) != 1 else ''}"
-
-
-def draw(node: Node) -> str:
+def _draw(root: Node) -> str:
     """Return a tree as text, one line per node with its whole id."""
-    lines: list[tuple[str, Node]] = []
-    _walk(node, "", "", lines)
+    lines = list(_lines(root, "", ""))
     width = max(len(text) for text, _ in lines)
-    return "\n".join(f"{text:<{width}}  {item.id}{f'  ({item.remark})' if item.remark else ''}" for text, item in lines)
+    return "\n".join(f"{text:<{width}}  {node.id}{f'  ({node.remark})' if node.remark else ''}" for text, node in lines)
 
 
-def _walk(node: Node, branch: str, indent: str, lines: list[tuple[str, Node]]) -> None:
-    lines.append((branch + node.label, node))
-    for number, parent in enumerate(node.parents):
-        last = number == len(node.parents) - 1
-        _walk(parent, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "), lines)
-
-
-def record_stage(config: Config, layout: Layout) -> None:
-    """Take the records on disk into the catalog, after a stage. If it cannot be, that is a warning: nothing is lost."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from mert_core.errors import MertError
-
-    try:
-        engine = open_catalog(config, layout)
-        try:
-            fill(engine, layout)
-        finally:
-            engine.dispose()
-    except (MertError, SQLAlchemyError) as error:
-        print(f"warning: {error}\n  The records are on disk; the catalog takes them in next time.", file=sys.stderr)
-
-
-def lineage(config: Config, layout: Layout, wanted: str) -> str:
-    """Return, as a tree, the way from a score (or any record) back to the music, with the hash of each.
-
-    Args:
-        config: names the catalog.
-        layout: whose records are taken in first.
-        wanted: the beginning of an id, or ``RUN/TASK`` such as ``tiny/demo/gs_key``.
-
-    Raises:
-        MertError: nothing or more than one thing is meant; the message lists candidates.
-    """
-    from sqlalchemy.orm import Session
-
-    engine = open_catalog(config, layout)
-    try:
-        fill(engine, layout)
-        with Session(engine) as session:
-            return draw(tree(session, find(session, layout, wanted)))
-    finally:
-        engine.dispose()
+def _lines(node: Node, branch: str, indent: str) -> Iterator[tuple[str, Node]]:
+    yield branch + node.label, node
+    for parent in node.parents:
+        last = parent is node.parents[-1]
+        yield from _lines(parent, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "))

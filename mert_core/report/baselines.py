@@ -1,4 +1,7 @@
-"""The comparisons the report states in words: interval against interval."""
+"""How runs stand against the baselines: the statements in words that the report begins with, interval against interval.
+
+A baseline is what was probed without pre-training: the same network untrained, and mel statistics.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from mert_core.report.load import ReportData, Scores
-from mert_core.report.titles import DEMO_PREFIX
+from mert_core.report.titles import DEMO_PREFIX, plain
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How one run stands against one floor.
+    """How one run stands against one baseline.
 
     Attributes:
-        run: the pre-trained run.
-        floor: the floor.
-        above: tasks where the run's whole interval lies above the floor's.
+        run: name of the pre-trained run.
+        baseline: name of the baseline.
+        above: tasks where the run's whole interval lies above the baseline's.
         below: tasks where it lies below.
-        tasks: the tasks compared: all of them stand-ins, or none.
+        tasks: all tasks compared, either proxy tasks or tasks of the fourteen.
     """
 
     run: str
-    floor: str
+    baseline: str
     above: list[str]
     below: list[str]
     tasks: list[str]
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
-        kind = "stand-ins" if self.tasks[0].startswith(DEMO_PREFIX) else "tasks"
-        counts = f"beats {self.floor.replace('-', ' ')} on {len(self.above)} of {len(self.tasks)} {kind}"
+        """The standing in words, without the run's name."""
+        kind = "proxy tasks" if self.tasks[0].startswith(DEMO_PREFIX) else "tasks"
+        counts = f"beats {plain(self.baseline)} on {len(self.above)} of {len(self.tasks)} {kind}"
         names = f" ({', '.join(self.above)})" if self.above else ""
         return counts + names + (f", falls below it on {', '.join(self.below)}" if self.below else "")
 
@@ -43,46 +46,48 @@ def beats(score: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(score["low"] > other["high"])
 
 
-def verdicts(material: ReportData) -> list[Standing]:
-    """Return every run's standing against every floor: at the stand-ins, and at those of the fourteen that were had.
+def standings(data: ReportData) -> list[Standing]:
+    """Return every run's standing against every baseline, at the proxy tasks and at the fourteen, where probed.
 
     Tasks at which the two cannot be compared do not count.
     """
-    floors = [item for item in material.scores if item.is_floor]
-    found = []
-    for asked in (material.stand_ins, material.fourteen):
-        for run in (item for item in material.scores if not item.is_floor):
-            for floor in floors:
-                tasks = [task for task in asked if not unlike((run, floor), task)]
-                above = [task for task in tasks if beats(run.tasks[task], floor.tasks[task])]
-                below = [task for task in tasks if beats(floor.tasks[task], run.tasks[task])]
+    runs = [item for item in data.scores if not item.is_baseline]
+    baselines = [item for item in data.scores if item.is_baseline]
+    result = []
+    for group in (data.proxy_tasks, data.fourteen):
+        for run in runs:
+            for baseline in baselines:
+                tasks = [task for task in group if not not_comparable((run, baseline), task)]
+                above = [task for task in tasks if beats(run.tasks[task], baseline.tasks[task])]
+                below = [task for task in tasks if beats(baseline.tasks[task], run.tasks[task])]
                 if tasks:
-                    found.append(Standing(run.run, floor.run, above, below, tasks))
-    return found
+                    result.append(Standing(run.run, baseline.run, above, below, tasks))
+    return result
 
 
-def beaten(material: ReportData) -> dict[str, dict[str, int]]:
-    """Return on how many tasks, stand-ins included, each run beats each floor."""
-    found: dict[str, dict[str, int]] = {}
-    for verdict in verdicts(material):
-        counts = found.setdefault(verdict.run, {})
-        counts[verdict.floor] = counts.get(verdict.floor, 0) + len(verdict.above)
-    return found
+def count_wins(data: ReportData) -> dict[str, dict[str, int]]:
+    """Return on how many tasks, proxy tasks included, each run beats each baseline."""
+    wins: dict[str, dict[str, int]] = {}
+    for standing in standings(data):
+        counts = wins.setdefault(standing.run, {})
+        counts[standing.baseline] = counts.get(standing.baseline, 0) + len(standing.above)
+    return wins
 
 
-def unlike(scores: Sequence[Scores], task: str) -> list[str]:
+def not_comparable(scores: Sequence[Scores], task: str) -> list[str]:
     """Return the encoders whose score of a task cannot be compared with the others'.
 
-    They were probed by another protocol or on other music than most encoders; where no terms are more common, than
+    They were probed by another protocol or on other music than most encoders; where no conditions are more common, than
     the first one.
     """
-    terms = {item.run: _terms(item, task) for item in scores if task in item.tasks}
-    if not terms:
+    conditions = {item.run: _conditions(item, task) for item in scores if task in item.tasks}
+    if not conditions:
         return []
-    usual = Counter(terms.values()).most_common(1)[0][0]
-    return [run for run, found in terms.items() if found != usual]
+    usual = Counter(conditions.values()).most_common(1)[0][0]
+    return [run for run, own in conditions.items() if own != usual]
 
 
-def _terms(item: Scores, task: str) -> tuple[Any, ...]:
+def _conditions(item: Scores, task: str) -> tuple[Any, ...]:
+    """Return what must be equal for two scores to be compared."""
     score = item.tasks[task]
     return score["protocol"], score.get("test_set"), score["tracks"]

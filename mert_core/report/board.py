@@ -1,6 +1,6 @@
-"""The leaderboard as data: tasks × models, ours beside what is published. How it is shown is `board_text` and the like.
+"""The leaderboard as data: tasks × models, ours beside what is published. `board_text` and `pages` show it.
 
-There are two, and nothing is in both: stand-ins are scored on performed music, so no published figure stands by them.
+There are two, and nothing is in both: proxy tasks are scored on performed music, so no published figure stands by them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mert_core.probing.tasks import DEMO, FLOORS, FOURTEEN
-from mert_core.report.baselines import beats, unlike
+from mert_core.report.baselines import beats, not_comparable
 from mert_core.report.load import Scores
 from mert_core.report.published import (
     Average,
@@ -24,7 +24,7 @@ from mert_core.report.published import (
 from mert_core.report.titles import is_decibel, ordered
 
 State = Literal["scored", "published", "skipped", "missing"]
-Kind = Literal["run", "floor", "published"]
+Kind = Literal["run", "baseline", "published"]
 HERE = "here"
 NOT_PROBED = "not probed"
 
@@ -34,7 +34,7 @@ class Column:
     """A model.
 
     Attributes:
-        model: a run, a floor, or a model as its paper calls it.
+        model: a run, a baseline, or a model as its paper calls it.
         kind: which of the three.
         source: the paper; ``here`` for ours.
     """
@@ -45,7 +45,7 @@ class Column:
 
     @property
     def ours(self) -> bool:
-        """Whether it was probed here."""
+        """Whether it is probed here, not published."""
         return self.kind != "published"
 
 
@@ -60,10 +60,10 @@ class Cell:
         high: its upper end.
         reason: why there is no figure.
         protocol: SHA-256 of the task's whole protocol.
-        tracks: test tracks.
-        heard: hidden state, or ``weighted``.
-        above: its interval lies above that of every floor.
-        comparable: False if most others were probed by another protocol.
+        tracks: number of test tracks.
+        input: what the probe was given, a hidden state or ``weighted``.
+        above: whether its interval lies above that of every baseline.
+        comparable: False if most others were probed by another protocol or on other music.
     """
 
     state: State
@@ -73,7 +73,7 @@ class Cell:
     reason: str = ""
     protocol: str = ""
     tracks: int | None = None
-    heard: int | str | None = None
+    input: int | str | None = None
     above: bool = False
     comparable: bool = True
 
@@ -92,9 +92,9 @@ class Board:
     """A table.
 
     Attributes:
-        title: of the table.
-        columns: our runs, the floors, then what is published.
-        lines: by task, then metric.
+        title: heading of the table.
+        columns: our runs, the baselines, then what is published.
+        lines: one per task and metric, in the order of the tasks.
         averages: one per column.
     """
 
@@ -108,124 +108,140 @@ class Board:
         """How many columns, from the first on, are ours."""
         return sum(column.ours for column in self.columns)
 
+    def best(self, line: Line) -> float | None:
+        """Return the highest of our scores in a line that can be compared."""
+        values = [cell.value for cell in line.cells[: self.own] if cell.value is not None and cell.comparable]
+        return max(values, default=None)
+
     @property
     def skipped(self) -> dict[str, dict[str, list[str]]]:
         """Reason to the tasks that were skipped for it, each with the models."""
-        found: dict[str, dict[str, list[str]]] = {}
+        reasons: dict[str, dict[str, list[str]]] = {}
         for line in self.lines:
             for column, cell in zip(self.columns, line.cells, strict=True):
                 if cell.state == "skipped":
-                    models = found.setdefault(cell.reason, {}).setdefault(line.task, [])
+                    models = reasons.setdefault(cell.reason, {}).setdefault(line.task, [])
                     if column.model not in models:
                         models.append(column.model)
-        return found
+        return reasons
 
     @property
-    def unlike(self) -> dict[str, list[str]]:
+    def not_comparable(self) -> dict[str, list[str]]:
         """Models with scores that cannot be compared with the others', each with those tasks."""
-        found: dict[str, list[str]] = {}
+        tasks: dict[str, list[str]] = {}
         for line in self.lines:
             for column, cell in zip(self.columns, line.cells, strict=True):
-                if not cell.comparable and line.task not in found.setdefault(column.model, []):
-                    found[column.model].append(line.task)
-        return found
+                if not cell.comparable and line.task not in tasks.setdefault(column.model, []):
+                    tasks[column.model].append(line.task)
+        return tasks
 
 
-def stand_ins(scores: Sequence[Scores]) -> Board:
-    """Return the table of the stand-ins: ours alone. Their average takes every metric that counts."""
+def proxy_board(scores: Sequence[Scores], pending: Iterable[str] = ()) -> Board:
+    """Return the table of the proxy tasks: ours alone. Their average takes every metric that counts.
+
+    Args:
+        scores: those of all that was probed here.
+        pending: further runs to show, which have no scores yet.
+    """
     expected = {task: [metric for metric in _metrics(task, scores) if counts(metric)] for task in DEMO}
-    return _board("Stand-ins: performed scores", DEMO, scores, (), expected)
+    return _board("Proxy tasks: performed scores", DEMO, scores, pending, (), expected)
 
 
-def fourteen(scores: Sequence[Scores], figures: Sequence[PublishedRow] | None = None) -> Board:
+def fourteen_board(
+    scores: Sequence[Scores], pending: Iterable[str] = (), figures: Sequence[PublishedRow] | None = None
+) -> Board:
     """Return the table of the fourteen tasks: ours, then what is published.
 
     Args:
-        scores: of what was probed here; may be empty.
+        scores: those of all that was probed here; may be empty.
+        pending: further runs to show, which have no scores yet.
         figures: published ones; None: those of the package.
     """
     figures = published() if figures is None else figures
-    return _board("Fourteen tasks", FOURTEEN, scores, figures, fourteen_metrics())
+    return _board("Fourteen tasks", FOURTEEN, scores, pending, figures, fourteen_metrics())
 
 
 def _board(
     title: str,
     tasks: Iterable[str],
     scores: Sequence[Scores],
+    pending: Iterable[str],
     figures: Sequence[PublishedRow],
     expected: Mapping[str, Sequence[str]],
 ) -> Board:
     probed = {item.run: item for item in scores}
-    # Both floors stand in every table of ours, probed or not.
-    own = [*(run for run, item in probed.items() if not item.is_floor), *(FLOORS if probed else ())]
-    runs = [Column(run, "floor" if run in FLOORS else "run") for run in own]
+    names = dict.fromkeys([*probed, *pending])
+    # Both baselines stand in every table of ours, probed or not.
+    ours = [*(name for name in names if name not in FLOORS), *(FLOORS if names else ())]
+    own = [Column(name, "baseline" if name in FLOORS else "run") for name in ours]
     papers = [Column(model, "published", source) for model, source in published_models(figures)]
     values = {(figure.model, figure.source, figure.task, figure.metric): figure.value for figure in figures}
     lines = []
     for task in tasks:
-        odd = unlike(scores, task)
-        floors = [probed[run] for run in FLOORS if run in probed and run not in odd]
-        known = [figure.metric for figure in figures if figure.task == task]
-        for metric in ordered(task, {*_metrics(task, scores), *known}) or [""]:
-            cells = [_own(probed.get(column.model), task, metric, floors, odd) for column in runs]
-            cells += [_theirs(values.get((column.model, column.source, task, metric))) for column in papers]
+        odd = not_comparable(scores, task)
+        baselines = [probed[name] for name in FLOORS if name in probed and name not in odd]
+        printed = [figure.metric for figure in figures if figure.task == task]
+        for metric in ordered(task, {*_metrics(task, scores), *printed}) or [""]:
+            cells = [_own_cell(probed.get(column.model), task, metric, baselines, odd) for column in own]
+            cells += [_published_cell(values.get((column.model, column.source, task, metric))) for column in papers]
             lines.append(Line(task, metric, tuple(cells)))
-    columns = (*runs, *papers)
-    averages = tuple(average(_figures(lines, place), expected) for place in range(len(columns)))
-    order = sorted(range(len(columns)), key=lambda place: _rank(columns[place], averages[place]))
+    columns = (*own, *papers)
+    averages = tuple(average(_figures(lines, index), expected) for index in range(len(columns)))
+    order = sorted(range(len(columns)), key=lambda index: _rank(columns[index], averages[index]))
     return Board(
         title,
-        tuple(columns[place] for place in order),
-        tuple(Line(line.task, line.metric, tuple(line.cells[place] for place in order)) for line in lines),
-        tuple(averages[place] for place in order),
+        tuple(columns[index] for index in order),
+        tuple(Line(line.task, line.metric, tuple(line.cells[index] for index in order)) for line in lines),
+        tuple(averages[index] for index in order),
     )
 
 
 def _rank(column: Column, mean: Average) -> tuple[Any, ...]:
-    """Our runs come first, those with the best average before; floors and papers keep their order."""
+    """Return a sort key: our runs, the best average first, then baselines and papers in the order they have."""
     if column.kind == "run":
         return 0, mean.value is None, -(mean.value or 0.0), column.model
-    return (1,) if column.kind == "floor" else (2,)
+    return (1,) if column.kind == "baseline" else (2,)
 
 
 def _metrics(task: str, scores: Sequence[Scores]) -> list[str]:
     return sorted({metric for item in scores if task in item.tasks for metric in item.tasks[task]["metrics"]})
 
 
-def _figures(lines: Sequence[Line], place: int) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def _figures(lines: Sequence[Line], index: int) -> dict[str, dict[str, float]]:
+    """Return one column's figures that may be averaged, by task and metric."""
+    figures: dict[str, dict[str, float]] = {}
     for line in lines:
-        value = line.cells[place].value
-        if value is not None and line.cells[place].comparable:
-            found.setdefault(line.task, {})[line.metric] = value
-    return found
+        value = line.cells[index].value
+        if value is not None and line.cells[index].comparable:
+            figures.setdefault(line.task, {})[line.metric] = value
+    return figures
 
 
-def _own(item: Scores | None, task: str, metric: str, floors: Sequence[Scores], odd: Sequence[str]) -> Cell:
+def _own_cell(item: Scores | None, task: str, metric: str, baselines: Sequence[Scores], odd: Sequence[str]) -> Cell:
     if item is None:
         return Cell("missing", reason=NOT_PROBED)
     if task not in item.tasks:
         skipped = item.skipped.get(task)
         return Cell("skipped", reason=skipped) if skipped else Cell("missing", reason=NOT_PROBED)
     score = item.tasks[task]
-    found = score["metrics"].get(metric)
-    if found is None:
+    estimate = score["metrics"].get(metric)
+    if estimate is None:
         return Cell("missing", reason=f"probed without {metric}")
-    rivals = [floor.tasks[task]["metrics"].get(metric) for floor in floors if task in floor.tasks]
-    above = bool(rivals) and not item.is_floor and item.run not in odd
+    rivals = [baseline.tasks[task]["metrics"].get(metric) for baseline in baselines if task in baseline.tasks]
+    above = bool(rivals) and not item.is_baseline and item.run not in odd
     unit = 1.0 if is_decibel(metric) else 100.0
     return Cell(
         "scored",
-        unit * found["value"],
-        unit * found["low"],
-        unit * found["high"],
+        unit * estimate["value"],
+        unit * estimate["low"],
+        unit * estimate["high"],
         protocol=score["protocol"],
         tracks=score["tracks"],
-        heard=score["input"],
-        above=above and all(rival is not None and beats(found, rival) for rival in rivals),
+        input=score["input"],
+        above=above and all(rival is not None and beats(estimate, rival) for rival in rivals),
         comparable=item.run not in odd,
     )
 
 
-def _theirs(value: float | None) -> Cell:
+def _published_cell(value: float | None) -> Cell:
     return Cell("missing", reason="not published") if value is None else Cell("published", value)

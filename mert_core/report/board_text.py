@@ -1,4 +1,4 @@
-"""The leaderboard for a terminal: blocks of columns no wider than it, notes below."""
+"""The leaderboard for a terminal (blocks of columns no wider than it, notes below) and as CSV."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def as_text(board: Board, width: int) -> str:
 
     Args:
         board: the table.
-        width: of the terminal, in characters; columns that do not fit stand below, with the tasks again.
+        width: the terminal's, in characters; columns that do not fit stand below, with the tasks again.
     """
     width = max(width, LEAST_WIDTH)
     letters = paper_letters(board)
@@ -32,8 +32,8 @@ def as_text(board: Board, width: int) -> str:
     depth = max(map(len, headings), default=1)
     labels = _padded([*[""] * (depth - 1), "task", *_labels(board), "average"])
     columns = []
-    for place, heading in enumerate(headings):
-        cells = _cells([line.cells[place] for line in board.lines], board.averages[place].value)
+    for index, heading in enumerate(headings):
+        cells = _cells([line.cells[index] for line in board.lines], board.averages[index].value)
         columns.append(_padded([*[""] * (depth - len(heading)), *heading, *cells]))
     parts = [board.title]
     for block in _blocks(labels, columns, width):
@@ -50,13 +50,18 @@ def paper_letters(board: Board) -> dict[str, str]:
     return {source: chr(ord("a") + number) for number, source in enumerate(sources)}
 
 
-def notes_of(board: Board) -> list[str]:
-    """Return what stands below a table: how to read it, what was skipped, what cannot be compared."""
+def notes_of(board: Board, above: str = ABOVE) -> list[str]:
+    """Return what stands below a table: how to read it, what was skipped, what cannot be compared.
+
+    Args:
+        board: the table.
+        above: the mark of a score whose interval lies above those of the baselines.
+    """
     notes = []
     if board.own:
         notes.append(
             "Percent, SDR in dB. Ours: value, 95 % interval and the beginning of the protocol's hash. "
-            f"{ABOVE} interval above those of the floors. {ABSENT} not probed here, or not published."
+            f"{above} interval above those of the baselines. {ABSENT} not probed here, or not published."
         )
     else:
         notes.append(f"Percent, SDR in dB. {ABSENT} not probed here, or not published.")
@@ -69,7 +74,7 @@ def notes_of(board: Board) -> list[str]:
             f"{SKIPPED.capitalize()}: {', '.join(names)} ({', '.join(models)}): {reason}"
             for models, names in by_models.items()
         ]
-    for model, odd in board.unlike.items():
+    for model, odd in board.not_comparable.items():
         why = "was probed by another protocol or on other music"
         notes.append(f"{ODD} Not comparable, {model} {why}: {', '.join(odd)}.")
     notes.append(
@@ -143,7 +148,7 @@ COLUMNS = (
     "low",
     "high",
     "comparable",
-    "above_floors",
+    "above_baselines",
     "input",
     "tracks",
     "protocol",
@@ -181,8 +186,8 @@ def _row(task: str, metric: str, column: Column, cell: Cell) -> dict[str, Any]:
         "low": cell.low,
         "high": cell.high,
         "comparable": str(cell.comparable).lower() if scored else "",
-        "above_floors": str(cell.above).lower() if scored and column.kind == "run" else "",
-        "input": cell.heard,
+        "above_baselines": str(cell.above).lower() if scored and column.kind == "run" else "",
+        "input": cell.input,
         "tracks": cell.tracks,
         "protocol": cell.protocol,
         "reason": cell.reason,

@@ -1,4 +1,4 @@
-"""Two models task by task, paired over the tracks that both answered, as a table for the terminal."""
+"""Two models compared task by task, paired over the tracks that both answered, as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probing.tasks import DEMO, FOURTEEN
-from mert_core.report.baselines import unlike
-from mert_core.report.load import Scores, read_whole
+from mert_core.report.baselines import not_comparable
+from mert_core.report.load import Scores, read_all_scores
 from mert_core.report.titles import is_decibel, metric_title
 
 if TYPE_CHECKING:
@@ -20,26 +20,26 @@ SIGNIFICANT = 0.05
 GAP = "  "
 
 
-def compared(layout: Layout, a: str, b: str, *, demo: bool = False, width: int = 132) -> str:
-    """Return how two probed runs differ at every task and metric, stand-ins and the fourteen each by themselves.
+def compare_models(layout: Layout, a: str, b: str, *, demo: bool = False, width: int = 132) -> str:
+    """Return how two probed runs differ at every task and metric, proxy tasks and the fourteen each by themselves.
 
     Args:
         layout: where scores and answers lie.
-        a: a run or a floor.
-        b: another.
-        demo: the stand-ins alone.
-        width: of the notes, in characters.
+        a: a run, a baseline or another probed model.
+        b: the model that it is compared with.
+        demo: whether to show the proxy tasks alone.
+        width: the notes', in characters.
 
     Raises:
         MertError: one of them was not probed, they have no task in common, or their answers do not match.
     """
     if a == b:
         raise MertError(f"--compare {a} {b}: expected two different runs")
-    pair = read_whole(layout, a), read_whole(layout, b)
-    groups = [("Stand-ins: performed scores", DEMO)] + ([] if demo else [("Fourteen tasks", FOURTEEN)])
+    pair = read_all_scores(layout, a), read_all_scores(layout, b)
+    groups = [("Proxy tasks: performed scores", DEMO)] + ([] if demo else [("Fourteen tasks", FOURTEEN)])
     parts = [part for title, tasks in groups if (part := _group(pair, title, tasks, width))]
     if not parts:
-        what = "stand-in" if demo else "task"
+        what = "proxy task" if demo else "task"
         raise MertError(f"{a} and {b} were probed on no common {what}. Run `mert probe --run NAME` for both.")
     return "\n\n".join(parts) + "\n"
 
@@ -49,7 +49,7 @@ def _group(pair: tuple[Scores, Scores], title: str, tasks: Iterable[str], width:
     from mert_core.probing.significance import compare
 
     both = [task for task in tasks if all(task in item.tasks for item in pair)]
-    odd = [task for task in both if unlike(pair, task)]
+    odd = [task for task in both if not_comparable(pair, task)]
     if not both:
         return ""
     a, b = (
@@ -63,12 +63,12 @@ def as_table(title: str, a: str, b: str, rows: Iterable[Difference], odd: Iterab
     """Return differences as text.
 
     Args:
-        title: of the table.
+        title: heading of the table.
         a: name of the first model.
-        b: of the second.
-        rows: what `compare` found.
+        b: name of the second model.
+        rows: differences by task and metric, as `mert_core.probing.significance.compare` returns them.
         odd: tasks that cannot be compared.
-        width: of the notes, in characters.
+        width: the notes', in characters.
     """
     header = ["task", "metric", a, b, "difference", "95 % interval", "p", "p, Holm", "tracks"]
     cells, before = [], ""
@@ -78,8 +78,8 @@ def as_table(title: str, a: str, b: str, rows: Iterable[Difference], odd: Iterab
         change, low, high = (f"{unit * value:+.1f}" for value in (row.difference, row.low, row.high))
         mark = "*" if row.p_holm < SIGNIFICANT else " "
         name, before = "" if row.task == before else row.task, row.task
-        found = [change + mark, f"[{low}, {high}]", _chance(row.p), _chance(row.p_holm), f"{row.tracks:,}"]
-        cells.append([name, metric_title(row.metric), *figures, *found])
+        statistics = [change + mark, f"[{low}, {high}]", _chance(row.p), _chance(row.p_holm), f"{row.tracks:,}"]
+        cells.append([name, metric_title(row.metric), *figures, *statistics])
     columns = [list(column) for column in zip(header, *cells, strict=True)]
     widths = [max(map(len, column)) for column in columns]
     sides = "<<" + ">" * (len(header) - 2)

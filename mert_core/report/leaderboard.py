@@ -8,9 +8,9 @@ from typing import Literal
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probing.tasks import DEMO
-from mert_core.report.board import Board, fourteen, stand_ins
+from mert_core.report.board import Board, fourteen_board, proxy_board
 from mert_core.report.board_text import as_csv, as_text
-from mert_core.report.load import Scores, probed_names, read_whole
+from mert_core.report.load import Scores, probed_models, read_all_scores
 
 Format = Literal["text", "csv", "html"]
 
@@ -21,22 +21,22 @@ def read_probed(layout: Layout) -> list[Scores]:
     Raises:
         MertError: nothing has been probed yet, or a file cannot be read.
     """
-    runs = probed_names(layout)
-    if not runs:
+    models = probed_models(layout)
+    if not models:
         top = layout.scores("any").parent
         raise MertError(f"nothing has been probed: {top} holds no scores. Run `dvc repro`, or `mert probe --run NAME`.")
-    return [read_whole(layout, run) for run in runs]
+    return [read_all_scores(layout, model) for model in models]
 
 
 def boards(scores: Sequence[Scores], *, demo: bool = False) -> list[Board]:
-    """Return the tables to show: that of the stand-ins, if any was probed, then that of the fourteen.
+    """Return the tables to show: that of the proxy tasks, if any was probed, then that of the fourteen.
 
     Args:
-        scores: of what was probed here.
-        demo: the stand-ins alone.
+        scores: those of all that was probed here.
+        demo: whether to show the proxy tasks alone.
     """
-    found = [stand_ins(scores)] if demo or any(task in item.tasks for item in scores for task in DEMO) else []
-    return found if demo else [*found, fourteen(scores)]
+    tables = [proxy_board(scores)] if demo or any(task in item.tasks for item in scores for task in DEMO) else []
+    return tables if demo else [*tables, fourteen_board(scores)]
 
 
 def leaderboard(layout: Layout, form: Format = "text", *, demo: bool = False, width: int = 132) -> str:
@@ -45,18 +45,18 @@ def leaderboard(layout: Layout, form: Format = "text", *, demo: bool = False, wi
     Args:
         layout: where scores lie.
         form: ``text`` and ``html`` show both tables, each by itself; ``csv`` is one table.
-        demo: the stand-ins instead of the fourteen.
-        width: of text, in characters.
+        demo: whether to show the proxy tasks instead of the fourteen.
+        width: the text's, in characters.
 
     Raises:
         MertError: nothing has been probed yet.
     """
     scores = read_probed(layout)
     if form == "csv":
-        return as_csv(stand_ins(scores) if demo else fourteen(scores))
-    found = boards(scores, demo=demo)
+        return as_csv(proxy_board(scores) if demo else fourteen_board(scores))
+    tables = boards(scores, demo=demo)
     if form == "html":
-        from mert_core.report.board_html import page
+        from mert_core.report.pages import leaderboard_page
 
-        return page(found)
-    return "\n\n".join(as_text(board, width) for board in found) + "\n"
+        return leaderboard_page(tables)
+    return "\n\n".join(as_text(board, width) for board in tables) + "\n"

@@ -1,4 +1,8 @@
-"""Reads what the other stages left. Nothing is computed here but examples of teachers whose targets nobody stores."""
+"""What the other stages left, read once for everything that shows it.
+
+The report takes a `ReportData`; the leaderboard and the comparison of two models take `Scores` alone. The only thing
+computed here is an example of each teacher whose targets nobody stores.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from mert_core.data.corpus import Corpus
 from mert_core.data.record import RECORD_NAME, Record, read_record
 from mert_core.errors import MertError
 from mert_core.paths import Layout
+from mert_core.probing.results import LAYERS_NAME, ROBUSTNESS_NAME, SCORES_NAME
 from mert_core.probing.tasks import DEMO, FLOORS, FOURTEEN
 from mert_core.targets.stage import example_of
 from mert_core.teachers.registry import teacher_class
@@ -24,11 +29,12 @@ from mert_core.teachers.stage import open_teacher
 if TYPE_CHECKING:
     from mert_core.config import Config
 
-
 ENTRY = ("metric", "value", "low", "high", "metrics", "tracks", "input", "protocol")
-"""What `read_scores` needs to find of each task in ``scores.json``."""
+"""What each task's entry in ``scores.json`` must hold."""
 
+NO_CODEBOOKS = np.zeros((0, 0))
 Curve = dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.float64]]]
+"""Steps and values (points,) by (split, term)."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,10 @@ class Training:
     """One run's pre-training.
 
     Attributes:
-        run: its name.
-        record: of the checkpoint.
-        curve: steps and values by (split, term).
-        example: ``mask`` (frames,) of a validation crop, and of each teacher of a spectrum ``true_NAME`` and
+        run: name of the run.
+        record: the checkpoint's.
+        curve: losses and accuracy while it trained.
+        example: ``mask`` (frames,) of a validation crop and, for each teacher of a spectrum, ``true_NAME`` and
             ``predicted_NAME`` (frames, bins).
     """
 
@@ -55,7 +61,7 @@ class Training:
 
     @property
     def unigram(self) -> dict[str, list[float]]:
-        """What guessing by frequency costs, in nats per codebook, by teacher of codes."""
+        """Cross-entropy of guessing by frequency, in nats per codebook, by teacher of codes."""
         return dict(self.record.facts["unigram_cross_entropy_per_codebook"])
 
 
@@ -64,11 +70,11 @@ class Labels:
     """One teacher's targets for the corpus.
 
     Attributes:
-        teacher: its name.
+        teacher: name of the teacher.
         kind: what its targets are, in words.
-        record: of the targets; None if they are not stored, because the teacher needs no fitting.
-        gate: the label gate's rows.
-        usage: share of each entry (codebooks, entries) in the training split; None for a spectrum.
+        record: the stored targets'; None if none are stored, because the teacher needs no fitting.
+        gate: rows of the label gate's table.
+        usage: share of each entry (codebooks, entries) in the training split; without codebooks for a spectrum.
         example: an excerpt's targets and spectrogram, as the store keeps it.
     """
 
@@ -76,8 +82,20 @@ class Labels:
     kind: str
     record: Record | None
     gate: list[dict[str, Any]]
-    usage: NDArray[np.float64] | None
+    usage: NDArray[np.float64]
     example: dict[str, NDArray[Any]]
+
+    @property
+    def entropy_bits(self) -> NDArray[np.float64]:
+        """Entropy of each codebook, in bits (codebooks,)."""
+        terms = np.zeros_like(self.usage)
+        np.log2(self.usage, out=terms, where=self.usage > 0)
+        return -(self.usage * terms).sum(axis=1)
+
+    @property
+    def used_share(self) -> NDArray[np.float64]:
+        """Share of each codebook's entries that occur at all (codebooks,)."""
+        return (self.usage > 0).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -85,13 +103,13 @@ class Scores:
     """One encoder's probe scores.
 
     Attributes:
-        run: a named run, or a floor.
-        record: of the scores.
-        tasks: task to main metric, value, low, high, ``metrics`` (each with value, low, high), tracks, input, rate,
-            protocol, …
+        run: name of a run, a baseline or another model.
+        record: the scores'.
+        tasks: task to its entry in ``scores.json``: main metric, value, low, high, ``metrics`` (each with value, low,
+            high), tracks, input, rate, protocol, …
         layers: task to rows of input (a hidden state, or ``weighted``) and its best validation score.
         robustness: task to deformation to points (level, label, value, low, high), the clean one first.
-        skipped: task to why it was not probed.
+        skipped: task to the reason why it was not probed.
         folders: task to the folder that holds its answers.
     """
 
@@ -104,8 +122,8 @@ class Scores:
     folders: dict[str, Path] = field(default_factory=dict)
 
     @property
-    def is_floor(self) -> bool:
-        """Whether this is a floor rather than a pre-trained run."""
+    def is_baseline(self) -> bool:
+        """Whether nothing was learned here: the network untrained, or mel statistics."""
         return self.run in FLOORS
 
 
@@ -117,53 +135,72 @@ class ReportData:
         corpus: record of the music.
         quarantine: rows of path, reason and detail.
         labels: targets of the teachers shown.
-        trainings: of the runs shown.
-        scores: of the runs shown, then of the floors.
+        runs: names of the runs shown, whether they have been trained and probed yet or not.
+        trainings: of those runs that have been pre-trained.
+        scores: of those that have been probed, then of the baselines.
     """
 
     corpus: Record
     quarantine: list[dict[str, str]]
     labels: list[Labels]
+    runs: tuple[str, ...]
     trainings: list[Training]
     scores: list[Scores]
 
     @property
-    def stand_ins(self) -> list[str]:
-        """Stand-ins that every encoder was probed on, in the order in which they are declared."""
-        return common(self.scores, DEMO)
+    def proxy_tasks(self) -> list[str]:
+        """Proxy tasks that every probed encoder has, in the order in which they are declared."""
+        return common_tasks(self.scores, DEMO)
 
     @property
     def fourteen(self) -> list[str]:
-        """Those of the fourteen that every encoder was probed on."""
-        return common(self.scores, FOURTEEN)
+        """Those of the fourteen tasks that every probed encoder has."""
+        return common_tasks(self.scores, FOURTEEN)
 
     @property
     def tasks(self) -> list[str]:
-        """Both: the stand-ins, then the fourteen."""
-        return self.stand_ins + self.fourteen
+        """Both: the proxy tasks, then the fourteen."""
+        return self.proxy_tasks + self.fourteen
+
+    @property
+    def pending(self) -> dict[str, str]:
+        """Why each run or baseline that is shown has no scores yet."""
+        probed = {item.run for item in self.scores}
+        trained = {training.run for training in self.trainings}
+        return {
+            name: "not pre-trained yet" if name in self.runs and name not in trained else "not probed yet"
+            for name in (*self.runs, *FLOORS)
+            if name not in probed
+        }
 
 
-def common(scores: Sequence[Scores], tasks: Iterable[str]) -> list[str]:
-    """Return those tasks that every encoder was probed on."""
-    return [task for task in tasks if all(task in item.tasks for item in scores)]
+def common_tasks(scores: Sequence[Scores], tasks: Iterable[str]) -> list[str]:
+    """Return those tasks that every encoder was probed on; none without any encoder."""
+    return [task for task in tasks if scores and all(task in item.tasks for item in scores)]
 
 
-def collect(config: Config, layout: Layout) -> ReportData:
-    """Read the outputs of all stages before.
+def load_report(config: Config, layout: Layout) -> ReportData:
+    """Read the outputs of all stages before the report. A run that was not trained or probed yet is left pending.
 
     Raises:
-        MertError: an output is missing or unreadable; the message says which stage makes it.
+        MertError: corpus or targets are missing, an output is unreadable, or the encoders have no task in common; the
+            message says which stage makes it.
     """
-    material = ReportData(
+    runs = tuple(config.report.runs)
+    data = ReportData(
         corpus=read_record(layout.corpus),
         quarantine=read_rows(layout.corpus / "quarantine.parquet"),
         labels=[read_labels(config, layout, teacher) for teacher in config.report.teachers],
-        trainings=[read_training(layout, run) for run in config.report.runs],
-        scores=[read_scores(layout, run) for run in (*config.report.runs, *FLOORS)],
+        runs=runs,
+        trainings=[read_training(layout, run) for run in runs if layout.model(run).exists()],
+        scores=[read_scores(layout, run) for run in (*runs, *FLOORS) if layout.scores(run).exists()],
     )
-    if not material.tasks:
-        raise MertError("the runs and the floors have no task in common. Run `dvc repro` so that all are probed alike.")
-    return material
+    if data.scores and not data.tasks:
+        raise MertError(
+            f"{', '.join(item.run for item in data.scores)} have no probed task in common. "
+            "Run `dvc repro` so that all are probed alike."
+        )
+    return data
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -190,11 +227,6 @@ def read_json(path: Path) -> Any:
         raise MertError(f"{path} cannot be read ({error}). Run `dvc repro` or `dvc checkout`.") from error
 
 
-def read_gate(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of the label gate's table."""
-    return list(read_json(path)["checks"])
-
-
 def read_usage(path: Path) -> NDArray[np.float64]:
     """Return each entry's share of the training frames (codebooks, entries)."""
     rows = [row for row in read_rows(path) if row["split"] == "train"]
@@ -213,15 +245,16 @@ def read_labels(config: Config, layout: Layout, teacher: str) -> Labels:
     """
     folder = layout.targets(teacher)
     if not folder.exists() and teacher_class(teacher).needs == "nothing":
-        asked = open_teacher(config, layout, teacher)[0]
-        return Labels(teacher, str(asked.kind), None, [], None, example_of(asked, Corpus.open(layout.corpus)))
+        model = open_teacher(config, layout, teacher)[0]
+        example = example_of(model, Corpus.open(layout.corpus))
+        return Labels(teacher, str(model.kind), None, [], NO_CODEBOOKS, example)
     usage, record = folder / "usage.parquet", read_record(folder)
     return Labels(
         teacher,
         str(record.facts["kind"]),
         record,
-        read_gate(folder / "gate.json"),
-        read_usage(usage) if usage.exists() else None,
+        list(read_json(folder / "gate.json")["checks"]),
+        read_usage(usage) if usage.exists() else NO_CODEBOOKS,
         read_arrays(folder / "example.npz", f"mert targets {teacher}"),
     )
 
@@ -254,7 +287,7 @@ def read_training(layout: Layout, run: str) -> Training:
 
 
 def read_scores(layout: Layout, run: str) -> Scores:
-    """Return a run's or a floor's probe scores, as the line left them.
+    """Return a run's or a baseline's probe scores, as the pipeline left them.
 
     Raises:
         MertError: a file is missing, unreadable, or of a form that this version does not write.
@@ -268,47 +301,46 @@ def read_scores_of(folder: Path, run: str) -> Scores:
     Raises:
         MertError: as `read_scores`.
     """
-    record, found = read_record(folder), read_json(folder / "scores.json")
-    tasks = found.get("tasks", {})
+    record, content = read_record(folder), read_json(folder / SCORES_NAME)
+    tasks = content.get("tasks", {})
     for task, score in tasks.items():
         if lacking := [name for name in ENTRY if name not in score]:
             raise MertError(
-                f"{folder / 'scores.json'}: {task} has no {', '.join(lacking)}; an earlier version wrote it. Probe "
+                f"{folder / SCORES_NAME}: {task} has no {', '.join(lacking)}; an earlier version wrote it. Probe "
                 f"again: `dvc repro`, or `mert probe --run {run}`."
             )
     layers = {
-        task: [(heard if isinstance(heard, str) else int(heard), float(value)) for heard, value in rows]
-        for task, rows in read_json(folder / "layers.json").items()
+        task: [(state if isinstance(state, str) else int(state), float(value)) for state, value in rows]
+        for task, rows in read_json(folder / LAYERS_NAME).items()
     }
-    deformed = folder / "robustness.json"
+    deformed = folder / ROBUSTNESS_NAME
     robustness = read_json(deformed) if deformed.exists() else {}
-    folders = dict.fromkeys(tasks, folder)
-    return Scores(run, record, tasks, layers, robustness, found.get("skipped", {}), folders)
+    return Scores(run, record, tasks, layers, robustness, content.get("skipped", {}), dict.fromkeys(tasks, folder))
 
 
 STALE = "probed from other weights than the rest; probe it again"
 
 
-def probed_names(layout: Layout) -> list[str]:
-    """Return the runs, floors and other models that have been probed here, sorted."""
-    found = {path.parent.name for path in layout.scores("any").parent.glob(f"*/{RECORD_NAME}")}
-    top = layout.probed_top
-    found |= {path.relative_to(top).parts[0] for path in top.glob(f"*/**/{RECORD_NAME}")}
-    return sorted(name for name in found if not name.startswith("."))
+def probed_models(layout: Layout) -> list[str]:
+    """Return the runs, baselines and other models that have been probed here, sorted."""
+    names = {path.parent.name for path in layout.scores("any").parent.glob(f"*/{RECORD_NAME}")}
+    names |= {path.relative_to(layout.probed_top).parts[0] for path in layout.probed_top.glob(f"*/**/{RECORD_NAME}")}
+    return sorted(name for name in names if not name.startswith("."))
 
 
-def read_whole(layout: Layout, name: str) -> Scores:
-    """Return all scores of one model: what the line has asked, and what was added.
+def read_all_scores(layout: Layout, name: str) -> Scores:
+    """Return all scores of one model: the pipeline's, and those that ``mert probe --task`` added.
 
-    A name may have stood for other weights, before a run was trained anew, say. The line's are those that count, else
-    the latest; what was probed from others is skipped, and says so.
+    A name may have stood for other weights, before a run was trained anew, say. The weights that count are those of the
+    pipeline's scores, else of the latest; a task that was probed from others is skipped, and says so.
 
     Raises:
-        MertError: it was not probed, or a file cannot be read.
+        MertError: the model was not probed, or a file cannot be read.
     """
     parts = [read_scores_of(folder, name) for folder in _folders(layout, name)]
     if not parts:
-        raise MertError(f"{name} has not been probed here; found {', '.join(probed_names(layout)) or 'nothing'}")
+        models = ", ".join(probed_models(layout))
+        raise MertError(f"{name} has not been probed here; found {models or 'nothing'}. Run `mert probe` for it.")
     whole = parts[0]
     for part in parts[1:]:
         if part.record.facts.get("encoder") != whole.record.facts.get("encoder"):
@@ -326,11 +358,11 @@ def read_whole(layout: Layout, name: str) -> Scores:
 
 
 def _folders(layout: Layout, name: str) -> list[Path]:
-    """Return the line's folder, then what was added, the latest first."""
-    line = layout.scores(name)
+    """Return the pipeline's folder, then what was added, the latest first. A half-written one begins with a dot."""
+    pipeline = layout.scores(name)
     records = sorted((layout.probed_top / name).rglob(RECORD_NAME), key=lambda path: path.stat().st_mtime_ns)
     added = [path.parent for path in reversed(records)]
-    visible = [
-        folder for folder in added if not any(part.startswith(".") for part in folder.relative_to(layout.data).parts)
+    return [
+        *([pipeline] if (pipeline / RECORD_NAME).exists() else []),
+        *(f for f in added if not any(part.startswith(".") for part in f.relative_to(layout.data).parts)),
     ]
-    return [*([line] if (line / RECORD_NAME).exists() else []), *visible]

@@ -126,12 +126,12 @@ def _scores(layout: Layout, record: Record) -> str:
         return "This checkpoint has not been probed."
     tasks = read_scores(layout, record.run or "").tasks
     rows = [
-        f"| {task} | {metric_title(metric)} | {input_title(found['input'])} | {score['value']:.3f} | "
+        f"| {task} | {metric_title(metric)} | {input_title(entry['input'])} | {score['value']:.3f} | "
         f"{score['low']:.3f} to {score['high']:.3f} |"
-        for task, found in sorted(tasks.items())
-        for metric, score in ((name, found["metrics"][name]) for name in ordered(task, found["metrics"]))
+        for task, entry in sorted(tasks.items())
+        for metric, score in ((name, entry["metrics"][name]) for name in ordered(task, entry["metrics"]))
     ]
-    note = "Tasks named demo/… are stand-ins from performed scores: not to be compared with published figures.\n\n"
+    note = "Tasks named demo/… are proxy tasks on performed scores: not to be compared with published figures.\n\n"
     return "\n".join(
         [
             f"{note if any(task.startswith(DEMO_PREFIX) for task in tasks) else ''}"

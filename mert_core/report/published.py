@@ -22,11 +22,11 @@ class PublishedRow:
     """One published figure.
 
     Attributes:
-        source: the paper.
-        model: as the paper calls it.
+        source: the paper it stands in.
+        model: its name in the paper.
         task: one of the fourteen.
-        metric: as it is called here.
-        value: percent; of separation dB.
+        metric: its name here.
+        value: percent; dB for separation.
     """
 
     source: str
@@ -52,11 +52,11 @@ def read_published(path: Path) -> tuple[PublishedRow, ...]:
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
-            rows, found = list(reader), tuple(reader.fieldnames or ())
+            rows, columns = list(reader), tuple(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MertError(f"{path} cannot be read ({error}). It comes with the package: install it again.") from error
-    if found != COLUMNS:
-        raise MertError(f"{path} has the columns {', '.join(found)}; expected {', '.join(COLUMNS)}")
+    if columns != COLUMNS:
+        raise MertError(f"{path} has the columns {', '.join(columns)}; expected {', '.join(COLUMNS)}")
     figures = tuple(_figure(path, number, row) for number, row in enumerate(rows, 2))
     keys = [(figure.source, figure.model, figure.task, figure.metric) for figure in figures]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
@@ -82,10 +82,10 @@ def published_models(figures: Sequence[PublishedRow]) -> list[tuple[str, str]]:
 
 def published_metrics(figures: Sequence[PublishedRow]) -> dict[str, tuple[str, ...]]:
     """Return the metrics that papers give for each of the fourteen tasks, in MARBLE's order of the tasks."""
-    found: dict[str, dict[str, None]] = {task: {} for task in FOURTEEN}
+    metrics: dict[str, dict[str, None]] = {task: {} for task in FOURTEEN}
     for figure in figures:
-        found[figure.task].setdefault(figure.metric)
-    return {task: tuple(metrics) for task, metrics in found.items()}
+        metrics[figure.task].setdefault(figure.metric)
+    return {task: tuple(names) for task, names in metrics.items()}
 
 
 BESIDE = "f_measure_20ms"

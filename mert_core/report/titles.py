@@ -1,11 +1,10 @@
-"""What tasks, metrics and inputs are called where people read."""
+"""What tasks, metrics, models and inputs are called where people read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from mert_core.probing.tasks import TASKS
-from mert_core.report.figures.style import plain
 from mert_core.report.published import BESIDE_ENDING, counts, fourteen_metrics
 
 METRIC_TITLES = {
@@ -22,6 +21,11 @@ DEMO_PREFIX = "demo/"
 WEIGHTED = "weighted"
 
 
+def plain(name: str) -> str:
+    """Return a name for people: ``random-weights`` → ``random weights``."""
+    return name.replace("-", " ").replace("_", " ")
+
+
 def metric_title(metric: str) -> str:
     """Return a metric's name: ``r2_valence`` → ``R² valence``."""
     if metric in METRIC_TITLES:
@@ -34,7 +38,7 @@ def metric_title(metric: str) -> str:
 
 
 def task_title(task: str) -> str:
-    """Return a task's title; a stand-in goes by its name, so that nobody takes it for what it stands in for."""
+    """Return a task's title; a proxy task goes by its name, so that nobody takes it for the real one."""
     return task if TASKS[task].is_demo else TASKS[task].title
 
 
@@ -43,15 +47,15 @@ def is_decibel(metric: str) -> bool:
     return metric.startswith("sdr")
 
 
-def input_title(chosen: int | str) -> str:
-    """Return which hidden state a probe heard."""
-    return "weighted sum" if chosen == WEIGHTED else f"state {chosen}"
+def input_title(state: int | str) -> str:
+    """Return the name of a probe's input: a hidden state, or the learned sum of all."""
+    return "weighted sum" if state == WEIGHTED else f"state {state}"
 
 
 def ordered(task: str, metrics: Iterable[str]) -> list[str]:
     """Return a task's metrics: those that papers give first, in their order, what is reported beside them last.
 
-    A stand-in's are in the order of its declaration, then by name.
+    A proxy task's are in the order of its declaration, then by name.
     """
     first = TASKS[task].metrics if TASKS[task].is_demo else fourteen_metrics()[task]
     return sorted(metrics, key=lambda name: (not counts(name), first.index(name) if name in first else 99, name))

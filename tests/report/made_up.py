@@ -14,12 +14,12 @@ from mert_core.config import load_config
 from mert_core.data.record import Record, write_record
 from mert_core.files import write_json
 from mert_core.paths import Layout
+from mert_core.probing.tasks import FLOORS as BASELINES
 from mert_core.targets.quality.labels import check_codebooks, check_lengths
 from mert_core.targets.quality.table import as_table
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CODEBOOKS, ENTRIES, LAYERS = 8, 256, 5
-FLOORS = ("random-weights", "mel-statistics")
 METRICS: dict[str, dict[str, float]] = {
     "mtt": {"roc_auc": 0.84, "ap": 0.61},
     "gs_key": {"weighted_score": 0.52},
@@ -39,7 +39,7 @@ METRICS: dict[str, dict[str, float]] = {
         **{f"sdr_{stem}_museval": value for stem, value in (("bass", 2.9), ("chords", 0.9), ("lead", 2.2))},
     },
 }
-"""What `tiny` scores at the stand-ins."""
+"""What `tiny` scores at the proxy tasks."""
 
 SHIFTS: dict[str, dict[str, float]] = {
     "tiny": {},
@@ -47,7 +47,7 @@ SHIFTS: dict[str, dict[str, float]] = {
     "random-weights": dict.fromkeys(METRICS, -0.02) | {"gs_key": -0.31, "nsynth_pitch": -0.19, "emo": -0.75},
     "mel-statistics": dict.fromkeys(METRICS, 0.03) | {"gs_key": -0.28, "musdb18": -1.9, "emo": -0.12},
 }
-STAND_INS = [f"demo/{name}" for name in METRICS]
+PROXY_TASKS = [f"demo/{name}" for name in METRICS]
 PROTOCOL = "a1b2c3d4" * 8
 NO_DATA = "no folder is given for giantsteps: set datasets.giantsteps"
 DEFORMED = ("demo/gs_key", "demo/gtzan_genre", "demo/nsynth_pitch")
@@ -83,20 +83,20 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
     folder.mkdir(parents=True)
     random = np.random.default_rng(1)
     rows = []
-    found = {split: np.zeros((CODEBOOKS, ENTRIES + 1), dtype=np.int64) for split in ("train", "valid", "test")}
+    counts = {split: np.zeros((CODEBOOKS, ENTRIES + 1), dtype=np.int64) for split in ("train", "valid", "test")}
     for codebook in range(CODEBOOKS):
         shares = random.dirichlet(np.full(ENTRIES, 0.25 + 0.1 * codebook))
         for split, frames in (("train", 285000), ("valid", 52500)):
-            found[split][codebook, :-1] = random.multinomial(frames, shares)
-    for split, counts in found.items():
+            counts[split][codebook, :-1] = random.multinomial(frames, shares)
+    for split, table in counts.items():
         rows += [
-            {"split": split, "codebook": codebook, "entry": entry, "count": int(counts[codebook, entry])}
+            {"split": split, "codebook": codebook, "entry": entry, "count": int(table[codebook, entry])}
             for codebook in range(CODEBOOKS)
             for entry in range(ENTRIES)
         ]
     parquet.write_table(pa.Table.from_pylist(rows), folder / "usage.parquet")
     limits = load_config(PARAMS).targets.gate
-    checks = check_codebooks(found["train"], found["valid"], limits)
+    checks = check_codebooks(counts["train"], counts["valid"], limits)
     checks += check_lengths(["a", "b"], np.array([1500, 750]), np.array([20.0, 10.0]), limits)
     write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
     example = {"targets": random.integers(0, ENTRIES, (450, CODEBOOKS)).astype(np.uint16)}
@@ -156,9 +156,9 @@ def _example(random: np.random.Generator) -> dict[str, np.ndarray]:
     true = np.abs(random.normal(0, 0.02, (frames, bins)))
     for start, pitch in ((0, 57), (25, 61), (50, 64), (75, 69), (100, 64), (125, 61)):
         for harmonic in range(1, 6):
-            place = 48 * np.log2(440 * 2 ** ((pitch - 69) / 12) * harmonic / 32.7)
-            if place < bins - 2:
-                shape = np.exp(-0.5 * ((np.arange(bins) - place) / 1.3) ** 2)
+            center = 48 * np.log2(440 * 2 ** ((pitch - 69) / 12) * harmonic / 32.7)
+            if center < bins - 2:
+                shape = np.exp(-0.5 * ((np.arange(bins) - center) / 1.3) ** 2)
                 true[start : start + 60] += 4 / harmonic * shape * np.exp(-np.arange(60) / 30)[: frames - start, None]
     kernel = np.exp(-0.5 * (np.arange(-6, 7) / 2.2) ** 2)
     kernel /= kernel.sum()
@@ -179,7 +179,7 @@ def value_of(run: str, task: str, metric: str) -> float:
 def entry(task: str, metrics: dict[str, float], protocol: str = PROTOCOL, chosen: int | str = 2) -> dict[str, Any]:
     """Return a task's entry of scores.json, its main figure as the probes make it."""
     wide = 0.4 if "musdb18" in task else 0.03
-    found = {name: {"value": value, "low": value - wide, "high": value + wide} for name, value in metrics.items()}
+    estimates = {name: {"value": value, "low": value - wide, "high": value + wide} for name, value in metrics.items()}
     first = next(iter(metrics))
     main = next((kind for kind in ("r2", "sdr") if first.startswith(f"{kind}_")), first)
     parts = [value for name, value in metrics.items() if name.startswith(main) and not name.endswith("_museval")]
@@ -189,7 +189,7 @@ def entry(task: str, metrics: dict[str, float], protocol: str = PROTOCOL, chosen
         "value": value,
         "low": value - wide,
         "high": value + wide,
-        "metrics": found,
+        "metrics": estimates,
         "tracks": 700,
         "classes": 24,
         "input": chosen,
@@ -205,12 +205,12 @@ def entry(task: str, metrics: dict[str, float], protocol: str = PROTOCOL, chosen
 def write_scores(
     layout: Layout, run: str, checkpoint: Record | None, tasks: dict[str, dict[str, Any]] | None = None
 ) -> Record:
-    """Write what a probe leaves; ``tasks`` are entries, by default those of all stand-ins."""
+    """Write what a probe leaves; ``tasks`` are entries, by default those of all proxy tasks."""
     folder = layout.scores(run)
     folder.mkdir(parents=True, exist_ok=True)
     entries, layers, robustness = {}, {}, {}
     states = 1 if run == "mel-statistics" else LAYERS
-    for number, task in enumerate(STAND_INS if tasks is None else tasks):
+    for number, task in enumerate(PROXY_TASKS if tasks is None else tasks):
         if tasks is None:
             name = task.removeprefix("demo/")
             entries[task] = entry(task, {metric: value_of(run, task, metric) for metric in METRICS[name]})
@@ -247,12 +247,12 @@ def _deformed(score: dict[str, Any], labels: tuple[str, ...]) -> list[dict[str, 
     ]
 
 
-def write_line(root: Path, runs: tuple[str, ...] = ("tiny",), source: str = "scores", left_out: int = 3) -> Layout:
+def write_pipeline(root: Path, runs: tuple[str, ...] = ("tiny",), source: str = "scores", left_out: int = 3) -> Layout:
     """Write the outputs of every stage before the report."""
     layout = Layout.at(root)
     targets = write_targets(layout, write_corpus(layout, source, left_out))
     for number, run in enumerate(runs):
         write_scores(layout, run, write_training(layout, run, targets, better=0.2 * number))
-    for floor in FLOORS:
-        write_scores(layout, floor, None)
+    for baseline in BASELINES:
+        write_scores(layout, baseline, None)
     return layout

@@ -1,4 +1,4 @@
-"""Two runs compared: what the table says is what the comparison of their answers finds."""
+"""Two runs compared: what the table says is what the comparison of their answers returns."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import entry, write_scores
 
 from mert_core.cli import main
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probing.results import Predictions, answers_path
 from mert_core.probing.significance import compare
-from mert_core.report.compare import compared
+from mert_core.report.compare import compare_models
+from tests.report.made_up import entry, write_scores
 
 TRACKS, SEEDS = 240, 3
 
@@ -35,11 +35,13 @@ def answers(right: float, beats: float) -> dict[str, Predictions]:
     }
 
 
-def put(layout: Layout, run: str, found: dict[str, Predictions], protocol: str = "a" * 64) -> None:
+def put(layout: Layout, run: str, predictions: dict[str, Predictions], protocol: str = "a" * 64) -> None:
     metric = {"gtzan_rhythm": "f_measure"}
-    entries = {task: entry(task, {metric.get(task.removeprefix("demo/"), "accuracy"): 0.5}, protocol) for task in found}
+    entries = {
+        task: entry(task, {metric.get(task.removeprefix("demo/"), "accuracy"): 0.5}, protocol) for task in predictions
+    }
     write_scores(layout, run, None, entries)
-    for task, each in found.items():
+    for task, each in predictions.items():
         path = answers_path(layout.scores(run), task)
         path.parent.mkdir(exist_ok=True)
         each.save(path)
@@ -53,16 +55,16 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_the_table_holds_what_was_found(layout: Layout) -> None:
-    text = compared(layout, "tiny", "95m")
+def test_the_table_holds_the_differences_of_the_answers(layout: Layout) -> None:
+    text = compare_models(layout, "tiny", "95m")
     demo, real = text.split("Fourteen tasks")
-    assert demo.startswith("Stand-ins")
+    assert demo.startswith("Proxy tasks")
     assert "demo/" not in real
-    found = compare(
+    differences = compare(
         *({task: item for task, item in answers(right, 0.5).items() if task in demo} for right in (0.4, 0.7))
     )
     rows = [line.split() for line in demo.splitlines() if "[" in line]
-    for row, line in zip(found[:2], rows, strict=True):
+    for row, line in zip(differences[:2], rows, strict=True):
         assert line[0] == row.task
         assert f"{100 * row.difference:+.1f}" in line[-6]
         assert f"[{100 * row.low:+.1f}," in line
@@ -77,7 +79,7 @@ def test_the_command_prints_it(layout: Layout, capsys: pytest.CaptureFixture[str
     command = ["leaderboard", "--workdir", str(layout.root), "--params", params, "--compare", "tiny", "95m"]
     assert main([*command, "--demo"]) == 0
     shown = capsys.readouterr().out
-    assert shown == compared(layout, "tiny", "95m", demo=True)
+    assert shown == compare_models(layout, "tiny", "95m", demo=True)
     assert "Fourteen" not in shown
     assert main([*command, "--format", "csv"]) == 2
     assert "--compare is text" in capsys.readouterr().err
@@ -85,19 +87,19 @@ def test_the_command_prints_it(layout: Layout, capsys: pytest.CaptureFixture[str
 
 def test_other_protocols_are_left_out_and_named(layout: Layout) -> None:
     put(layout, "95m", {"gtzan_genre": answers(0.7, 0.5)["gtzan_genre"]}, protocol="b" * 64)
-    text = compared(layout, "tiny", "95m")
+    text = compare_models(layout, "tiny", "95m")
     assert "Not comparable, probed by another protocol or on other music: gtzan_genre." in text
     assert "[" not in text.split("\n\n")[1]
 
 
 def test_what_cannot_be_compared_is_an_error(layout: Layout) -> None:
     with pytest.raises(MertError, match="330m has not been probed here; found 95m, tiny"):
-        compared(layout, "tiny", "330m")
+        compare_models(layout, "tiny", "330m")
     with pytest.raises(MertError, match="expected two different runs"):
-        compared(layout, "tiny", "tiny")
+        compare_models(layout, "tiny", "tiny")
     put(layout, "other", {"nsynth_pitch": answers(0.7, 0.5)["gtzan_genre"]})
     with pytest.raises(MertError, match="on no common task"):
-        compared(layout, "tiny", "other")
+        compare_models(layout, "tiny", "other")
     answers_path(layout.scores("95m"), "gtzan_genre").unlink()
     with pytest.raises(MertError, match="cannot be read"):
-        compared(layout, "tiny", "95m")
+        compare_models(layout, "tiny", "95m")

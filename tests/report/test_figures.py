@@ -1,26 +1,27 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import DEFORMED, STAND_INS, entry, write_line
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mert_core.audio.degrade import DEFORMATIONS
 from mert_core.config import Config
 from mert_core.paths import Layout
-from mert_core.report.figures.probes import layer_guide, robustness_curves, scores_against_floors
+from mert_core.report.figures.probes import layer_guide, robustness_curves, scores_against_baselines
 from mert_core.report.figures.style import look, save_png
-from mert_core.report.figures.targets import brightness_rank, entropy_bits, teacher_example, usage, used_share
-from mert_core.report.figures.training import codebook_gain, cqt_example, loss_by_term
-from mert_core.report.load import ReportData, Scores, collect, read_scores
+from mert_core.report.figures.targets import brightness_rank, teacher_example, usage
+from mert_core.report.figures.training import codebook_gain, loss_by_term, spectrum_example
+from mert_core.report.load import Labels, ReportData, Scores, load_report, read_scores
+from tests.report.made_up import DEFORMED, PROXY_TASKS, entry, write_pipeline
 
 
 @pytest.fixture(scope="module")
-def material(config: Config, line: Layout) -> ReportData:
-    return collect(config, line)
+def data(config: Config, pipeline: Layout) -> ReportData:
+    return load_report(config, pipeline)
 
 
 def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
@@ -34,8 +35,8 @@ def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
             ticks = axis.get_major_ticks()
             undrawn |= {tick.label1 for tick in ticks if not low - 1e-9 <= tick.get_loc() <= high + 1e-9}
     texts = [item for item in figure.findobj(Text) if item not in undrawn]
-    found = [item for item in texts if item.get_visible() and item.get_text().strip()]
-    boxes = [(item.get_text(), item.get_window_extent(renderer)) for item in found]
+    visible = [item for item in texts if item.get_visible() and item.get_text().strip()]
+    boxes = [(item.get_text(), item.get_window_extent(renderer)) for item in visible]
     page = figure.bbox
     boxes = [(text, box) for text, box in boxes if box.overlaps(page)]
     assert all(page.contains(box.x0 + 1, box.y0 + 1) and page.contains(box.x1 - 1, box.y1 - 1) for _, box in boxes)
@@ -49,24 +50,24 @@ def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
     return pairs
 
 
-def test_no_text_overlaps_or_leaves_the_figure(material: ReportData) -> None:
+def test_no_text_overlaps_or_leaves_the_figure(data: ReportData) -> None:
     with look():
-        assert overlapping_texts(scores_against_floors(material.scores, material.tasks)) == []
-        assert overlapping_texts(layer_guide(material.scores, material.tasks)) == []
-        assert overlapping_texts(robustness_curves(material.scores, material.tasks)) == []
-        assert overlapping_texts(loss_by_term(material.trainings)) == []
-        assert overlapping_texts(cqt_example(material.trainings[0], 4.0)) == []
-        assert overlapping_texts(usage(material.labels[0].usage)) == []
-        example = material.labels[0].example
-        assert overlapping_texts(teacher_example("rvqvae", example)) == []
+        assert overlapping_texts(scores_against_baselines(data.scores, data.tasks)) == []
+        assert overlapping_texts(layer_guide(data.scores, data.tasks)) == []
+        assert overlapping_texts(robustness_curves(data.scores, data.tasks)) == []
+        assert overlapping_texts(loss_by_term(data.trainings)) == []
+        assert overlapping_texts(spectrum_example(data.trainings[0], "cqt", 4.0)) == []
+        assert overlapping_texts(usage(data.labels[0])) == []
+        labels = data.labels[0]
+        assert overlapping_texts(teacher_example(labels)) == []
         for bins in (48, 128, 336):
-            spectrum = np.resize(example["log_mel"], (450, bins))
-            assert overlapping_texts(teacher_example("a-long-name", {**example, "targets": spectrum})) == []
+            example = {**labels.example, "targets": np.resize(labels.example["log_mel"], (450, bins))}
+            assert overlapping_texts(teacher_example(replace(labels, teacher="a-long-name", example=example))) == []
 
 
-def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: ReportData) -> None:
+def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(data: ReportData) -> None:
     with look():
-        upper, strip, _ = cqt_example(material.trainings[0], 1.0).axes[:3]
+        upper, strip, _ = spectrum_example(data.trainings[0], "cqt", 1.0).axes[:3]
     assert upper.get_images()[0].get_array().shape == (336, 75)
     assert strip.get_images()[0].get_array().shape == (1, 75)
     labels = dict(zip([text.get_text() for text in upper.get_yticklabels()], upper.get_yticks(), strict=True))
@@ -74,86 +75,87 @@ def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(material: ReportData) -
     assert labels["880"] - labels["440"] == pytest.approx(48)
 
 
-def test_a_codes_colour_is_the_brightness_of_its_frames() -> None:
+def test_a_codes_color_is_the_brightness_of_its_frames() -> None:
     low, high = np.eye(128)[[10, 90]]
     codes, music = np.array([7, 3, 7, 5]), np.stack([high, low, high, (low + high) / 2])
     assert brightness_rank(codes, music).tolist() == [1.0, 0.0, 1.0, 0.5]
 
 
-def test_an_example_shows_every_frame_under_its_sound(material: ReportData) -> None:
-    example = material.labels[0].example
+def test_an_example_shows_every_frame_under_its_sound(data: ReportData) -> None:
+    example = data.labels[0].example
     with look():
-        upper, lower = teacher_example("rvqvae", example).axes
+        upper, lower = teacher_example(data.labels[0]).axes
     assert upper.get_images()[0].get_array().shape == (128, 450)
     assert lower.get_images()[0].get_array().shape == (example["targets"].shape[1], 450)
     assert upper.get_images()[0].get_extent()[:2] == lower.get_images()[0].get_extent()[:2] == [0.0, 6.0]
 
 
-def test_gain_and_usage_are_computed_from_the_data(material: ReportData) -> None:
-    gain = codebook_gain(material.trainings[0], "rvqvae")
+def test_gain_and_usage_are_computed_from_the_data(data: ReportData) -> None:
+    gain = codebook_gain(data.trainings[0], "rvqvae")
     assert gain[0] == pytest.approx(1.5 * (1 - np.exp(-1000 / 260)))
     assert np.all(np.diff(gain) < 0)
     shares = np.array([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
-    assert entropy_bits(shares) == pytest.approx([2.0, 0.0])
-    assert used_share(shares) == pytest.approx([1.0, 0.25])
+    labels = Labels("rvqvae", "2 × 4 codes", None, [], shares, {})
+    assert labels.entropy_bits == pytest.approx([2.0, 0.0])
+    assert labels.used_share == pytest.approx([1.0, 0.25])
 
 
-def test_many_layers_and_no_layers(material: ReportData) -> None:
-    tiny = material.scores[0]
-    deep = {task: [*((layer, 0.3 + 0.01 * layer) for layer in range(25)), ("weighted", 0.5)] for task in STAND_INS}
-    flat = {task: [(0, 0.3)] for task in STAND_INS}
+def test_many_layers_and_no_layers(data: ReportData) -> None:
+    tiny = data.scores[0]
+    deep = {task: [*((layer, 0.3 + 0.01 * layer) for layer in range(25)), ("weighted", 0.5)] for task in PROXY_TASKS}
+    flat = {task: [(0, 0.3)] for task in PROXY_TASKS}
     with look():
         for count in (1, 3):
-            figure = layer_guide([Scores("tiny", tiny.record, tiny.tasks, deep)] * count, STAND_INS)
+            figure = layer_guide([Scores("tiny", tiny.record, tiny.tasks, deep)] * count, PROXY_TASKS)
             assert figure is not None
             assert overlapping_texts(figure) == []
-        assert layer_guide([Scores("tiny", tiny.record, tiny.tasks, flat)], STAND_INS) is None
+        assert layer_guide([Scores("tiny", tiny.record, tiny.tasks, flat)], PROXY_TASKS) is None
 
 
-def test_the_layer_guide_frames_what_was_chosen(material: ReportData) -> None:
-    tiny = material.scores[0]
+def test_the_layer_guide_frames_what_was_chosen(data: ReportData) -> None:
+    tiny = data.scores[0]
     with look():
-        axes = layer_guide(material.scores, STAND_INS).axes[0]
+        axes = layer_guide(data.scores, PROXY_TASKS).axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "2", "3", "4", "sum"]
     framed = [round(patch.get_x() + 0.45) for patch in axes.patches]
-    chosen = [tiny.tasks[task]["input"] for task in STAND_INS]
-    assert framed == [5 if heard == "weighted" else heard for heard in chosen]
+    chosen = [tiny.tasks[task]["input"] for task in PROXY_TASKS]
+    assert framed == [5 if state == "weighted" else state for state in chosen]
     assert "weighted" in chosen and 0 in chosen
     shown = {text.get_text() for text in axes.texts}
     assert f"{dict(tiny.layers['demo/gs_key'])['weighted']:.3f}" in shown
 
 
-def test_separation_has_an_axis_of_its_own_and_r2_may_be_negative(material: ReportData) -> None:
+def test_separation_has_an_axis_of_its_own_and_r2_may_be_negative(data: ReportData) -> None:
     with look():
-        shares, decibels = scores_against_floors(material.scores, STAND_INS).axes
+        shares, decibels = scores_against_baselines(data.scores, PROXY_TASKS).axes
     assert shares.get_xlim()[0] < -0.28  # random weights' R²
     assert [text.get_text() for text in decibels.get_yticklabels()] == ["demo/musdb18\nSDR, mean"]
     assert "dB" in decibels.get_xlabel() and "dB" not in shares.get_xlabel()
     assert "−0.280" in {text.get_text() for text in shares.texts}
 
 
-def test_an_r2_far_below_zero_does_not_squeeze_the_others(material: ReportData) -> None:
+def test_an_r2_far_below_zero_does_not_squeeze_the_others(data: ReportData) -> None:
     bad = entry("demo/emo", {"r2_brightness": -40.0, "r2_density": -2.0})
-    scores = [Scores(item.run, item.record, item.tasks | {"demo/emo": bad}, item.layers) for item in material.scores]
+    scores = [Scores(item.run, item.record, item.tasks | {"demo/emo": bad}, item.layers) for item in data.scores]
     with look():
-        figure = scores_against_floors(scores, ["demo/gs_key", "demo/emo"])
+        figure = scores_against_baselines(scores, ["demo/gs_key", "demo/emo"])
         assert overlapping_texts(figure) == []
     assert figure.axes[0].get_xlim()[0] == -0.5
     assert "−21.000" in {text.get_text() for text in figure.axes[0].texts}
 
 
-def test_robustness_draws_every_point_and_only_what_is_there(material: ReportData) -> None:
+def test_robustness_draws_every_point_and_only_what_is_there(data: ReportData) -> None:
     with look():
-        figure = robustness_curves(material.scores, STAND_INS)
-        assert robustness_curves(material.scores, ["demo/emo"]) is None
-    tiny = material.scores[0].robustness
+        figure = robustness_curves(data.scores, PROXY_TASKS)
+        assert robustness_curves(data.scores, ["demo/emo"]) is None
+    tiny = data.scores[0].robustness
     drawn = [axes for axes in figure.axes if axes.get_visible()]
-    asked = [(task, kind) for task in DEFORMED for kind in DEFORMATIONS if kind in tiny[task]]
-    assert len(drawn) == len(asked) == 4 + 5 + 4
-    for axes, (task, kind) in zip(drawn, asked, strict=True):
+    probed = [(task, kind) for task in DEFORMED for kind in DEFORMATIONS if kind in tiny[task]]
+    assert len(drawn) == len(probed) == 4 + 5 + 4
+    for axes, (task, kind) in zip(drawn, probed, strict=True):
         assert axes.lines[0].get_ydata().tolist() == [point["value"] for point in tiny[task][kind]]
         labels = [text.get_text() for text in axes.get_xticklabels()]
-        # Levels stand below the last panel of each deformation; pitch is not asked of the last task.
+        # Levels stand below the last panel of each deformation; the last task has none for pitch.
         is_last = (task, kind) in {("demo/nsynth_pitch", kind), ("demo/gtzan_genre", "pitch")}
         assert labels == (
             [point["label"].split(" ")[0] for point in tiny[task][kind]] if is_last else [""] * len(labels)
@@ -161,28 +163,28 @@ def test_robustness_draws_every_point_and_only_what_is_there(material: ReportDat
 
 
 def test_many_runs_and_deformations_do_not_overlap(tmp_path: Path) -> None:
-    layout = write_line(tmp_path, runs=("tiny", "95m"))
+    layout = write_pipeline(tmp_path, runs=("tiny", "95m"))
     scores = [read_scores(layout, run) for run in ("tiny", "95m", "random-weights", "mel-statistics")]
     for item in scores:
         item.robustness["demo/gs_key"] |= {"reverb": item.robustness["demo/gs_key"]["gain"]}
         for task in ("demo/vocalset_technique", "demo/nsynth_instrument", "demo/gtzan_rhythm"):
             item.robustness[task] = {"noise": item.robustness["demo/gs_key"]["noise"]}
     with look():
-        assert overlapping_texts(robustness_curves(scores, STAND_INS)) == []
-        assert overlapping_texts(layer_guide(scores, STAND_INS)) == []
-        assert overlapping_texts(scores_against_floors(scores, STAND_INS)) == []
+        assert overlapping_texts(robustness_curves(scores, PROXY_TASKS)) == []
+        assert overlapping_texts(layer_guide(scores, PROXY_TASKS)) == []
+        assert overlapping_texts(scores_against_baselines(scores, PROXY_TASKS)) == []
 
 
 def test_png_bytes_do_not_depend_on_the_machine(
-    material: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import matplotlib
 
     with look():
-        save_png(usage(material.labels[0].usage), tmp_path / "a.png")
+        save_png(usage(data.labels[0]), tmp_path / "a.png")
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 20.0)
     monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
     with look():
-        save_png(usage(material.labels[0].usage), tmp_path / "b.png")
+        save_png(usage(data.labels[0]), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert b"Software" not in (tmp_path / "a.png").read_bytes()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import METRICS, write_scores
 
 from mert_core.paths import Layout
 from mert_core.report.model_card import model_card
 from mert_core.training.cost import CostMeter, Totals
 from mert_core.training.model_card import write_card
 from mert_core.training.worker import Worker
+from tests.report.made_up import METRICS, write_scores
 from tests.trained_run import write_trained_run
 
 

@@ -20,11 +20,11 @@ from mert_core.report.published import (
 
 
 def of(model: str) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     for figure in published():
         if figure.model == model:
-            found.setdefault(figure.task, {})[figure.metric] = figure.value
-    return found
+            figures.setdefault(figure.task, {})[figure.metric] = figure.value
+    return figures
 
 
 def test_every_figure_is_read_under_our_names() -> None:
@@ -82,10 +82,10 @@ def test_marbles_average_of_complete_rows() -> None:
 def test_one_missing_metric_leaves_no_average(task: str, metric: str) -> None:
     figures = of("MERT-v1-330M")
     del figures[task][metric]
-    found = average(figures, fourteen_metrics())
-    assert found.value is None
-    assert found.missing == (f"{task} {metric}",)
-    assert f"{task} {metric}" in found.note
+    mean = average(figures, fourteen_metrics())
+    assert mean.value is None
+    assert mean.missing == (f"{task} {metric}",)
+    assert f"{task} {metric}" in mean.note
 
 
 def test_what_is_reported_beside_does_not_count() -> None:

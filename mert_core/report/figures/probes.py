@@ -1,4 +1,4 @@
-"""Figure of the probes: every encoder's score and interval at every task, separation on an axis of its own."""
+"""Figures of the probes: scores against baselines, scores by hidden state, scores on deformed music."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from mert_core.audio.degrade import DEFORMATIONS
-from mert_core.report.figures.style import HEAT, INK, SOFT, bare, colour_of, marker_of, new_figure, plain
+from mert_core.report.figures.style import HEAT, INK, SOFT, bare, color_bar, color_of, marker_of, new_figure, score_text
 from mert_core.report.load import Scores
-from mert_core.report.titles import WEIGHTED, is_decibel, metric_title, task_title
+from mert_core.report.titles import WEIGHTED, is_decibel, metric_title, plain, task_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ LOWEST_SHARE = -0.5
 """Left end of the axis of shares at most: an R² far below zero is drawn there, and its value is written."""
 
 
-def scores_against_floors(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure:
+def scores_against_baselines(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure:
     """Return every encoder's main score and 95 % interval, grouped by task; those in dB below, on their own axis."""
     shares = [task for task in tasks if not is_decibel(_metric(scores, task))]
     decibels = [task for task in tasks if is_decibel(_metric(scores, task))]
@@ -35,19 +35,30 @@ def scores_against_floors(scores: Sequence[Scores], tasks: Sequence[str]) -> Fig
     rows = [len(group) * (len(scores) + GAP_ROWS) for group in groups]
     figure = new_figure(ROW_INCHES * sum(rows) + 0.75 * len(groups) + 0.35)
     panels = np.atleast_1d(figure.subplots(len(groups), 1, height_ratios=[count + 1 for count in rows]))
-    runs = [item.run for item in scores if not item.is_floor]
     for axes, group in zip(panels, groups, strict=True):
         low, high = _limits(scores, group)
-        _draw(axes, scores, group, runs, low)
+        _draw(axes, scores, group, low)
         axes.set_xlim(low, high)
         unit = "dB" if group is decibels else "1 is perfect"
         axes.set_xlabel(f"score on the test split, {unit} · bar: 95 % interval")
+    _legend(figure, panels[0], scores, linewidth=2.2, **DOT)
+    return figure
+
+
+def _legend(figure: Figure, axes: Axes, scores: Sequence[Scores], **look: Any) -> None:
+    """Name the encoders above all axes, in the look that their lines have."""
+    runs = _runs(scores)
     handles = []
     for item in scores:
-        look: dict[str, Any] = {"color": colour_of(item.run, runs), "marker": marker_of(item.run), "linewidth": 2.2}
-        handles += panels[0].plot([], [], label=plain(item.run), **look, **DOT)
+        handles += axes.plot(
+            [], [], label=plain(item.run), color=color_of(item.run, runs), marker=marker_of(item.run), **look
+        )
     figure.legend(handles=handles, loc="outside upper right", ncols=min(len(handles), 6))
-    return figure
+
+
+def _runs(scores: Sequence[Scores]) -> list[str]:
+    """Return the pre-trained runs, whose order gives them their colors."""
+    return [item.run for item in scores if not item.is_baseline]
 
 
 def _metric(scores: Sequence[Scores], task: str) -> str:
@@ -56,36 +67,37 @@ def _metric(scores: Sequence[Scores], task: str) -> str:
 
 def _limits(scores: Sequence[Scores], tasks: Sequence[str]) -> tuple[float, float]:
     """Return the axis's ends: shares from 0, or from where an R² falls below it, to 1; dB by what is there."""
-    found = [item.tasks[task] for item in scores for task in tasks]
-    low, high = min(score["low"] for score in found), max(score["high"] for score in found)
+    entries = [item.tasks[task] for item in scores for task in tasks]
+    low, high = min(entry["low"] for entry in entries), max(entry["high"] for entry in entries)
     if is_decibel(_metric(scores, tasks[0])):
         span = max(high, 0.0) - min(low, 0.0) or 1.0
         return min(low, 0.0) - 0.03 * span, max(high, 0.0) + 0.1 * span
     return max(min(np.floor(low * 10) / 10, 0.0), LOWEST_SHARE), 1.06
 
 
-def _draw(axes: Axes, scores: Sequence[Scores], tasks: Sequence[str], runs: Sequence[str], left: float) -> None:
+def _draw(axes: Axes, scores: Sequence[Scores], tasks: Sequence[str], left: float) -> None:
+    """Draw one row per task and encoder; what lies beyond the axis's left end is drawn there."""
+    runs = _runs(scores)
     row, ticks = 0.0, []
     for task in tasks:
         rows = [row + position for position in range(len(scores))]
         ticks.append(float(np.mean(rows)))
         axes.axhspan(rows[0] - 0.6, rows[-1] + 0.6, color="#f6f8fa", linewidth=0, zorder=0)
-        for place, item in zip(rows, scores, strict=True):
-            score, colour = item.tasks[task], colour_of(item.run, runs)
+        for y, item in zip(rows, scores, strict=True):
+            score, color = item.tasks[task], color_of(item.run, runs)
             low, value, high = (max(score[name], left) for name in ("low", "value", "high"))
-            axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+            axes.plot([low, high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
             marker = marker_of(item.run) if score["value"] >= left else "<"
-            axes.plot(value, place, marker=marker, color=colour, clip_on=False, **DOT)
-            digits = 2 if is_decibel(score["metric"]) else 3
+            axes.plot(value, y, marker=marker, color=color, clip_on=False, **DOT)
             axes.annotate(
-                f"{score['value']:.{digits}f}".replace("-", "−"),
-                (high, place),
+                score_text(score["value"], score["metric"]),
+                (high, y),
                 xytext=(7, 0),
                 textcoords="offset points",
                 ha="left",
                 va="center",
                 fontsize=8,
-                color=SOFT if item.is_floor else INK,
+                color=SOFT if item.is_baseline else INK,
             )
         row = rows[-1] + 1 + GAP_ROWS
     if left < 0:
@@ -112,7 +124,7 @@ def layer_guide(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure | None
     if not shown:
         return None
     states = max(_depth(item, task) for item in shown for task in tasks)
-    weighted = any(heard == WEIGHTED for item in shown for task in tasks for heard, _ in item.layers.get(task, ()))
+    weighted = any(state == WEIGHTED for item in shown for task in tasks for state, _ in item.layers.get(task, ()))
     columns = states + weighted
     tables = [_table(item, tasks, states, columns) for item in shown]
     lows, highs = np.nanmin(tables, axis=(0, 2)), np.nanmax(tables, axis=(0, 2))
@@ -134,28 +146,28 @@ def layer_guide(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure | None
         _frames(axes, item, tasks, states)
     for axes in panels[: len(shown)][-abreast:]:
         axes.set_xlabel(f"hidden state{', or their learned sum' if weighted else ''}")
-    bar = figure.colorbar(image, ax=panels, pad=0.015, fraction=0.025, aspect=26, ticks=[0, 1])
+    look: dict[str, Any] = {"pad": 0.015, "fraction": 0.025, "aspect": 26, "ticks": [0, 1]}
+    bar = color_bar(figure, image, panels, "validation score", labelpad=-18, **look)
     bar.ax.set_yticklabels(["task's\nlowest", "task's\nhighest"])
-    bar.set_label("validation score", color=SOFT, labelpad=-18)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0)
     return figure
 
 
 def _depth(item: Scores, task: str) -> int:
     """Return how many hidden states an encoder was probed at."""
-    return 1 + max((heard for heard, _ in item.layers.get(task, ()) if isinstance(heard, int)), default=-1)
+    return 1 + max((state for state, _ in item.layers.get(task, ()) if isinstance(state, int)), default=-1)
 
 
-def _column(heard: int | str, states: int) -> int:
-    return heard if isinstance(heard, int) else states
+def _column(state: int | str, states: int) -> int:
+    """Return where an input stands: a hidden state by its number, the weighted sum behind all of them."""
+    return state if isinstance(state, int) else states
 
 
 def _table(item: Scores, tasks: Sequence[str], states: int, columns: int) -> NDArray[np.float64]:
+    """Return validation scores (tasks, columns); NaN where an input was not probed."""
     table = np.full((len(tasks), columns), np.nan)
     for row, task in enumerate(tasks):
-        for heard, value in item.layers.get(task, ()):
-            table[row, _column(heard, states)] = value
+        for state, value in item.layers.get(task, ()):
+            table[row, _column(state, states)] = value
     return table
 
 
@@ -171,11 +183,10 @@ def _cells(
     if columns > MOST_COLUMNS_WITH_FIGURES:
         return
     for row, task in enumerate(tasks):
-        digits = 2 if is_decibel(item.tasks[task]["metric"]) else 3
         for column in np.flatnonzero(~np.isnan(table[row])).tolist():
-            colour = "white" if scaled[row, column] > 0.55 else INK
-            figure = f"{table[row, column]:.{digits}f}".replace("-", "−")
-            axes.text(column, row, figure, ha="center", va="center", fontsize=8, color=colour)
+            color = "white" if scaled[row, column] > 0.55 else INK
+            text = score_text(table[row, column], item.tasks[task]["metric"])
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
 
 
 def _frames(axes: Axes, item: Scores, tasks: Sequence[str], states: int) -> None:
@@ -186,6 +197,7 @@ def _frames(axes: Axes, item: Scores, tasks: Sequence[str], states: int) -> None
         axes.add_patch(Rectangle((column - 0.45, row - 0.42), 0.9, 0.84, **frame))
 
 
+CURVE: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "linewidth": 1.8}
 MOST_ABREAST = 5
 TITLE_WIDTH = 18
 
@@ -198,20 +210,20 @@ def robustness_curves(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure 
     shown = [task for task in tasks if any(task in item.robustness for item in scores)]
     if not shown:
         return None
-    found = {kind for item in scores for task in shown for kind in item.robustness.get(task, ())}
-    kinds = [*(kind for kind in DEFORMATIONS if kind in found), *sorted(found - set(DEFORMATIONS))]
+    probed = {kind for item in scores for task in shown for kind in item.robustness.get(task, ())}
+    kinds = [*(kind for kind in DEFORMATIONS if kind in probed), *sorted(probed - set(DEFORMATIONS))]
     bands = [kinds[start : start + MOST_ABREAST] for start in range(0, len(kinds), MOST_ABREAST)]
     rows = [(task, band) for task in shown for band in bands]
     figure = new_figure(1.5 * len(rows) + 1.0)
     abreast = max(map(len, bands))
     grid = figure.subplots(len(rows), abreast, squeeze=False, sharey="row")
-    runs = [item.run for item in scores if not item.is_floor]
+    # A deformation's title stands over its first panel, its levels below its last one.
     first = {kind: next(task for task in shown if _has(scores, task, kind)) for kind in kinds}
     last = {kind: next(task for task in reversed(shown) if _has(scores, task, kind)) for kind in kinds}
     for number, (task, band) in enumerate(rows):
         drawn = [(axes, kind) for axes, kind in zip(grid[number], band, strict=False) if _has(scores, task, kind)]
         for axes, kind in drawn:
-            _panel(axes, scores, task, kind, runs, labelled=last[kind] == task)
+            _panel(axes, scores, task, kind, labelled=last[kind] == task)
             if first[kind] == task:
                 axes.set_title(_title(kind), fontsize=9.5)
         for axes in set(grid[number]) - {axes for axes, _ in drawn}:
@@ -222,10 +234,7 @@ def robustness_curves(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure 
             title = task_title(task).replace("/", "/\n")
             drawn[0][0].set_ylabel(f"{title}\n{metric_title(metric)}{unit}", color=INK, fontsize=8.5)
             drawn[0][0].tick_params(labelleft=True)
-    handles = []
-    for item in scores:
-        handles += grid[0][0].plot([], [], label=plain(item.run), **_look(item.run, runs))
-    figure.legend(handles=handles, loc="outside upper right", ncols=min(len(handles), 6))
+    _legend(figure, grid[0][0], scores, **CURVE)
     return figure
 
 
@@ -246,34 +255,19 @@ def _labels(kind: str, points: Sequence[dict[str, Any]]) -> list[str]:
     return [str(point["label"]).removesuffix(unit).rstrip() for point in points]
 
 
-def _panel(axes: Axes, scores: Sequence[Scores], task: str, kind: str, runs: Sequence[str], *, labelled: bool) -> None:
+def _panel(axes: Axes, scores: Sequence[Scores], task: str, kind: str, *, labelled: bool) -> None:
     """Draw one deformation of one task."""
+    runs = _runs(scores)
     labels: list[str] = []
     for item in scores:
         points = item.robustness.get(task, {}).get(kind)
         if not points:
             continue
         labels = _labels(kind, points)
-        places = range(len(points))
-        axes.fill_between(
-            places,
-            [point["low"] for point in points],
-            [point["high"] for point in points],
-            color=colour_of(item.run, runs),
-            alpha=0.16,
-            linewidth=0,
-        )
-        axes.plot(places, [point["value"] for point in points], **_look(item.run, runs))
+        steps, color = range(len(points)), color_of(item.run, runs)
+        low, value, high = ([point[name] for point in points] for name in ("low", "value", "high"))
+        axes.fill_between(steps, low, high, color=color, alpha=0.16, linewidth=0)
+        axes.plot(steps, value, color=color, marker=marker_of(item.run), **CURVE)
     shown = labels if labelled else [""] * len(labels)
     axes.set_xticks(range(len(labels)), shown, fontsize=8, color=INK)
     axes.set_xlim(-0.25, max(len(labels) - 0.75, 0.25))
-
-
-def _look(run: str, runs: Sequence[str]) -> dict[str, Any]:
-    return {
-        "color": colour_of(run, runs),
-        "marker": marker_of(run),
-        "markersize": 4.5,
-        "markeredgecolor": "white",
-        "linewidth": 1.8,
-    }

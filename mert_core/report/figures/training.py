@@ -1,4 +1,4 @@
-"""Figures of pre-training: loss by term, and true against predicted CQT."""
+"""Figures of pre-training: loss by term, and a true spectrum against the predicted one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,35 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mert_core.audio.grid import FRAME_RATE
-from mert_core.report.figures.style import INK, SOFT, SPECTRUM, bare, colour_of, hertz_axis, new_figure
+from mert_core.report.figures.style import (
+    INK,
+    SHOWN_DECIBELS,
+    SOFT,
+    bare,
+    beside,
+    color_bar,
+    color_of,
+    hertz_axis,
+    new_figure,
+    seconds_axis,
+    time_image,
+    to_decibels,
+)
 from mert_core.report.load import Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN_DECIBELS = 50.0
 PENALTY = "feature_penalty"
 
 
-def loss_by_term(trainings: list[Training]) -> Figure:
-    """Return both splits' loss by teacher; for codes also the unigram reference and the gain per codebook."""
+def loss_by_term(trainings: list[Training]) -> Figure | None:
+    """Return both splits' loss by teacher; for codes also the unigram reference and the gain per codebook.
+
+    None without any training.
+    """
+    if not trainings:
+        return None
     runs = [training.run for training in trainings]
     named = {name for training in trainings for _, name in training.curve}
     codes = list(dict.fromkeys(name for training in trainings for name in training.unigram))
@@ -37,7 +54,7 @@ def loss_by_term(trainings: list[Training]) -> Figure:
             _gain_per_codebook(axes, trainings, name, runs)
             continue
         for training in trainings:
-            _lines(axes, training, name, colour_of(training.run, runs))
+            _lines(axes, training, name, color_of(training.run, runs))
         title, unit = _title(name, name in codes)
         axes.set_title(title)
         axes.set_ylabel(unit)
@@ -54,7 +71,7 @@ def loss_by_term(trainings: list[Training]) -> Figure:
         first.plot([], [], color=SOFT, linewidth=2.0, marker="o", markersize=4, label="validation")[0],
     ]
     if len(runs) > 1:
-        handles += [first.plot([], [], color=colour_of(run, runs), linewidth=4, label=run)[0] for run in runs]
+        handles += [first.plot([], [], color=color_of(run, runs), linewidth=4, label=run)[0] for run in runs]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     return figure
 
@@ -67,13 +84,13 @@ def _title(name: str, codes: bool) -> tuple[str, str]:
     )
 
 
-def _lines(axes: Axes, training: Training, term: str, colour: str) -> None:
+def _lines(axes: Axes, training: Training, term: str, color: str) -> None:
     if ("train", term) in training.curve:
-        axes.plot(*training.curve["train", term], color=colour, linewidth=1.0, alpha=0.55)
+        axes.plot(*training.curve["train", term], color=color, linewidth=1.0, alpha=0.55)
     if ("valid", term) in training.curve:
         steps, values = training.curve["valid", term]
         dots = max(1, len(steps) // 12)
-        axes.plot(steps, values, color=colour, linewidth=2.0, marker="o", markersize=4, markevery=dots)
+        axes.plot(steps, values, color=color, linewidth=2.0, marker="o", markersize=4, markevery=dots)
 
 
 def _leave_out_the_start(axes: Axes, trainings: list[Training], term: str) -> None:
@@ -95,17 +112,7 @@ def _unigram(axes: Axes, trainings: list[Training], teacher: str) -> None:
     for number, reference in enumerate(references):
         axes.axhline(reference, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
         if number == len(references) - 1:
-            axes.annotate(
-                f"guessing by frequency {reference:.1f}",
-                (1.0, reference),
-                xycoords=("axes fraction", "data"),
-                xytext=(-2, 4),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=9,
-                color=INK,
-            )
+            beside(axes, f"guessing by frequency {reference:.1f}", (1.0, reference), (-2, 4), va="bottom")
     low, high = axes.get_ylim()
     low, high = min(low, references[0] - 0.1 * (high - low)), max(high, references[-1])
     axes.set_ylim(low, max(high, references[-1] + 0.1 * (high - low)))
@@ -123,8 +130,8 @@ def _gain_per_codebook(axes: Axes, trainings: list[Training], teacher: str, runs
     width = 0.72 / len(shown)
     for number, training in enumerate(shown):
         gain = codebook_gain(training, teacher)
-        place = np.arange(len(gain)) + (number - (len(shown) - 1) / 2) * width
-        axes.bar(place, gain, width=width * 0.92, color=colour_of(training.run, runs), linewidth=0)
+        position = np.arange(len(gain)) + (number - (len(shown) - 1) / 2) * width
+        axes.bar(position, gain, width=width * 0.92, color=color_of(training.run, runs), linewidth=0)
         axes.set_xticks(np.arange(len(gain)))
     axes.axhline(0, color=INK, linewidth=0.9)
     axes.grid(axis="x", visible=False)
@@ -133,51 +140,35 @@ def _gain_per_codebook(axes: Axes, trainings: list[Training], teacher: str, runs
     axes.set_ylabel("nats below guessing, validation")
 
 
-def cqt_example(training: Training, example_seconds: float) -> Figure:
-    """Return the true above the predicted CQT of one validation crop, with the masked frames between them."""
+def spectrum_example(training: Training, teacher: str, example_seconds: float) -> Figure:
+    """Return the true above the predicted spectrum of one validation crop, with the masked frames between them.
+
+    Args:
+        training: whose ``example`` holds both.
+        teacher: name of a teacher of constant-Q spectra.
+        example_seconds: longest stretch to show.
+    """
     frames = min(len(training.example["mask"]), round(example_seconds * FRAME_RATE))
     mask = training.example["mask"][:frames].astype(bool)
-    true = np.maximum(training.example["true_cqt"][:frames].T.astype(np.float64), 0.0)
-    predicted = np.maximum(training.example["predicted_cqt"][:frames].T.astype(np.float64), 0.0)
-    loudest = max(float(true.max()), 1e-9)
+    true, predicted = (
+        np.maximum(training.example[f"{kind}_{teacher}"][:frames].T.astype(np.float64), 0.0)
+        for kind in ("true", "predicted")
+    )
     figure = new_figure(6.4)
     upper, strip, lower = figure.subplots(3, 1, sharex=True, height_ratios=[12, 1, 12])
     seconds = frames / FRAME_RATE
     for axes, values, title in ((upper, true, "True"), (lower, predicted, "Predicted")):
-        decibels = 20 * np.log10(np.maximum(values / loudest, 10 ** (-SHOWN_DECIBELS / 20)))
-        extent = (0.0, seconds, -0.5, len(values) - 0.5)
-        image = axes.imshow(
-            decibels,
-            origin="lower",
-            aspect="auto",
-            extent=extent,
-            cmap=SPECTRUM,
-            vmin=-SHOWN_DECIBELS,
-            vmax=0.0,
-            interpolation="nearest",
-        )
-        bare(axes)
+        decibels = to_decibels(values, float(true.max()))
+        image = time_image(axes, decibels, seconds, vmin=-SHOWN_DECIBELS, vmax=0.0)
         hertz_axis(axes, len(values))
         axes.set_title(f"{title} constant-Q spectrum")
     span = (0.0, seconds, 0.0, 1.0)
     strip.imshow(mask[None], aspect="auto", extent=span, cmap="Greys", vmin=0, vmax=1.6, interpolation="nearest")
     bare(strip)
     strip.set_yticks([0.5], ["masked"])
-    strip.annotate(
-        f"{100 * mask.mean():.0f} % of the frames were hidden from the student (dark)",
-        (1.0, 1.0),
-        xycoords="axes fraction",
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=9,
-        color=SOFT,
-    )
-    lower.set_xlabel("time, seconds")
-    lower.tick_params(axis="x", length=3)
-    bar = figure.colorbar(image, ax=[upper, strip, lower], pad=0.015, fraction=0.03, aspect=36)
-    bar.set_label("level, dB relative to the loudest", color=SOFT)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0)
+    hidden = f"{100 * mask.mean():.0f} % of the frames were hidden from the student (dark)"
+    beside(strip, hidden, (1.0, 1.0), (0, 3), "axes fraction", va="bottom", color=SOFT)
+    seconds_axis(lower)
+    label = "level, dB relative to the loudest"
+    color_bar(figure, image, [upper, strip, lower], label, pad=0.015, fraction=0.03, aspect=36)
     return figure

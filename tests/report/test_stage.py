@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up import CODEBOOKS, FLOORS, METRICS, PARAMS, STAND_INS, entry, value_of, write_line, write_scores
-from page_reader import Page
 
 from mert_core.config import Config, load_config
 from mert_core.data.record import read_record
@@ -15,11 +14,26 @@ from mert_core.files import sha256_file
 from mert_core.lineage.catalog import score_id
 from mert_core.paths import Layout
 from mert_core.report import stage
-from mert_core.report.board import Board, Column, stand_ins
-from mert_core.report.load import collect, read_scores
-from mert_core.report.page import render
+from mert_core.report.board import Board, Column, proxy_board
+from mert_core.report.load import load_report, read_scores
+from mert_core.report.pages import report_page
 from mert_core.report.published import Average
 from mert_core.tracking import NullTracker
+from tests.report.made_up import (
+    BASELINES,
+    CODEBOOKS,
+    METRICS,
+    PARAMS,
+    PROXY_TASKS,
+    entry,
+    value_of,
+    write_corpus,
+    write_pipeline,
+    write_scores,
+    write_targets,
+    write_training,
+)
+from tests.report.page_reader import Page
 
 FIGURES = {
     "scores.png",
@@ -33,9 +47,9 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def reported(config: Config, line: Layout) -> Layout:
-    stage.run(config, line, NullTracker())
-    return line
+def reported(config: Config, pipeline: Layout) -> Layout:
+    stage.run(config, pipeline, NullTracker())
+    return pipeline
 
 
 def test_the_page_is_one_whole_file_with_all_of_it(reported: Layout) -> None:
@@ -47,10 +61,10 @@ def test_the_page_is_one_whole_file_with_all_of_it(reported: Layout) -> None:
     assert "http://" not in raw
     assert "https://" not in raw
     assert str(reported.root) not in raw
-    assert "tiny beats random weights on 3 of 14 stand-ins (demo/gs_key, demo/emo, demo/nsynth_pitch)" in page.text
-    assert "tiny beats mel statistics on 3 of 14 stand-ins (demo/gs_key, demo/emo, demo/musdb18)" in page.text
+    assert "tiny beats random weights on 3 of 14 proxy tasks (demo/gs_key, demo/emo, demo/nsynth_pitch)" in page.text
+    assert "tiny beats mel statistics on 3 of 14 proxy tasks (demo/gs_key, demo/emo, demo/musdb18)" in page.text
     assert "Skipped: gs_key (tiny, random-weights, mel-statistics): no folder is given for giantsteps" in page.text
-    assert all(task in page.text for task in STAND_INS)
+    assert all(task in page.text for task in PROXY_TASKS)
     assert "interval against interval" in page.text
     assert "49.0 to 55.0" in page.text
     assert "CC0 & more" in page.text
@@ -67,9 +81,9 @@ def test_metrics_have_the_agreed_shape(reported: Layout) -> None:
     assert set(metrics["probe"]) == {"tiny", "random-weights", "mel-statistics"}
     key = metrics["probe"]["tiny"]["demo/gs_key"]["weighted_score"]
     assert key == {"value": 0.52, "low": pytest.approx(0.49), "high": pytest.approx(0.55)}
-    found = {task: set(scores) for task, scores in metrics["probe"]["tiny"].items()}
-    means = {"emo": {"r2"}, "musdb18": {"sdr"}}  # what these are judged by
-    assert found == {f"demo/{task}": set(values) | means.get(task, set()) for task, values in METRICS.items()}
+    names = {task: set(scores) for task, scores in metrics["probe"]["tiny"].items()}
+    means = {"emo": {"r2"}, "musdb18": {"sdr"}}  # their main metrics
+    assert names == {f"demo/{task}": set(values) | means.get(task, set()) for task, values in METRICS.items()}
     assert metrics["pretrain"]["tiny"]["rvqvae"] < metrics["pretrain"]["tiny"]["rvqvae_unigram"]
     assert metrics["beats"] == {"tiny": {"random-weights": 3, "mel-statistics": 3}}
 
@@ -80,11 +94,11 @@ def test_plots_are_numbers_by_step(reported: Layout) -> None:
     assert [int(row["step"]) for row in rows] == list(range(100, 1001, 100))
     assert float(rows[-1]["rvqvae"]) < float(rows[0]["rvqvae"]) < float(rows[0]["rvqvae_unigram"])
     with (reported.report / "plots" / "scores.csv").open() as stream:
-        found = {(row["task"], row["encoder"], row["metric"]): float(row["value"]) for row in csv.DictReader(stream)}
-    assert found == {
+        values = {(row["task"], row["encoder"], row["metric"]): float(row["value"]) for row in csv.DictReader(stream)}
+    assert values == {
         (task, run, metric): value_of(run, task, metric)
         for run in ("tiny", "random-weights", "mel-statistics")
-        for task in STAND_INS
+        for task in PROXY_TASKS
         for metric in METRICS[task.removeprefix("demo/")]
     }
     with (reported.report / "plots" / "robustness.csv").open() as stream:
@@ -110,15 +124,15 @@ def test_the_record_names_every_input_and_the_bytes_are_stable(config: Config, r
 
 
 def test_two_runs_a_folder_without_losses_and_one_of_the_fourteen(tmp_path: Path) -> None:
-    layout = write_line(tmp_path, runs=("tiny", "95m"), source="folder", left_out=0)
-    for run in ("tiny", "95m", *FLOORS):
-        pitch = {"nsynth_pitch": entry("nsynth_pitch", {"accuracy": 0.4 if run in FLOORS else 0.7})}
-        checkpoint = None if run in FLOORS else read_record(layout.model(run))
+    layout = write_pipeline(tmp_path, runs=("tiny", "95m"), source="folder", left_out=0)
+    for run in ("tiny", "95m", *BASELINES):
+        pitch = {"nsynth_pitch": entry("nsynth_pitch", {"accuracy": 0.4 if run in BASELINES else 0.7})}
+        checkpoint = None if run in BASELINES else read_record(layout.model(run))
         write_scores(layout, run, checkpoint, read_scores(layout, run).tasks | pitch)
     config = load_config(PARAMS, ["report.runs=[tiny, 95m]", "report.teachers=[rvqvae]"])
     stage.run(config, layout, NullTracker())
     page = Page((layout.report / "report.html").read_text())
-    assert "95m beats mel statistics on 3 of 14 stand-ins" in page.text
+    assert "95m beats mel statistics on 3 of 14 proxy tasks" in page.text
     assert "tiny beats random weights on 1 of 1 tasks (nsynth_pitch)" in page.text
     assert json.loads(layout.metrics.read_text())["beats"]["tiny"]["random-weights"] == 4
     assert "every file could be used" in page.text
@@ -135,22 +149,58 @@ def pairs_of(board: Board) -> list[tuple[Column, Average]]:
 
 
 def test_scores_of_another_protocol_are_called_not_comparable(tmp_path: Path, config: Config) -> None:
-    layout = write_line(tmp_path)
+    layout = write_pipeline(tmp_path)
     scores = layout.scores("mel-statistics") / "scores.json"
     tree = json.loads(scores.read_text())
     tree["tasks"]["demo/emo"]["protocol"] = "0f" * 32
     scores.write_text(json.dumps(tree))
-    material = collect(config, layout)
-    text = Page(render(material, [])).text
+    data = load_report(config, layout)
+    text = Page(report_page(data, [])).text
     assert "Not comparable: mel-statistics was probed by another protocol or on other music at demo/emo." in text
-    assert "tiny beats mel statistics on 2 of 13 stand-ins (demo/gs_key, demo/musdb18)" in text
-    assert "tiny beats random weights on 3 of 14 stand-ins" in text
-    (average,) = [mean for column, mean in pairs_of(stand_ins(material.scores)) if column.model == "mel-statistics"]
+    assert "tiny beats mel statistics on 2 of 13 proxy tasks (demo/gs_key, demo/musdb18)" in text
+    assert "tiny beats random weights on 3 of 14 proxy tasks" in text
+    (average,) = [mean for column, mean in pairs_of(proxy_board(data.scores)) if column.model == "mel-statistics"]
     assert average.value is None
 
 
+def test_a_run_without_training_or_scores_is_a_row_that_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = write_pipeline(tmp_path)
+    write_training(layout, "95m", read_record(layout.targets("rvqvae")))
+    config = load_config(PARAMS, ["report.runs=[tiny, 95m, 330m]", "report.teachers=[rvqvae]"])
+    record = stage.run(config, layout, NullTracker())
+    page = Page((layout.report / "report.html").read_text())
+    assert "95m not probed yet" in page.text and "330m not pre-trained yet" in page.text
+    assert "tiny beats random weights on 3 of 14 proxy tasks" in page.text
+    assert ["95m" in text for text in caplog.messages if "not probed yet" in text] == [True]
+    assert {"checkpoint/95m", "scores/tiny"} <= set(record.inputs)
+    assert not {"checkpoint/330m", "scores/95m"} & set(record.inputs)
+    assert set(json.loads(layout.metrics.read_text())["probe"]) == {"tiny", *BASELINES}
+    data = load_report(config, layout)
+    assert Column("95m", "run") in proxy_board(data.scores, data.pending).columns
+
+
+def test_before_anything_is_trained_there_is_a_report(tmp_path: Path, config: Config) -> None:
+    layout = Layout.at(tmp_path)
+    write_targets(layout, write_corpus(layout))
+    stage.run(config, layout, NullTracker())
+    page = Page((layout.report / "report.html").read_text())
+    assert "tiny not pre-trained yet random-weights not probed yet mel-statistics not probed yet" in page.text
+    assert json.loads(layout.metrics.read_text())["probe"] == {}
+
+
+def test_what_comes_from_outside_is_escaped(tmp_path: Path, config: Config) -> None:
+    layout = write_pipeline(tmp_path)
+    data = load_report(config, layout)
+    row = {"path": "<script>.wav", "reason": "silent", "detail": "\"'&"}
+    raw = report_page(replace(data, quarantine=[row]), [])
+    assert "<script>" not in raw and "&lt;script&gt;.wav" in raw
+    assert "\"'&" not in raw
+
+
 def test_what_is_missing_is_named_and_nothing_is_left_behind(tmp_path: Path, config: Config) -> None:
-    layout = write_line(tmp_path)
+    layout = write_pipeline(tmp_path)
     (layout.scores("mel-statistics") / "layers.json").write_text("{")
     with pytest.raises(MertError, match=r"layers\.json cannot be read"):
         stage.run(config, layout, NullTracker())
