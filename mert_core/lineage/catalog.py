@@ -255,7 +255,7 @@ def _scores(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> l
 def _records(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Node]:
     """Return records without what they were made from, by id."""
     count = sa.select(sa.func.count()).where(files.c.record_id == records.c.id).scalar_subquery()
-    query = sa.select(records.c["id", "kind", "run"], count.label("files")).where(condition)
+    query = sa.select(records.c.id, records.c.kind, records.c.run, count.label("files")).where(condition)
     return [
         Node(
             f"{row.kind} {row.run}" if row.run else row.kind,

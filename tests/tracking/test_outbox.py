@@ -17,10 +17,10 @@ from mert_core.paths import Layout
 from mert_core.tracking import open_run, outbox
 from mert_core.tracking.outbox import FOLDER, Outbox, _read
 from mert_core.training.callbacks import BarObserver
-from mert_core.training.run import Job, work
+from mert_core.training.run import work
 from mert_core.training.worker import Worker
 from tests.tracking.test_run import client_of
-from tests.training.music import Tones, params
+from tests.training.music import job, params
 
 
 def left(layout: Layout) -> list[Path]:
@@ -32,9 +32,8 @@ def test_a_training_without_mlflow_goes_on_and_the_next_run_sends(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    job = Job(params(log_every=1, max_steps=3), Tones(), 7, 1, None, None)
     with open_run(config, layout, "pretrain", "tiny") as tracker, BarObserver(tracker, "tiny", 3) as observer:
-        facts = work(job, Worker(), observer)
+        facts = work(job(params(log_every=1, max_steps=3)), Worker(), observer)
         tracker.metrics({"gone": math.inf}, step=8)
     assert facts["steps"] == 3
     assert tracker.run_id is None
