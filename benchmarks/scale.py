@@ -124,10 +124,12 @@ def _filter(folder: Path) -> dict[str, float]:
 def _crops(folder: Path) -> dict[str, float]:
     from mert_core.audio.grid import SAMPLE_RATE
     from mert_core.data.corpus import Corpus
-    from mert_core.data.sampler import Crops
+    from mert_core.data.sampler import EpochCrops
 
     corpus = Corpus.open(folder)
-    crops = Crops(corpus.rows("train"), corpus.samples, round(CROP_SECONDS * SAMPLE_RATE), order=(1337,), offset=(1,))
+    crops = EpochCrops(
+        corpus.rows("train"), corpus.samples, round(CROP_SECONDS * SAMPLE_RATE), order=(1337,), offset=(1,)
+    )
     ready, batches = time.process_time(), 500
     for number in range(batches):
         crops.locate(np.arange(number * CLIPS, (number + 1) * CLIPS))

@@ -18,7 +18,7 @@ from mert_core.audio.decode import decode
 from mert_core.audio.errors import UnusableAudio
 from mert_core.audio.grid import whole_hops
 from mert_core.corpus.folder import Listing, in_order, track_id
-from mert_core.data.corpus import read_places
+from mert_core.data.corpus import read_index
 from mert_core.data.hashes import FileHashes, Stamp, hash_file
 from mert_core.data.manifest import GROUP_ROWS, MANIFEST_NAME, SHARDS_NAME
 from mert_core.data.record import RECORD_NAME, read_record
@@ -47,7 +47,7 @@ class Previous:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.places = read_places(folder, ShardReader(folder / SHARDS_NAME))
+        self.places = read_index(folder, ShardReader(folder / SHARDS_NAME))
         self._record = read_record(folder)
         tracks = len(self.places.samples)
         ids, hashes = np.empty(tracks, "<u8"), np.empty(tracks, "V32")

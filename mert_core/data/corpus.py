@@ -1,4 +1,4 @@
-"""`Corpus`: what later stages read."""
+"""The reader of corpora and probe sets: where each track lies, the manifest's columns, and the sound."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrackIndex:
         shard: int32 (tracks,), shard numbers.
         offset_samples: int64 (tracks,), starts within the shards.
         split: int8 (tracks,), indices into `SPLITS`.
-        chosen: bool (tracks,), the tracks that were asked for; None: all.
+        chosen: bool (tracks,), the tracks that pass the filter; None: all.
     """
 
     samples: NDArray[np.int64]
@@ -41,13 +41,13 @@ class TrackIndex:
     chosen: NDArray[np.bool_] | None = None
 
 
-def read_places(folder: Path, shards: ShardReader | RemoteShards, where: pc.Expression | None = None) -> TrackIndex:
+def read_index(folder: Path, shards: ShardReader | RemoteShards, where: pc.Expression | None = None) -> TrackIndex:
     """Read a corpus's numbers, a row group at a time, and check that every shard has the right size.
 
     Args:
-        folder: of the corpus.
-        shards: reads the shards, wherever they lie.
-        where: which tracks are asked for, over any columns of the manifest; only those that it names are read.
+        folder: folder of the corpus.
+        shards: reader of its shards, wherever they lie.
+        where: filter over any columns of the manifest, of which only those that it names are read; None: all tracks.
 
     Raises:
         MertError: a file is missing, the manifest is of another version, the shards are not the manifest's, or
@@ -58,7 +58,7 @@ def read_places(folder: Path, shards: ShardReader | RemoteShards, where: pc.Expr
         if not file.schema_arrow.equals(SCHEMA):
             raise MertError(f"{path} has other columns than this version writes. Run `dvc repro`.")
         tracks = file.metadata.num_rows
-    places = TrackIndex(
+    index = TrackIndex(
         np.empty(tracks, np.int64),
         np.empty(tracks, np.int32),
         np.empty(tracks, np.int64),
@@ -68,15 +68,15 @@ def read_places(folder: Path, shards: ShardReader | RemoteShards, where: pc.Expr
     first = 0
     for group in _groups(path, where):
         here = slice(first, first + len(group))
-        places.samples[here] = group["samples"].to_numpy()
-        places.shard[here] = group["shard"].to_numpy()
-        places.offset_samples[here] = group["offset_samples"].to_numpy()
-        places.split[here] = pc.index_in(group["split"], pa.array(SPLITS)).fill_null(-1).to_numpy()
-        if places.chosen is not None:
-            places.chosen[here] = group["chosen"].fill_null(False).to_numpy()
+        index.samples[here] = group["samples"].to_numpy()
+        index.shard[here] = group["shard"].to_numpy()
+        index.offset_samples[here] = group["offset_samples"].to_numpy()
+        index.split[here] = pc.index_in(group["split"], pa.array(SPLITS)).fill_null(-1).to_numpy()
+        if index.chosen is not None:
+            index.chosen[here] = group["chosen"].fill_null(False).to_numpy()
         first += len(group)
-    _check_sizes(shards, places)
-    return places
+    _check_sizes(shards, index)
+    return index
 
 
 def _groups(path: Path, where: pc.Expression | None) -> Iterator[pa.Table]:
@@ -100,17 +100,17 @@ def _groups(path: Path, where: pc.Expression | None) -> Iterator[pa.Table]:
         ) from error
 
 
-def _check_sizes(shards: ShardReader | RemoteShards, places: TrackIndex) -> None:
-    if not len(places.shard):
+def _check_sizes(shards: ShardReader | RemoteShards, index: TrackIndex) -> None:
+    if not len(index.shard):
         return
-    ends = np.zeros(int(places.shard.max()) + 1, np.int64)
-    np.maximum.at(ends, places.shard, places.offset_samples + places.samples)
+    ends = np.zeros(int(index.shard.max()) + 1, np.int64)
+    np.maximum.at(ends, index.shard, index.offset_samples + index.samples)
     sizes = shards.sizes()
     for shard in np.flatnonzero(ends).tolist():
         expected = int(ends[shard]) * DTYPE.itemsize
-        found = sizes.get(shard_name(shard))
-        if found != expected:
-            state = "is missing" if found is None else f"has {found} bytes"
+        size = sizes.get(shard_name(shard))
+        if size != expected:
+            state = "is missing" if size is None else f"has {size} bytes"
             raise MertError(f"{shards.path(shard)} {state}; the manifest needs {expected} bytes. {shards.remedy}")
 
 
@@ -123,12 +123,12 @@ class Corpus:
     Only where the tracks lie is held in memory, 21 bytes per track; other columns are read when they are asked for.
 
     Attributes:
-        folder: where it lies.
+        folder: folder of manifest, shards and record.
     """
 
-    def __init__(self, folder: Path, places: TrackIndex, reader: ShardReader | RemoteShards) -> None:
+    def __init__(self, folder: Path, index: TrackIndex, reader: ShardReader | RemoteShards) -> None:
         self.folder = folder
-        self._places = places
+        self._index = index
         self._reader = reader
 
     @classmethod
@@ -136,7 +136,7 @@ class Corpus:
         """Open what `mert corpus` or `mert probe-set` wrote.
 
         Args:
-            folder: where it lies.
+            folder: folder of manifest, shards and record.
             where: a filter over the manifest's columns, for example ``pyarrow.compute.field("seconds") > 30``: `rows`
                 gives only tracks that pass it. Row numbers stay the manifest's, which targets go by.
             shards: address of the folder's copy on an object store, to read the shards from there; None: they lie in
@@ -147,11 +147,11 @@ class Corpus:
         """
         read_record(folder)
         reader = ShardReader(folder / SHARDS_NAME) if shards is None else RemoteShards(f"{shards}/{SHARDS_NAME}")
-        return cls(folder, read_places(folder, reader, where), reader)
+        return cls(folder, read_index(folder, reader, where), reader)
 
     def __len__(self) -> int:
         """Return the number of rows of the manifest, whatever was filtered."""
-        return len(self._places.samples)
+        return len(self._index.samples)
 
     @cached_property
     def record(self) -> Record:
@@ -161,13 +161,13 @@ class Corpus:
     @property
     def seconds(self) -> float:
         """Length of all tracks together, or of those that pass the filter."""
-        samples = self.samples if self._places.chosen is None else self.samples[self._places.chosen]
+        samples = self.samples if self._index.chosen is None else self.samples[self._index.chosen]
         return int(samples.sum()) / SAMPLE_RATE
 
     @property
     def samples(self) -> NDArray[np.int64]:
         """Length of every track in samples (tracks,)."""
-        return self._places.samples
+        return self._index.samples
 
     @property
     def tracks(self) -> pa.Table:
@@ -189,14 +189,14 @@ class Corpus:
             MertError: there is no such column.
         """
         if name == "split":
-            return np.array([*SPLITS, None], dtype=object)[self._places.split]
-        return getattr(self._places, name) if name in _NUMBERS else self.arrow(name).to_numpy()
+            return np.array([*SPLITS, None], dtype=object)[self._index.split]
+        return getattr(self._index, name) if name in _NUMBERS else self.arrow(name).to_numpy()
 
     def rows(self, split: str | None = None) -> NDArray[np.int64]:
         """Return the rows of a split, or of all, in manifest order; empty if the corpus has no such split."""
         number = SPLITS.index(split) if split in SPLITS else len(SPLITS)
-        asked = np.ones(len(self), np.bool_) if split is None else self._places.split == number
-        return np.flatnonzero(asked if self._places.chosen is None else asked & self._places.chosen)
+        chosen = np.ones(len(self), np.bool_) if split is None else self._index.split == number
+        return np.flatnonzero(chosen if self._index.chosen is None else chosen & self._index.chosen)
 
     def labels(self) -> pa.Table:
         """Return the labels, one row per track, in manifest order.
@@ -225,7 +225,7 @@ class Corpus:
 
     def pcm(self, row: int) -> NDArray[np.int16]:
         """Return a whole track, read-only (samples,); memory-mapped where the shards lie in the folder."""
-        where = self._places
+        where = self._index
         return self._reader.view(int(where.shard[row]), int(where.offset_samples[row]), int(where.samples[row]))
 
     def crops(
@@ -234,7 +234,7 @@ class Corpus:
         """Copy equally long crops out of tracks.
 
         Args:
-            rows: (batch,) tracks.
+            rows: (batch,) rows of tracks.
             offset_samples: (batch,) start of each crop within its track.
             length: samples per crop.
             out: (batch, length) to write into, for example pinned memory; int16, or float32 for waveforms, −1 … 1.
@@ -246,7 +246,7 @@ class Corpus:
             IndexError: a crop does not lie inside its track.
         """
         rows, starts = np.asarray(rows, dtype=np.int64), np.asarray(offset_samples, dtype=np.int64)
-        where = self._places
+        where = self._index
         outside = (starts < 0) | (starts + length > where.samples[rows])
         if outside.any():
             first = int(np.flatnonzero(outside)[0])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import sqlite3
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _SETTLED_NS = 2_000_000_000  # a file touched since may be written again within one tick of its file system's clock
 
@@ -79,7 +81,7 @@ class FileHashes:
         try:
             return self._open(str(self._path))
         except (OSError, sqlite3.Error) as error:
-            print(f"{self._path} cannot be used ({error}): the music is hashed again next time", file=sys.stderr)
+            logger.warning("%s cannot be used (%s): the music is hashed again next time", self._path, error)
             return self._open(":memory:")
 
     def find(self, path: str, stamp: Stamp) -> bytes | None:

@@ -46,20 +46,20 @@ def write_manifest(folder: Path, rows: Rows, splits: pa.Array | pa.ChunkedArray 
     """Write a manifest row group by row group and check it. The rows that a `CorpusWriter` left are removed.
 
     Args:
-        folder: of the corpus.
-        rows: the tracks, a table or a Parquet file.
-        splits: one value per row, to put in the place of the column ``split``.
+        folder: folder of the corpus.
+        rows: one row per track, a table or a Parquet file.
+        splits: one split per row, in place of the column ``split``; None keeps the column.
 
     Raises:
         MertError: it breaks a promise, and nothing is written; see `check_manifest`.
     """
-    place = SCHEMA.get_field_index("split")
+    column = SCHEMA.get_field_index("split")
     with atomic_path(folder / MANIFEST_NAME) as temporary:
         with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
             first = 0
             for group in in_groups(rows, GROUP_ROWS):
                 if splits is not None:
-                    group = group.set_column(place, SCHEMA.field(place), splits.slice(first, len(group)))
+                    group = group.set_column(column, SCHEMA.field(column), splits.slice(first, len(group)))
                 # one chunk per column: the bytes must not depend on how the rows came
                 writer.write_table(group.combine_chunks(), row_group_size=GROUP_ROWS)
                 first += len(group)
@@ -88,11 +88,6 @@ def check_manifest(rows: Rows) -> None:
         raise MertError("the manifest breaks its promises:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def artists_in_two_splits(rows: Rows) -> list[str]:
-    """Return the artists that more than one split has: harmless for composers, a leak for recordings."""
-    return with_several(rows, "artist", "split", SPLITS)
-
-
 def _some(values: list[str]) -> str:
     return ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
 
@@ -102,8 +97,8 @@ def _ids(rows: Rows, bad: np.ndarray) -> str:
 
 
 def _repeated_ids(rows: Rows) -> list[str]:
-    found = repeated(rows, "track_id")
-    return [f"track_id is not unique: {_some(found)}"] if found else []
+    ids = repeated(rows, "track_id")
+    return [f"track_id is not unique: {_some(ids)}"] if ids else []
 
 
 def _unknown_splits(rows: Rows) -> list[str]:

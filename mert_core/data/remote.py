@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mert_core.data.shards import DTYPE, FULL_SCALE, shard_name
+from mert_core.data.shards import DTYPE, copy_crops, shard_name
 from mert_core.errors import MertError
 
 if TYPE_CHECKING:
@@ -49,18 +49,18 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
         options: dict[str, Any] = (
             {"config_kwargs": _S3_OPTIONS, "use_listings_cache": False} if protocol == "s3" else {}
         )
-        found = fsspec.filesystem(protocol, **options)
-        found.retries = 2  # s3fs's own; those here come on top
+        store = fsspec.filesystem(protocol, **options)
+        store.retries = 2  # s3fs's own; those here come on top
     except (ImportError, ValueError) as error:
         raise MertError(f"cannot open {url}: {error}. Tried are addresses that begin with s3://.") from error
-    return found, found._strip_protocol(url)
+    return store, store._strip_protocol(url)
 
 
 class RemoteFolder:
     """Reads files of one folder of an object store, not of folders within. Cheap to pickle for another process.
 
     Args:
-        url: of the folder, for example ``s3://bucket/prefix/corpus/shards``.
+        url: address of the folder, for example ``s3://bucket/prefix/corpus/shards``.
     """
 
     def __init__(self, url: str) -> None:
@@ -158,7 +158,7 @@ class RemoteShards:
     """Reads from PCM shards on an object store, as `mert_core.data.shards.ShardReader` does from a folder.
 
     Args:
-        url: of the shards, for example ``s3://bucket/prefix/corpus/shards``.
+        url: address of the shards, for example ``s3://bucket/prefix/corpus/shards``.
     """
 
     remedy = UPLOAD
@@ -191,19 +191,11 @@ class RemoteShards:
     def gather(
         self, shards: NDArray[np.int64], starts: NDArray[np.int64], length: int, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Read ``length`` samples from each (shard, start) into ``out``, or into a new int16 (batch, length).
+        """Read ``length`` samples from each (shard, start), all requested at once; see `copy_crops`.
 
-        All stretches are requested at once. A float32 ``out`` is given waveforms, −1 … 1. The caller has checked that
-        every stretch lies inside its track.
+        The caller has checked that every stretch lies inside its track.
         """
-        if out is None:
-            out = np.empty((len(starts), length), dtype=DTYPE)
-        scale = None if out.dtype == DTYPE else np.float32(1 / FULL_SCALE)
         names = [shard_name(shard) for shard in shards.tolist()]
         width = DTYPE.itemsize
         blocks = self.remote.read(names, (starts * width).tolist(), length * width)
-        for row, block in zip(out, blocks, strict=True):
-            row[:] = np.frombuffer(block, dtype=DTYPE)
-            if scale is not None:
-                row *= scale
-        return out
+        return copy_crops((np.frombuffer(block, dtype=DTYPE) for block in blocks), len(blocks), length, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -136,15 +137,27 @@ class ShardReader:
     def gather(
         self, shards: NDArray[np.int64], starts: NDArray[np.int64], length: int, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Copy ``length`` samples from each (shard, start) into ``out``, or into a new int16 (batch, length).
+        """Copy ``length`` samples from each (shard, start); see `copy_crops`.
 
-        A float32 ``out`` is given waveforms, −1 … 1. The caller has checked that every stretch lies inside its track.
+        The caller has checked that every stretch lies inside its track.
         """
-        if out is None:
-            out = np.empty((len(starts), length), dtype=DTYPE)
-        scale = None if out.dtype == DTYPE else np.float32(1 / FULL_SCALE)
-        for row, shard, start in zip(out, shards.tolist(), starts.tolist(), strict=True):
-            row[:] = self.shard(shard)[start : start + length]
-            if scale is not None:
-                row *= scale  # a crop is still in the cache
-        return out
+        pairs = zip(shards.tolist(), starts.tolist(), strict=True)
+        stretches = (self.shard(shard)[start : start + length] for shard, start in pairs)
+        return copy_crops(stretches, len(starts), length, out)
+
+
+def copy_crops(
+    stretches: Iterable[NDArray[np.int16]], count: int, length: int, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Copy equally long stretches of PCM into ``out`` (batch, length), or into a new int16 array, and return it.
+
+    A float32 ``out`` receives waveforms, −1 … 1.
+    """
+    if out is None:
+        out = np.empty((count, length), dtype=DTYPE)
+    scale = None if out.dtype == DTYPE else np.float32(1 / FULL_SCALE)
+    for row, stretch in zip(out, stretches, strict=True):
+        row[:] = stretch
+        if scale is not None:
+            row *= scale  # a crop is still in the cache
+    return out

@@ -14,18 +14,18 @@ from mert_core.data.tables import Rows, hashes, numbers, select
 def manifest_facts(rows: Rows) -> dict[str, Any]:
     """Return tracks, seconds, pieces and artists, in all and per split, and the sources' rates and licences."""
     sizes = select(rows, "split", "samples").group_by("split").aggregate([("samples", "sum"), ([], "count_all")])
-    found = {row["split"]: {"tracks": row["count_all"], "samples": row["samples_sum"]} for row in sizes.to_pylist()}
-    every = {name: sum(part[name] for part in found.values()) for name in ("tracks", "samples")}
-    of_split = numbers(rows, "split", SPLITS)
+    of_splits = {row["split"]: {"tracks": row["count_all"], "samples": row["samples_sum"]} for row in sizes.to_pylist()}
+    every = {name: sum(part[name] for part in of_splits.values()) for name in ("tracks", "samples")}
+    numbers_of_splits = numbers(rows, "split", SPLITS)
     for column in ("piece", "artist"):
         names = hashes(rows, column)
         every[f"{column}s"] = len(np.unique(names))
-        for split, part in found.items():
-            part[f"{column}s"] = len(np.unique(names[of_split == SPLITS.index(split)]))
+        for split, part in of_splits.items():
+            part[f"{column}s"] = len(np.unique(names[numbers_of_splits == SPLITS.index(split)]))
     rates = select(rows, "source_rate")["source_rate"].value_counts().to_pylist()
     return {
         **_in_seconds(every),
-        "splits": {split: _in_seconds(found[split]) for split in SPLITS if split in found},
+        "splits": {split: _in_seconds(of_splits[split]) for split in SPLITS if split in of_splits},
         "source_rates": {
             str(rate["values"]): rate["counts"] for rate in sorted(rates, key=lambda rate: rate["values"])
         },

@@ -181,31 +181,31 @@ def hashes(rows: Rows, column: str) -> NDArray[np.uint64]:
 
     Of a million different texts, two have the same in 1 of 37 million cases.
     """
-    found = np.empty(count_rows(rows), np.uint64)
+    result = np.empty(count_rows(rows), np.uint64)
     first = 0
     for group in in_groups(rows, _GROUP_ROWS, [column]):
         texts = (str(text).encode() for text in group[column].to_pylist())
         digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
-        found[first : first + len(group)] = np.frombuffer(digests, np.uint64)
+        result[first : first + len(group)] = np.frombuffer(digests, np.uint64)
         first += len(group)
-    return found
+    return result
 
 
 def numbers(rows: Rows, column: str, values: Sequence[str]) -> NDArray[np.int8]:
     """Return for each row which of the values it has in a column (rows,); −1 for another or none."""
-    found = np.empty(count_rows(rows), np.int8)
+    result = np.empty(count_rows(rows), np.int8)
     first = 0
     for group in in_groups(rows, _GROUP_ROWS, [column]):
-        found[first : first + len(group)] = pc.index_in(group[column], pa.array(values)).fill_null(-1).to_numpy()
+        result[first : first + len(group)] = pc.index_in(group[column], pa.array(values)).fill_null(-1).to_numpy()
         first += len(group)
-    return found
+    return result
 
 
 def repeated(rows: Rows, column: str) -> list[str]:
     """Return the texts that several rows of a column have, sorted."""
-    found = hashes(rows, column)
-    order = np.argsort(found)
-    same = np.flatnonzero(found[order][1:] == found[order][:-1])
+    hashed = hashes(rows, column)
+    order = np.argsort(hashed)
+    same = np.flatnonzero(hashed[order][1:] == hashed[order][:-1])
     suspects = _take(rows, np.union1d(order[same], order[same + 1]), column)
     counted = suspects.group_by(column).aggregate([([], "count_all")])
     return sorted(counted.filter(pc.greater(counted["count_all"], 1))[column].to_pylist())
@@ -213,14 +213,14 @@ def repeated(rows: Rows, column: str) -> list[str]:
 
 def with_several(rows: Rows, column: str, other: str, values: Sequence[str]) -> list[str]:
     """Return the texts of a column whose rows have several of the values in another column, sorted."""
-    found, of_row = hashes(rows, column), numbers(rows, other, values)
-    order = np.argsort(found)
+    hashed, of_row = hashes(rows, column), numbers(rows, other, values)
+    order = np.argsort(hashed)
     order = order[of_row[order] >= 0]
-    starts = np.flatnonzero(np.append(True, np.diff(found[order]) != 0)) if len(order) else order
+    starts = np.flatnonzero(np.append(True, np.diff(hashed[order]) != 0)) if len(order) else order
     low, high = (function.reduceat(of_row[order], starts) for function in (np.minimum, np.maximum))
-    suspects = _take(rows, np.flatnonzero(np.isin(found, found[order][starts[low != high]])), column, other)
-    known = suspects.filter(pc.is_in(suspects[other], value_set=pa.array(values)))
-    counted = known.group_by(column).aggregate([(other, "count_distinct")])
+    suspects = _take(rows, np.flatnonzero(np.isin(hashed, hashed[order][starts[low != high]])), column, other)
+    listed = suspects.filter(pc.is_in(suspects[other], value_set=pa.array(values)))
+    counted = listed.group_by(column).aggregate([(other, "count_distinct")])
     return sorted(counted.filter(pc.greater(counted[f"{other}_count_distinct"], 1))[column].to_pylist())
 
 

@@ -1,4 +1,4 @@
-"""What lies in a target store: names of files, the numbers of a shard, and how its card says so."""
+"""Target stores: names of files, the numbers of a shard, the card that lists them, and their reader."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class ShardEntry:
     Attributes:
         shard: number of the PCM shard that it goes with.
         name: file name.
-        sha256: of its bytes.
-        frames: how many it has.
-        pcm_sha256: of the PCM shard that was labelled.
+        sha256: hash of its bytes.
+        frames: frames of all its tracks.
+        pcm_sha256: hash of the PCM shard that was labelled.
         teacher: id of the teacher that labelled it.
-        facts_sha256: of the facts about its tracks, a file of its own.
+        facts_sha256: hash of the file of facts about its tracks.
     """
 
     shard: int
@@ -128,9 +128,9 @@ class LocalTargetShards:
     """Memory-mapped, each verified by its SHA-256 when it is first read.
 
     Args:
-        folder: of the store.
-        entries: its shards.
-        kind: what the targets are.
+        folder: folder of the store.
+        entries: cards of its shards, by number.
+        kind: codes or spectrum, which decides the numbers' type.
     """
 
     def __init__(self, folder: Path, entries: Entries, kind: TargetKind) -> None:
@@ -139,8 +139,8 @@ class LocalTargetShards:
 
     def read(self, shards: NDArray[Any], begins: NDArray[np.int64], frames: int) -> list[NDArray[Any]]:
         """Return views; see `Shards`."""
-        places = zip(shards.tolist(), begins.tolist(), strict=True)
-        return [self._shard(shard)[begin : begin + frames] for shard, begin in places]
+        pairs = zip(shards.tolist(), begins.tolist(), strict=True)
+        return [self._shard(shard)[begin : begin + frames] for shard, begin in pairs]
 
     def _shard(self, shard: int) -> NDArray[Any]:
         if shard not in self._open:
@@ -153,10 +153,10 @@ class LocalTargetShards:
         if not path.exists():
             raise MertError(f"target shard {path} is missing. {remedy(self._folder)}")
         content = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, dtype=np.uint8)
-        found = hashlib.sha256(content.data).hexdigest()
-        if found != entry.sha256:
+        sha256 = hashlib.sha256(content.data).hexdigest()
+        if sha256 != entry.sha256:
             raise MertError(
-                f"target shard {path} has changed since it was written: its SHA-256 is {found[:16]}…, expected "
+                f"target shard {path} has changed since it was written: its SHA-256 is {sha256[:16]}…, expected "
                 f"{entry.sha256[:16]}…. Remove {self._folder}, then: {remedy(self._folder)}"
             )
         plain = content.view(np.ndarray)  # slicing np.memmap itself costs microseconds per crop
@@ -170,9 +170,9 @@ class RemoteTargetShards:
     """Ranges of objects. Only their sizes are checked, here: `mert upload` has compared the rest.
 
     Args:
-        url: of the shards.
-        entries: the store's shards.
-        kind: what the targets are.
+        url: address of the shards.
+        entries: cards of the store's shards, by number.
+        kind: codes or spectrum, which decides the numbers' type.
 
     Raises:
         MertError: an object is missing or of another size, or the object store cannot be reached.
@@ -184,9 +184,9 @@ class RemoteTargetShards:
         self._frame_bytes = kind.width * number_type(kind).itemsize
         sizes = self._remote.sizes()
         for entry in entries.values():
-            expected, found = entry.frames * self._frame_bytes, sizes.get(entry.name)
-            if found != expected:
-                state = "is missing" if found is None else f"has {found} bytes"
+            expected, size = entry.frames * self._frame_bytes, sizes.get(entry.name)
+            if size != expected:
+                state = "is missing" if size is None else f"has {size} bytes"
                 raise MertError(f"{self._remote.url}/{entry.name} {state}; expected {expected} bytes. {UPLOAD}")
 
     def read(self, shards: NDArray[Any], begins: NDArray[np.int64], frames: int) -> list[NDArray[Any]]:
@@ -208,10 +208,10 @@ class TargetStore:
     """Read access to a teacher's targets. A row is an index into the corpus's manifest. Cheap to open and to pickle.
 
     Attributes:
-        folder: where it lies.
+        folder: folder of index, card, shards and record.
         teacher: name of the teacher.
-        teacher_id: the id of its record.
-        kind: what the targets are, codes or spectra, and how many per frame.
+        teacher_id: id of the teacher's record.
+        kind: codes or a spectrum, and how many numbers per frame.
     """
 
     def __init__(self, folder: Path, index: pa.Table, card: dict[str, Any], copy: str | None = None) -> None:
@@ -230,7 +230,7 @@ class TargetStore:
         """Open what ``mert targets`` wrote. Checksums are verified when a shard is first read.
 
         Args:
-            folder: where it lies.
+            folder: folder of index, card, shards and record.
             shards: address of the folder's copy on an object store, to read the shards from there; None: they lie in
                 the folder.
 
@@ -257,35 +257,11 @@ class TargetStore:
         """Frames of every track (tracks,)."""
         return self._frames
 
-    @property
-    def codebooks(self) -> int:
-        """Codes per frame.
-
-        Raises:
-            MertError: the teacher gives spectra.
-        """
-        return self._codes.codebooks
-
-    @property
-    def entries(self) -> int:
-        """Values per code.
-
-        Raises:
-            MertError: the teacher gives spectra.
-        """
-        return self._codes.entries
-
-    @property
-    def _codes(self) -> Codes:
-        if not isinstance(self.kind, Codes):
-            raise MertError(f"{self.folder} holds the spectra of {self.teacher} ({self.kind}), but codes are wanted")
-        return self.kind
-
     def read(self, rows: NDArray[np.int64], offset_frames: NDArray[np.int64], frames: int) -> NDArray[Any]:
         """Return equally long stretches of targets.
 
         Args:
-            rows: (batch,) tracks.
+            rows: (batch,) rows of tracks.
             offset_frames: (batch,) first frame of each stretch within its track.
             frames: frames per stretch.
 
@@ -304,18 +280,11 @@ class TargetStore:
                 f"{frames} frames from {starts[first]} on of row {rows[first]}, which has {self._frames[rows[first]]}"
             )
         out = np.empty((len(rows), frames, self.kind.width), np.int64 if isinstance(self.kind, Codes) else np.float32)
-        for place, stretch in enumerate(self._shards.read(self._shard[rows], self._offset[rows] + starts, frames)):
-            out[place] = stretch
+        for row, stretch in zip(
+            out, self._shards.read(self._shard[rows], self._offset[rows] + starts, frames), strict=True
+        ):
+            row[:] = stretch
         return out
-
-    def codes(self, rows: NDArray[np.int64], offset_frames: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
-        """Return equally long stretches of codes, int64 (batch, frames, codebooks), as `read` does.
-
-        Raises:
-            MertError: the teacher gives spectra.
-        """
-        assert self._codes
-        return self.read(rows, offset_frames, frames)
 
     def track(self, row: int) -> NDArray[Any]:
         """Return a whole track's targets, read-only, uint16 (frames, codebooks) or float16 (frames, bins)."""

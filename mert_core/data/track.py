@@ -34,7 +34,7 @@ class SourceTrack:
         piece: what must not be in two splits.
         artist: composer, or folder artist.
         split: train, valid or test; None leaves it to `mert_core.corpus.splits`, once all artists are known.
-        licence: of the music.
+        licence: licence of the music.
         source_sha256: SHA-256 of the source file's bytes, in hexadecimal digits; None if there is no file.
         labels: one row of labels.
         notes: one row per note.
@@ -53,9 +53,6 @@ class SourceTrack:
     notes: list[dict[str, Any]] | None = None
     beats: list[dict[str, Any]] | None = None
     source_sha256: str | None = None
-
-
-ScoreTrack = SourceTrack
 
 
 QUARANTINE_NAME = "quarantine.parquet"

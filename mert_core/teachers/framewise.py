@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mert_core.audio.grid import HOP_SAMPLES
-from mert_core.data.sampler import CropSampler
+from mert_core.data.sampler import RandomCrops
 from mert_core.data.target_kinds import Codes
 from mert_core.teachers.base import Needs, Sources, Teacher, whole_frames
 
@@ -98,7 +98,7 @@ class FramewiseTeacher(Teacher):
         # far from a track's ends
         first, count = 1000 * self.drawn_frames, self.drawn_frames
         begin, end = self.context_span(first, count, 2 * first)
-        crops = CropSampler(
+        crops = RandomCrops(
             sources.music, "train", (end - begin) * HOP_SAMPLES, sources.seed, f"teachers.{self.name}, one stretch"
         )
         found, batches = [], -(-frames // (count * _DRAWN_BATCH))

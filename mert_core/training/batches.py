@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE, student_frames
-from mert_core.data.sampler import Crops, Music
+from mert_core.data.sampler import EpochCrops, Music
 from mert_core.errors import MertError
 from mert_core.parallel import single_threads
 from mert_core.teachers.base import Teacher
@@ -65,7 +65,7 @@ class CropSource:
         rows = np.asarray(music.rows(split), dtype=np.int64)
         samples = np.asarray(music.samples, dtype=np.int64)
         streams = {"order": (*self._seed, _EPOCH), "offset": (*self._seed, _CROP)}
-        self._crops = Crops(rows, samples, self.crop_samples, **streams)
+        self._crops = EpochCrops(rows, samples, self.crop_samples, **streams)
         if not len(self._crops):
             raise MertError(
                 f"no track of the {split} split is as long as a crop ({params.crop_seconds:g} s): it has {len(rows)} "

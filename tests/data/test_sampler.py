@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from mert_core.data.sampler import Crops, Permutation, uniform
+from mert_core.data.sampler import EpochCrops, Permutation, uniform
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 31, 32, 33, 1000, 65537])
@@ -16,8 +16,8 @@ def test_it_is_a_permutation(size: int) -> None:
     order = Permutation(size, 1337, 0, 3, 7)(np.arange(size))
     assert np.array_equal(np.sort(order), np.arange(size))
     again = Permutation(size, 1337, 0, 3, 7)
-    assert [int(again(np.array([place]))[0]) for place in range(0, size, size // 7 + 1)] == [
-        int(order[place]) for place in range(0, size, size // 7 + 1)
+    assert [int(again(np.array([index]))[0]) for index in range(0, size, size // 7 + 1)] == [
+        int(order[index]) for index in range(0, size, size // 7 + 1)
     ]
 
 
@@ -31,8 +31,8 @@ def test_other_keys_give_other_orders() -> None:
 
 def test_all_orders_are_about_equally_likely() -> None:
     draws = 4800
-    found = [tuple(Permutation(4, seed)(np.arange(4)).tolist()) for seed in range(draws)]
-    counts = np.array([found.count(order) for order in permutations(range(4))])
+    orders = [tuple(Permutation(4, seed)(np.arange(4)).tolist()) for seed in range(draws)]
+    counts = np.array([orders.count(order) for order in permutations(range(4))])
     expected = draws / 24
     assert ((counts - expected) ** 2 / expected).sum() < 50  # chi-squared with 23 degrees of freedom: 49.7 in 1 of 1000
 
@@ -53,9 +53,11 @@ def test_draws_are_uniform() -> None:
     assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.015
 
 
-def crops(lengths: list[int], rows: np.ndarray | None = None) -> Crops:
+def crops(lengths: list[int], rows: np.ndarray | None = None) -> EpochCrops:
     samples = np.array(lengths) * 320
-    return Crops(np.arange(len(lengths)) if rows is None else rows, samples, 3200, order=(1, 0, 3), offset=(1, 0, 0))
+    return EpochCrops(
+        np.arange(len(lengths)) if rows is None else rows, samples, 3200, order=(1, 0, 3), offset=(1, 0, 0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,36 +72,36 @@ def crops(lengths: list[int], rows: np.ndarray | None = None) -> Crops:
     ],
 )
 def test_every_track_comes_once_per_crop_that_it_holds(lengths: list[int]) -> None:
-    found = crops(lengths)
+    sampler = crops(lengths)
     for epoch in range(2):
-        rows, offsets = found.locate(np.arange(len(found)) + epoch * len(found))
+        rows, offsets = sampler.locate(np.arange(len(sampler)) + epoch * len(sampler))
         assert np.array_equal(np.bincount(rows, minlength=len(lengths)), np.array(lengths) // 10)
         assert (offsets % 320 == 0).all() and (offsets >= 0).all()
         assert (offsets + 3200 <= np.array(lengths)[rows] * 320).all()
 
 
-def test_every_place_of_a_track_is_reached() -> None:
+def test_every_offset_of_a_track_is_reached() -> None:
     _, offsets = crops([30]).locate(np.arange(600))
     assert set(offsets.tolist()) == set(range(0, 21 * 320, 320))
 
 
 def test_a_crop_is_the_same_alone_in_any_company_and_over_the_end_of_an_epoch() -> None:
-    found = crops([25, 12, 40, 8], rows=np.array([0, 2, 3]))
+    sampler = crops([25, 12, 40, 8], rows=np.array([0, 2, 3]))
     positions = np.array([11, 3, 2, 30, 3, 5, 6])
-    rows, offsets = found.locate(positions)
+    rows, offsets = sampler.locate(positions)
     for position, row, offset in zip(positions, rows, offsets, strict=True):
         alone = crops([25, 12, 40, 8], rows=np.array([0, 2, 3])).locate(np.array([position]))
         assert (int(alone[0][0]), int(alone[1][0])) == (row, offset)
-    assert set(rows.tolist()) <= {0, 2} and len(found) == 6
+    assert set(rows.tolist()) <= {0, 2} and len(sampler) == 6
 
 
 def test_no_memory_per_crop() -> None:
     samples = np.full(20_000, 24000 * 3600)  # 20,000 hours, 14 million crops
     rows = np.arange(20_000)
     tracemalloc.start()
-    found = Crops(rows, samples, 120_000, order=(1,), offset=(2,))
-    found.locate(np.arange(10**9, 10**9 + 64))
+    sampler = EpochCrops(rows, samples, 120_000, order=(1,), offset=(2,))
+    sampler.locate(np.arange(10**9, 10**9 + 64))
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(found) == 20_000 * 720
+    assert len(sampler) == 20_000 * 720
     assert held < 17 * 20_000 + 10_000 and peak < 100 * 20_000

@@ -56,9 +56,9 @@ def test_codes_are_the_teachers_at_the_tracks_place(small: Config, layout: Layou
         expected = teacher(waveform)[0].numpy()
         # Not all: the last bit of a matrix product depends on the batch, and may turn a near tie.
         assert np.mean(store.track(row) == expected) > 0.995
-        assert np.array_equal(store.codes(np.array([row]), np.array([20]), 50)[0], store.track(row)[20:70])
+        assert np.array_equal(store.read(np.array([row]), np.array([20]), 50)[0], store.track(row)[20:70])
     assert record.run == store.teacher == "rvqvae"
-    assert store.kind == Codes(3, 8) and (store.codebooks, store.entries) == (3, 8)
+    assert store.kind == Codes(3, 8)
     assert record.inputs == {"corpus": corpus.record.id, "teacher": read_record(layout.teacher("rvqvae")).id}
     assert store.teacher_id == record.inputs["teacher"]
     usage = pq.read_table(layout.targets("rvqvae") / "usage.parquet").to_pandas()
@@ -78,8 +78,6 @@ def test_spectra_are_the_teachers_in_float16(small: Config, layout: Layout) -> N
         found = store.read(np.array([row]), np.array([7]), 60)[0]
         assert found.dtype == np.float32
         assert np.linalg.norm(found - expected[7:67]) < 4e-4 * np.linalg.norm(expected[7:67])
-    with pytest.raises(MertError, match="codes are wanted"):
-        store.codes(np.array([0]), np.array([0]), 5)
     bins = pq.read_table(layout.targets("cqt") / "bins.parquet").to_pandas()
     train = np.concatenate([store.track(row) for row in (0, 1, 3)]).astype(np.float64)
     mine = bins[bins.split == "train"].sort_values("bin")
@@ -100,8 +98,8 @@ def test_a_stretch_outside_its_track_is_refused(small: Config, layout: Layout) -
     run(small, layout, NullTracker(), "rvqvae")
     store = TargetStore.open(layout.targets("rvqvae"))
     with pytest.raises(IndexError):
-        store.codes(np.array([0, 1]), np.array([0, int(store.frames[1]) - 9]), 10)
-    assert store.codes(np.array([0, 1]), np.array([0, int(store.frames[1]) - 10]), 10).shape == (2, 10, 3)
+        store.read(np.array([0, 1]), np.array([0, int(store.frames[1]) - 9]), 10)
+    assert store.read(np.array([0, 1]), np.array([0, int(store.frames[1]) - 10]), 10).shape == (2, 10, 3)
 
 
 def test_a_flipped_byte_is_found_and_its_shard_named(small: Config, layout: Layout) -> None:

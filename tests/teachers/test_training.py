@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mert_core.audio.grid import SAMPLE_RATE
-from mert_core.data.sampler import CropSampler
+from mert_core.data.sampler import RandomCrops
 from mert_core.errors import MertError
 from mert_core.teachers.codec.train import CodecWeights, RvqVaeSettings, train
 
@@ -60,8 +60,8 @@ def silent(values: Mapping[str, float], step: int | None) -> None:
     """Report nothing."""
 
 
-def sampler() -> CropSampler:
-    return CropSampler(Noise(), "train", int(0.2 * SAMPLE_RATE), 3, "the key")
+def sampler() -> RandomCrops:
+    return RandomCrops(Noise(), "train", int(0.2 * SAMPLE_RATE), 3, "the key")
 
 
 def test_crops_are_a_pure_function_of_seed_and_step() -> None:
@@ -101,7 +101,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatc
     class Killed(Exception):
         pass
 
-    class Fragile(CropSampler):
+    class Fragile(RandomCrops):
         def batch(self, step: int, clips: int) -> torch.Tensor:
             if step == stopped_at:
                 raise Killed

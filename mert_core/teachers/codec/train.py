@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE, seconds_to_samples, whole_hops
 from mert_core.config import Count, NonNegative, Positive, Section
-from mert_core.data.sampler import CropSampler, Music
+from mert_core.data.sampler import Music, RandomCrops
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
 from mert_core.teachers.base import Sources
@@ -232,9 +232,9 @@ def train(
     return model, figures
 
 
-def _crops(music: Music, split: str, params: RvqVaeSettings, seed: int) -> CropSampler:
+def _crops(music: Music, split: str, params: RvqVaeSettings, seed: int) -> RandomCrops:
     length = whole_hops(seconds_to_samples(params.crop_seconds))
-    return CropSampler(music, split, length, seed, "teachers.rvqvae.crop_seconds")
+    return RandomCrops(music, split, length, seed, "teachers.rvqvae.crop_seconds")
 
 
 def _decay(progress: float) -> float:
@@ -242,7 +242,7 @@ def _decay(progress: float) -> float:
 
 
 @torch.no_grad()
-def _start_codebooks(model: RvqVae, crops: CropSampler, params: RvqVaeSettings) -> None:
+def _start_codebooks(model: RvqVae, crops: RandomCrops, params: RvqVaeSettings) -> None:
     batches = range(params.steps + 1, params.steps + 1 + _START_BATCHES)  # none that a training step sees
     latents = [model.encoder(crops.batch(step, params.batch_clips).unsqueeze(1)) for step in batches]
     model.start_codebooks(torch.cat(latents))
