@@ -48,24 +48,24 @@ class CodeHead(nn.Module):
         if learn_temperature:
             self.log_scales = nn.Parameter(torch.full((codebooks,), math.log(1 / temperature)))
 
-    def forward(self, states: Tensor, asked: Sequence[int] | None = None) -> Tensor:
+    def forward(self, states: Tensor, codebook_ids: Sequence[int] | None = None) -> Tensor:
         """Map (positions, width) to logits (codebooks, positions, entries), in fp32.
 
         Both sides are normalised first, so that one batched GEMM gives all cosine similarities.
 
         Args:
             states: (positions, width).
-            asked: the codebooks to predict, and nothing is computed for others; None predicts all.
+            codebook_ids: codebooks to predict; nothing is computed for others. None predicts all.
         """
-        if asked is None or len(asked) == self.codebooks:
+        if codebook_ids is None or len(codebook_ids) == self.codebooks:
             projected, tables = self.final_proj(states), self.codebook_embeddings.float()
-            asked = range(self.codebooks)
+            codebook_ids = range(self.codebooks)
         else:
-            index = torch.as_tensor(asked, device=states.device)
+            index = torch.as_tensor(codebook_ids, device=states.device)
             weight = self.final_proj.weight.unflatten(0, (self.codebooks, -1))[index].flatten(0, 1)
             bias = self.final_proj.bias.unflatten(0, (self.codebooks, -1))[index].flatten()
             projected, tables = F.linear(states, weight, bias), self.codebook_embeddings[index].float()
-        queries = projected.unflatten(-1, (len(asked), self.final_dim)).transpose(0, 1)
+        queries = projected.unflatten(-1, (len(codebook_ids), self.final_dim)).transpose(0, 1)
         queries = F.normalize(queries.float(), dim=-1)
         tables = F.normalize(tables, dim=-1)
         with torch.autocast(states.device.type, enabled=False):
@@ -73,7 +73,7 @@ class CodeHead(nn.Module):
             if self.log_scales is None:
                 queries = queries / self.temperature
             else:
-                queries = queries * self.log_scales.float().exp().clamp(max=MAX_SCALE)[list(asked), None, None]
+                queries = queries * self.log_scales.float().exp().clamp(max=MAX_SCALE)[list(codebook_ids), None, None]
             return torch.bmm(queries, tables.transpose(1, 2))
 
 

@@ -29,8 +29,8 @@ def parameters_of(module: nn.Module, keep: bool) -> dict[str, Tensor]:
     """Return the parameters by name, whole; all workers must call this together.
 
     Args:
-        module: the model. What is shared out is gathered tensor by tensor, on the CPU; else nothing is copied.
-        keep: whether this worker wants them; another one helps to gather and gets nothing.
+        module: the model. Parameters that are shared out are gathered one by one, on the CPU; else nothing is copied.
+        keep: whether this worker wants the parameters; another one helps to gather them and gets nothing.
     """
     if not (keep or is_sharded(module)):
         return {}
@@ -38,6 +38,8 @@ def parameters_of(module: nn.Module, keep: bool) -> dict[str, Tensor]:
     return {name: value for name, value in gathered if value is not None}
 
 
+# torch.distributed.checkpoint.state_dict does the like, but its `get_state_dict` makes an update of its own (at rate 0)
+# where an optimizer has no state yet: Adam's bias correction would begin at step 2, and all later updates be others.
 def gather_state(module: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> Tensors:
     """Return parameters and optimizer as `parameters_of` does; the format is the same, shared out or not."""
     if not (keep or is_sharded(module)):
@@ -90,15 +92,15 @@ class Progress:
     index), dropout and layer drop from (seed, step, rank). So these numbers are the state of every generator.
 
     Attributes:
-        seed: of the run.
-        step: updates done; the schedule's rate follows from it and from the guard's rate factor.
-        position: the sampler's, in crops taken since the start. A rollback sets back the step, not the position, so
-            that the crops at which training failed are not met at once again.
+        seed: seed of all randomness of the run.
+        step: updates done; the schedule's rate follows from it, and from the health state's rate factor.
+        position: crops taken since the start. A rollback sets back the step, not the position, so that the crops at
+            which training failed are not met at once again.
         first_loss: loss of the first update; an explosion is judged against it.
-        window: sums since the last logged point.
+        window: sums of the loss terms since the last logged point; None while there are none.
         curve: rows (step, split, term, value) so far.
-        guard: what the health policy remembers.
-        totals: the cost ledger's.
+        health: memory of the health policy.
+        totals: what the run has cost so far.
     """
 
     seed: int = 0
@@ -131,8 +133,8 @@ class StateStore:
     """The resume states of one run, one folder per step.
 
     Args:
-        folder: the run's own; its name carries the hash of all that the run depends on.
-        keep: how many states to keep.
+        folder: folder of this run alone; its name carries the hash of all that the run depends on.
+        keep: number of states to keep.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -163,8 +165,8 @@ class StateStore:
         """Write a state whole or not at all, then drop the oldest beyond ``keep``, but not the last without a fault.
 
         Args:
-            progress: of the run.
-            tensors: of model and optimizer, see `gather_state`.
+            progress: where the run stands.
+            tensors: parameters and optimizer, whole; see `gather_state`.
 
         Raises:
             OSError: the disk is full or fails; nothing of the state is left, and all earlier ones are.
@@ -225,8 +227,8 @@ class StateStore:
         """Return a state's progress and its tensors, which `scatter_state` copies into model and optimizer.
 
         Args:
-            step: of the state.
-            shapes: of the run's parameters, by name.
+            step: number of the update after which the state was written.
+            shapes: shapes of the run's parameters, by name.
 
         Raises:
             MertError: it is of another architecture.
@@ -272,11 +274,11 @@ class Checkpoints:
     """The resume states of a run, as its loop uses them. All workers call every method together; the leader writes.
 
     Args:
-        states: where they lie; None keeps none.
-        objective: the model with its heads.
-        optimizer: of it.
-        place: of this worker.
-        observer: is told what is written, read and passed over.
+        states: store of the resume states; None writes none.
+        objective: student and heads, whose parameters are part of a state.
+        optimizer: optimizer of the objective, whose moments are part of a state.
+        worker: rank and device of this process.
+        observer: receives notes of what is written, read and passed over.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""Which frames the student must guess: static spans, drawn per clip from its own generator."""
+"""What makes the task hard: spans of masked frames, and stretches of other clips that are mixed in.
+
+Both are drawn per clip from a generator of its own.
+"""
 
 from __future__ import annotations
 
@@ -72,13 +75,13 @@ def draw_snippets(
     With ``probability`` a clip is mixed (the published code has the comparison inverted, harmless at its 0.5).
 
     Args:
-        generator: the clip's own.
-        own: the clip's place in the global batch; never its own source.
-        clips: size of the global batch; one alone has nobody to be mixed with.
+        generator: generator of this clip alone.
+        own: index of the clip in the global batch; never its own source.
+        clips: clips of the global batch; one alone has nothing to be mixed with.
         clip_samples: length of every clip.
         probability: chance that anything is mixed in.
         most: largest number of snippets; 1 … most are equally likely.
-        samples_range: shortest and longest snippet.
+        samples_range: shortest and longest snippet, in samples.
     """
     if generator.random() >= probability or clips < 2:
         return []

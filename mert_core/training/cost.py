@@ -91,10 +91,10 @@ def training_flops(
 
     Args:
         config: the student's shape.
-        samples: of one clip.
-        masked_frames: of one clip, on average.
+        samples: samples of one clip.
+        masked_frames: masked frames of one clip, on average.
         codes: codebooks and entries of each teacher of codes.
-        bins: of all teachers of spectra together.
+        bins: bins of all teachers of spectra together.
     """
     stack = convolution_flops(config, samples)
     encoder = encoder_flops(config, config.frames(samples))
@@ -110,12 +110,12 @@ class Totals:
 
     Attributes:
         updates: made or skipped, those that a rollback undid included.
-        clips: of all workers.
-        masked_frames: of all workers.
-        busy_seconds: spent in updates, waiting for data included; validation and resume states are not.
-        waited_seconds: of those, spent waiting for data, by the leading worker.
-        held_seconds: from the loop's begin to its end: what a machine is paid for, but for start-up.
-        peak_memory_bytes: of the fullest worker, on its device; on a CPU the whole process.
+        clips: clips presented, over all workers.
+        masked_frames: masked frames of these clips.
+        busy_seconds: time in updates, with waiting for data, without validation and resume states.
+        waited_seconds: the part of it in which the leading worker waited for data.
+        held_seconds: time from the loop's begin to its end: what a machine is paid for, but for start-up.
+        peak_memory_bytes: memory of the fullest worker, on its device; on a CPU of the whole process.
     """
 
     updates: int = 0
@@ -132,9 +132,9 @@ class Devices:
     """What a run computes on.
 
     Attributes:
-        name: of one device.
-        gpus: how many, over all workers; 0 on CPUs.
-        peak_flops: of one GPU, dense bf16, per second; None when it is not known.
+        name: name of one device.
+        gpus: number of GPUs, over all workers; 0 on CPUs.
+        peak_flops: dense bf16 FLOP/s of one GPU; None when it is not known.
     """
 
     name: str = "CPU"
@@ -155,10 +155,10 @@ class CostMeter:
 
     Args:
         totals: what earlier processes of this run have spent.
-        place: of this worker.
+        worker: rank and device of this process.
         clip_seconds: length of a clip.
-        clip_flops: gives the FLOPs of forward and backward for one clip with so many masked frames.
-        devices: that the run computes on; by default those found at the place.
+        clip_flops: function that gives the FLOPs of forward and backward for one clip with so many masked frames.
+        devices: devices of the run; None: as many like the worker's as there are workers.
     """
 
     def __init__(

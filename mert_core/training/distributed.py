@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def replicate(objective: Objective, place: Worker) -> nn.Module:
+def replicate(objective: Objective, worker: Worker) -> nn.Module:
     """Return the objective as each worker calls it, with a copy on every worker; alone, it is the objective itself."""
-    objective.to(place.device)
-    if place.world == 1:
+    objective.to(worker.device)
+    if worker.world == 1:
         return objective
     return DistributedDataParallel(
         objective,
-        device_ids=[place.device] if place.device.type == "cuda" else None,
+        device_ids=[worker.device] if worker.device.type == "cuda" else None,
         gradient_as_bucket_view=True,  # else the buckets cost another copy of all gradients
         find_unused_parameters=objective.encoder.config.layerdrop > 0,
         broadcast_buffers=False,
     )
 
 
-def shard(objective: Objective, place: Worker) -> nn.Module:
-    """Share the objective's parameters out, in place, and with them gradients and what an optimiser keeps of each.
+def shard(objective: Objective, worker: Worker) -> nn.Module:
+    """Share the objective's parameters out, in place, and with them gradients and what an optimizer keeps of each.
 
     A worker gathers the parameters of one encoder layer at a time, and those outside of the layers for a whole pass.
     All workers must then call the objective, or one of its methods that run the encoder, equally often.
@@ -43,14 +43,14 @@ def shard(objective: Objective, place: Worker) -> nn.Module:
     Raises:
         MertError: there is one worker alone.
     """
-    if place.world == 1:
+    if worker.world == 1:
         raise MertError(
             "pretrain.sharding is full, but the run has one worker (pretrain.workers is 0 or 1); expected "
             "two or more, to share the model out among. Raise pretrain.workers, or set pretrain.sharding: none."
         )
-    if place.device.type == "cuda":
-        torch.cuda.set_device(place.device)  # what FSDP takes for the mesh's device
-    mesh = init_device_mesh(place.device.type, (place.world,))
+    if worker.device.type == "cuda":
+        torch.cuda.set_device(worker.device)  # what FSDP takes for the mesh's device
+    mesh = init_device_mesh(worker.device.type, (worker.world,))
     # Parameters are resharded after each forward pass, the root's too: else they would be whole after one without a
     # backward pass, and resume states would be read into the wrong tensors.
     for part in (*objective.encoder.encoder.layers, objective):

@@ -54,7 +54,7 @@ class ModelHealth:
         perplexity: per codebook, exp(entropy) of the mean predicted distribution: how many codes the student considers.
         teacher_perplexity: per codebook, the same of the teacher's codes.
         dead_codes: per codebook, share of the codes that the teacher uses here and the student has given up.
-        effective_rank: of the embeddings, 1 (all alike) … width.
+        effective_rank: effective rank of the embeddings, 1 (all alike) … width.
     """
 
     perplexity: list[float]

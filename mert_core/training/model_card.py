@@ -29,7 +29,7 @@ _FORMATS = {
 
 
 def cost_section(cost: dict[str, Any] | None) -> list[str]:
-    """Return the lines of a card's section on cost, from ``Ledger.card`` or what ``read_cost`` found."""
+    """Return the lines of a card's section on cost, as `CostMeter.card` or `read_cost` returns them."""
     if cost is None:
         return ["## Cost", "", "Not known here: the checkpoint was made in another working directory."]
     rows = [f"| {title} | {form.format(cost[name])} |" for name, (title, form) in _FORMATS.items() if name in cost]

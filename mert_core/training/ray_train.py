@@ -91,27 +91,27 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """Run in each worker process: find the place, do the work."""
+    """Run in each worker process: find out which one it is, and do its share of the job."""
     import ray.train
     import ray.train.torch
 
     choose_device("cuda" if config["cuda"] else "cpu")  # the GPU that Ray has assigned must be one for torch, too
     context = ray.train.get_context()
-    place = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     folder, job = Path(config["folder"]), config["job"]
     if (folder / _REFUSAL).exists():  # Ray starts the workers again after any error; this one would only come again
         return
-    observer: Observer = JournalObserver(folder / _JOURNAL) if place.leads else SilentObserver()
-    if place.leads:
+    observer: Observer = JournalObserver(folder / _JOURNAL) if worker.leads else SilentObserver()
+    if worker.leads:
         _note_restart(folder, job, observer)
     try:
-        facts = work(job, place, observer)
+        facts = work(job, worker, observer)
     except MertError as error:
-        write_json(folder / _REFUSAL, {"rank": place.rank, "message": str(error)})
-        if place.world == 1:
+        write_json(folder / _REFUSAL, {"rank": worker.rank, "message": str(error)})
+        if worker.world == 1:
             return
         raise  # so that Ray ends the other workers, who wait for this one
-    if place.leads:
+    if worker.leads:
         write_json(folder / _FACTS, facts)
 
 
