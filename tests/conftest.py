@@ -17,8 +17,8 @@ LONGEST_FIRST = (
     "integration/test_ray_train.py",
     "integration/test_up.py",
     "integration/test_prefect.py",
-    "training/test_resume.py",
-    "training/test_world_size.py",
+    "training/test_checkpoint.py",
+    "training/test_distributed.py",
     "integration/test_sweep.py",
     "training/test_health.py",
 )

@@ -1,4 +1,4 @@
-"""Pre-training: from stored music and targets to a checkpoint. This is what flows through the room, in order:
+"""Pre-training: from stored music and targets to a checkpoint. This is what flows through the room, in order.
 
     Corpus, TargetStore, Teacher    what earlier stages made, opened by `run.open_inputs`
     CropSource                      cuts a global batch: crops, masks, mixtures, codebooks     batches, corruption

@@ -12,9 +12,12 @@ from mert_core.config import HealthConfig, LossWeights, PretrainConfig
 from mert_core.data.target_kinds import Codes
 from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
 from mert_core.training.batches import CropSource
+from mert_core.training.callbacks import Observer, SilentObserver
 from mert_core.training.loss import Objective, build_objective
-from mert_core.training.run import Job, RunInputs
+from mert_core.training.run import Job, RunInputs, work
 from mert_core.training.targets import TargetSet
+from mert_core.training.trainer import Report
+from mert_core.training.worker import Worker
 
 SPECTRA = {"cqt": ConstantQTeacher, "logmel": LogMelTeacher, "chroma": ChromaTeacher}
 
@@ -124,6 +127,21 @@ def target_set(run: PretrainConfig, data: Tones | None = None) -> TargetSet:
 def job(run: PretrainConfig, out: Path | None = None, states: Path | None = None, seed: int = 7) -> Job:
     """Return a run on the tones, on one thread."""
     return Job(run, Tones().open, seed, 1, out, states)
+
+
+def train(
+    out: Path | None = None,
+    states: Path | None = None,
+    observer: Observer | None = None,
+    report: Report | None = None,
+    *,
+    seed: int = 7,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Train on the tones in this process and return the facts; ``out`` is made if it is missing."""
+    if out is not None:
+        out.mkdir(exist_ok=True)
+    return work(job(params(**changes), out, states, seed), Worker(), observer or SilentObserver(), report)
 
 
 def objective_of(run: PretrainConfig, seed: int = 0, start: Path | None = None) -> Objective:

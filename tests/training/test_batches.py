@@ -1,56 +1,26 @@
-"""Crops, masks and noise are pure functions of (seed, epoch, index)."""
+"""Crops, masks and noise are pure functions of (seed, epoch, index), prepared beside the update without slowing it."""
 
 from __future__ import annotations
+
+import random
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from mert_core.config import Config
 from mert_core.errors import MertError
-from mert_core.training.batches import CropSource, crop_samples
-from mert_core.training.corruption import draw_snippets, span_masks
-from tests.training.music import Tones, crop_source, params
+from mert_core.training.batch import Batch
+from mert_core.training.batches import CropSource, Loader, crop_samples
+from mert_core.training.corruption import span_masks
+from mert_core.training.worker import Worker
+from tests.training.music import Tones, crop_source, params, target_set
 
 
 def source(split: str = "train", seed: int = 1, corrupt: bool = True, **changes: object) -> CropSource:
     return crop_source(params(**changes), split, seed, corrupt=corrupt)
-
-
-def generators(count: int, seed: int = 0) -> list[np.random.Generator]:
-    return [np.random.default_rng((seed, row)) for row in range(count)]
-
-
-def test_masked_share_is_the_published_one() -> None:
-    alone = np.mean([span_masks([g], 374, 0.8, 5).mean() for g in generators(400)])
-    assert alone == pytest.approx(0.583, abs=0.005)
-    trimmed = np.mean([span_masks(generators(16, seed), 374, 0.8, 5).mean() for seed in range(60)])
-    assert trimmed == pytest.approx(0.54, abs=0.01)
-
-
-def test_rows_have_equal_counts_and_spans_of_five() -> None:
-    masks = span_masks(generators(8), 374, 0.8, 5)
-    assert len(set(masks.sum(axis=1).tolist())) == 1
-    untrimmed = span_masks(generators(1), 374, 0.8, 5)[0]
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], untrimmed.astype(int), [0]])))
-    assert (edges[1::2] - edges[::2]).min() >= 5
-
-
-@pytest.mark.parametrize("frames", [2, 7, 36])
-def test_short_clips_are_masked_too(frames: int) -> None:
-    masks = span_masks(generators(20), frames, 0.1, 5)
-    assert masks.any(axis=1).all() and masks.shape == (20, frames)
-
-
-def test_snippets_come_from_others_and_fit() -> None:
-    generator = np.random.default_rng(0)
-    drawn = [draw_snippets(generator, 2, 4, 1000, 0.5, 3, (100, 400)) for _ in range(2000)]
-    assert np.mean([bool(row) for row in drawn]) == pytest.approx(0.5, abs=0.04)
-    flat = [snippet for row in drawn for snippet in row]
-    assert {s.source for s in flat} == {0, 1, 3}
-    assert {len(row) for row in drawn} == {0, 1, 2, 3}
-    assert all(100 <= s.samples <= 400 and max(s.start, s.source_start) + s.samples <= 1000 for s in flat)
-    assert draw_snippets(generator, 0, 1, 1000, 1.0, 3, (100, 400)) == []
 
 
 def test_batches_do_not_depend_on_workers_or_history() -> None:
@@ -102,32 +72,6 @@ def test_a_clips_randomness_is_its_own_and_new_in_each_epoch() -> None:
     assert len({tuple(map(str, row)) for row in first[0]}) == 4
 
 
-def test_trimming_uncovers_and_never_covers() -> None:
-    alone = np.array([span_masks([generator], 374, 0.8, 5)[0] for generator in generators(16)])
-    together = span_masks(generators(16), 374, 0.8, 5)
-    assert not (together & ~alone).any()
-    assert set(together.sum(axis=1)) == {alone.sum(axis=1).min()}
-
-
-@pytest.mark.parametrize(("run", "samples"), [("95m", (12000, 24000)), ("330m", (12000, 36000))])
-def test_the_published_runs_have_the_published_corruption(config: Config, run: str, samples: tuple[int, int]) -> None:
-    published = config.run(run)
-    assert (published.mask_probability, published.mask_frames) == (0.8, 5)
-    assert (published.mixture_probability, published.mixture_snippets) == (0.5, 3)
-    assert tuple(round(seconds * 24000) for seconds in published.mixture_seconds) == samples
-    clip = crop_samples(published.crop_seconds)
-    assert clip == {"95m": 120000, "330m": 122880}[run]
-    generator = np.random.default_rng(0)
-    drawn = [draw_snippets(generator, 3, 16, clip, 0.5, 3, samples) for _ in range(3000)]
-    mixed = [row for row in drawn if row]
-    assert len(mixed) / len(drawn) == pytest.approx(0.5, abs=0.03)
-    for count in (1, 2, 3):
-        assert np.mean([len(row) == count for row in mixed]) == pytest.approx(1 / 3, abs=0.04)
-    lengths = np.array([snippet.samples for row in mixed for snippet in row])
-    assert samples[0] <= lengths.min() < samples[0] + 100 and samples[1] - 100 < lengths.max() <= samples[1]
-    assert lengths.mean() == pytest.approx(sum(samples) / 2, rel=0.02)
-
-
 def test_the_mixture_adds_the_other_clips_at_full_gain() -> None:
     crops = source(mixture_probability=1.0)
     batch = crops.batch(0, 4, range(4))
@@ -147,3 +91,101 @@ def test_validation_hears_no_mixture() -> None:
 def test_too_short_tracks_are_an_error() -> None:
     with pytest.raises(MertError, match="as long as a crop"):
         crop_source(params(), data=Tones(seconds=0.4))
+
+
+@pytest.mark.parametrize("shares", [2, 4, 8])
+def test_masks_do_not_depend_on_how_a_batch_is_shared_out(shares: int) -> None:
+    crops = source(mask_trim_clips=4)
+    whole = crops.batch(16, 8, range(8))
+    size = 8 // shares
+    parts = [crops.batch(16, 8, range(n * size, (n + 1) * size)) for n in range(shares)]
+    assert np.array_equal(whole.mask.numpy(), np.concatenate([part.mask.numpy() for part in parts]))
+    assert len(set(whole.mask[:4].sum(1).tolist())) == 1
+
+
+class Watched(CropSource):
+    """Notes with how many torch threads each batch was cut."""
+
+    def batch(self, first: int, clips: int, own: range) -> Batch:
+        self.threads = [*getattr(self, "threads", []), torch.get_num_threads()]
+        return super().batch(first, clips, own)
+
+
+class Late(CropSource):
+    """Answers late, in no particular order; notes how many are asked for at a time, and what was begun."""
+
+    most, running, begun = 0, 0, 0
+    broken = -1
+    _counting = threading.Lock()
+
+    def batch(self, first: int, clips: int, own: range) -> Batch:
+        with self._counting:
+            self.running += 1
+            self.begun += 1
+            self.most = max(self.most, self.running)
+        time.sleep(random.uniform(0.002, 0.02))
+        if first == self.broken:
+            raise OSError("the cable is out")
+        try:
+            return super().batch(first, clips, own)
+        finally:
+            with self._counting:
+                self.running -= 1
+
+
+def loaded(kind: type[CropSource] = CropSource) -> CropSource:
+    return kind(Tones().open().music, target_set(params()), params(), "train", 1)
+
+
+def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        watched = loaded(Watched)
+        with Loader(watched, Worker(), 4) as loader:
+            loader.take(0, 1)
+            loader.take(loader.clips, 0)
+            assert torch.get_num_threads() == 3
+        assert watched.threads == [1, 1]  # type: ignore[attr-defined]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def equal(one: list[Batch], other: list[Batch]) -> bool:
+    def tensors(batch: Batch) -> list[Tensor]:
+        return [batch.noisy, batch.clean, batch.mask, *batch.stored.values()]
+
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(a, b) for mine, its in pairs for a, b in zip(tensors(mine), tensors(its), strict=True))
+
+
+@pytest.mark.parametrize("read_ahead", [1, 5])
+def test_updates_come_in_order_and_are_the_same_however_far_ahead(read_ahead: int) -> None:
+    plain, late = loaded(), loaded(Late)
+    steps = 14  # past the end of an epoch of 40 crops
+    with Loader(plain, Worker(), 4, 2) as afresh, Loader(late, Worker(), 4, 2, read_ahead) as loader:
+        clips = loader.clips
+        positions = [clips * step for step in range(steps)]
+        positions[9:] = [clips * (step - 4) for step in range(9, steps)]  # training was set back
+        for number, position in enumerate(positions):
+            left = steps - 1 - number
+            update = loader.take(position, left)
+            expected = afresh.take(position, 0)
+            assert equal(update.batches, expected.batches) and update.masked_frames == expected.masked_frames
+        assert not loader._begun  # nothing after the last one
+    assert late.most <= read_ahead  # type: ignore[attr-defined]
+    assert read_ahead == 1 or late.most > 1  # type: ignore[attr-defined]
+
+
+def test_an_error_belongs_to_its_update_and_what_waits_is_not_run() -> None:
+    late = loaded(Late)
+    late.broken = 8  # type: ignore[attr-defined]
+    before = threading.active_count()
+    with Loader(late, Worker(), 4, read_ahead=2) as loader:
+        loader.take(0, 100)
+        loader.take(4, 100)
+        with pytest.raises(MertError, match=r"crops 8 … 11 cannot be read \(OSError: the cable is out\)"):
+            loader.take(8, 100)
+    assert late.begun <= 5  # type: ignore[attr-defined]
+    assert threading.active_count() == before

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from mert_core.data.record import Record
 from mert_core.model.config import PRESETS, hubert_fields
 from mert_core.model.heads import Heads
-from mert_core.training.callbacks import SilentObserver
 from mert_core.training.cost import (
     CostMeter,
     Devices,
@@ -24,9 +23,8 @@ from mert_core.training.cost import (
     training_flops,
 )
 from mert_core.training.model_card import cost_section, read_cost, write_card
-from mert_core.training.run import work
 from mert_core.training.worker import Worker
-from tests.training.music import job, params
+from tests.training.music import train
 
 
 @pytest.mark.parametrize(("preset", "gigaflop"), [("mert-95m", 329), ("mert-330m", 852)])
@@ -92,7 +90,7 @@ def test_utilisation_and_gpu_hours_are_over_all_cards() -> None:
 
 
 def test_a_run_brings_its_cost_and_the_card_shows_it(tmp_path: Path) -> None:
-    facts = work(job(params(max_steps=3)), Worker(), SilentObserver())
+    facts = train(max_steps=3)
     cost = facts.pop("cost")
     assert cost["updates"] == 3 and cost["peak_memory_gib"] > 0 and 0 <= cost["data_wait_share"] < 1
     assert cost["audio_hours"] == pytest.approx(facts["audio_hours_seen"])

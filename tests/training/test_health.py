@@ -65,7 +65,7 @@ def run(
     sources = [CropSource(*cut, split, 7, corrupt=split == "train") for split in ("train", "valid")]
     if gradient is not None:
         passes = iter(range(1, 1000))
-        objective.heads.spectra["cqt"].weight.register_hook(lambda found: gradient(next(passes), found))
+        objective.heads.spectra["cqt"].weight.register_hook(lambda grad: gradient(next(passes), grad))
     witness = Witness(at, (lambda: model(objective)) if model is not None else None)
     store = StateStore(states, 2) if states is not None else None
     progress, _ = train(run_params, objective, *sources, seed=7, worker=Worker(), states=store, observer=witness)
@@ -74,7 +74,7 @@ def run(
 
 
 def fifth(factor: float) -> Callable[[int, Tensor], Tensor]:
-    return lambda number, found: found * factor if number == 5 else found
+    return lambda number, grad: grad * factor if number == 5 else grad
 
 
 def test_a_nan_rolls_back_to_the_last_state_at_a_lower_rate_past_the_bad_crops(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_nan_skips_the_update(tmp_path: Path) -> None:
 def test_interventions_are_bounded_and_the_state_intact(tmp_path: Path) -> None:
     always = health(max_interventions=2)
     with pytest.raises(MertError, match=r"after 2 interventions.*resume state of step 2 is intact") as raised:
-        run(tmp_path, params(health=always), gradient=lambda n, found: found * float("nan") if n > 3 else found)
+        run(tmp_path, params(health=always), gradient=lambda n, grad: grad * float("nan") if n > 3 else grad)
     assert "pretrain.learning_rate" in str(raised.value)
     assert StateStore(tmp_path, 2).newest() == (2, [])
     with pytest.raises(MertError, match="No resume state had been written"):
@@ -166,11 +166,7 @@ def test_a_standing_fault_is_told_once_and_its_states_are_not_rolled_back_to(tmp
     bounds = health(effective_rank={"below": 2.0, "action": "warn"})
     run_params = params(max_steps=9, health=bounds, learning_rate=1e-6)
     progress, witness = run(
-        tmp_path,
-        run_params,
-        model=_embed_alike,
-        at=3,
-        gradient=lambda n, found: found * float("nan") if n == 9 else found,
+        tmp_path, run_params, model=_embed_alike, at=3, gradient=lambda n, grad: grad * float("nan") if n == 9 else grad
     )
     assert sum("effective rank" in note for note in witness.notes) == 1
     assert "back to step 2, learning rate × 0.5" in witness.notes

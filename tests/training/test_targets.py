@@ -82,5 +82,5 @@ def test_a_spectrum_is_computed_once_for_what_is_derived_from_it() -> None:
         own.register_forward_hook(lambda *_, name=name: calls.append(name))
     terms = [{"teacher": name, "targets": "crop", "weight": 1.0} for name in ("cqt", "chroma")]
     cut = source(params(teachers=terms), {}, music.teachers)
-    found = cut.target_set(cut.batch(0, 2, range(2)))
-    assert calls == ["cqt"] and found["chroma"].shape == (*found["cqt"].shape[:2], 48)
+    computed = cut.target_set(cut.batch(0, 2, range(2)))
+    assert calls == ["cqt"] and computed["chroma"].shape == (*computed["cqt"].shape[:2], 48)

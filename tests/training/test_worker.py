@@ -17,9 +17,9 @@ from tests.training.music import params
 def test_a_run_in_bf16_is_refused_where_products_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    data = Mock()
+    open_inputs = Mock()
     with pytest.raises(MertError, match=r"no bf16 instructions .* Use precision: fp32"):
-        work(Job(params(precision="bf16"), data, 7, 1, None, None), Worker(), SilentObserver())
-    assert not data.open.called
+        work(Job(params(precision="bf16"), open_inputs, 7, 1, None, None), Worker(), SilentObserver())
+    assert not open_inputs.called
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     check_precision("bf16", torch.device("cpu"))

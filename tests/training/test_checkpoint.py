@@ -11,9 +11,7 @@ import pytest
 from mert_core.errors import MertError
 from mert_core.training.callbacks import SilentObserver
 from mert_core.training.checkpoint import StateStore
-from mert_core.training.run import work
-from mert_core.training.worker import Worker
-from tests.training.music import job, params
+from tests.training.music import train
 from tests.training.workers import finish, hashes, kill_after, start
 
 # Dropout and layer drop are on, states fall between logged points, and an epoch (5 updates) ends on the way.
@@ -47,7 +45,7 @@ def test_killed_three_times_equals_uninterrupted(tmp_path: Path, engine: dict[st
 def test_every_state_knows_run_seed_sampler_and_policy(tmp_path: Path) -> None:
     states = StateStore(tmp_path, 2)
     states.begin("run-7")
-    work(job(params(max_steps=5), None, tmp_path), Worker(), SilentObserver())
+    train(None, tmp_path, max_steps=5)
     (tmp_path / "run.json").unlink()
     assert states.tracker_run_id() == "run-7"
     meta = states._meta(tmp_path / "step-00000004")["progress"]
@@ -55,13 +53,30 @@ def test_every_state_knows_run_seed_sampler_and_policy(tmp_path: Path) -> None:
     assert meta["health"]["rate_factor"] == 1.0
     assert len(meta["health"]["norms"]["recent"]) == 4
     with pytest.raises(MertError, match="is of seed 7, this run's is 8"):
-        work(job(params(max_steps=5), None, tmp_path, seed=8), Worker(), SilentObserver())
+        train(None, tmp_path, seed=8, max_steps=5)
 
 
 def test_a_state_with_changed_figures_is_damaged(tmp_path: Path) -> None:
-    work(job(params(max_steps=3), None, tmp_path), Worker(), SilentObserver())
+    train(None, tmp_path, max_steps=3)
     meta = tmp_path / "step-00000002" / "meta.json"
     meta.write_text(meta.read_text().replace('"position": 8', '"position": 9'))
     step, damaged = StateStore(tmp_path, 2).newest()
     assert step == 0
     assert damaged == ["the resume state of step 2 is damaged (its checksum differs); using the one before it"]
+
+
+def test_a_damaged_state_is_passed_over(tmp_path: Path) -> None:
+    states = tmp_path / "states"
+    train(None, states)
+    assert StateStore(states, 2).steps() == [2, 4]
+    (states / "step-00000004" / "state.pt").write_bytes(b"torn")
+    notes: list[str] = []
+
+    class Listener(SilentObserver):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    for name, resume in (("resumed", states), ("fresh", tmp_path / "other")):
+        train(tmp_path / name, resume, Listener())
+    assert "step 4 is damaged" in notes[0] and "step 2" in notes[1]
+    assert hashes(tmp_path / "resumed") == hashes(tmp_path / "fresh")
