@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from mert_core.tracking import Tracker
+
+
+logger = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -116,7 +120,7 @@ class JournalObserver:
             self._cut = False
         except OSError as error:  # a full disk costs figures, not the training
             if not self._cut:
-                print(f"warning: {self._path} takes no more events ({error}); some are lost", file=sys.stderr)
+                logger.warning("%s takes no more events (%s); some are lost", self._path, error)
             self._cut = True
 
     def begin(self, workers: int, device: str) -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mert_core.tracking.protocol import NullTracker
 
+from mert_core.tracking.run import NullTracker
 from mert_core.training.callbacks import BarObserver, JournalObserver, follow
-from mert_core.training.run import Job, work
-from mert_core.training.worker import Worker
-from tests.training.music import Tones, params
+from tests.training.music import train
 
 
 def test_a_journal_tells_another_process_everything(tmp_path: Path) -> None:
@@ -26,11 +24,7 @@ def test_a_journal_tells_another_process_everything(tmp_path: Path) -> None:
         def tags(self, values: dict[str, Any]) -> None:  # type: ignore[override]
             tags.update(values)
 
-    work(
-        Job(params(log_every=1), Tones(), 7, 1, None, None),
-        Worker(),
-        JournalObserver(tmp_path / "journal", seconds_between=0),
-    )
+    train(observer=JournalObserver(tmp_path / "journal", seconds_between=0), log_every=1)
     finished = threading.Event()
     finished.set()
     with BarObserver(Recorder(), "test", 6) as observer:
