@@ -96,11 +96,13 @@ def first_weights(seed: int, shape: Shape) -> tuple[list[Tensor], torch.Generato
     return [*drawn, torch.zeros(shape.mixed)], generator
 
 
-def dropout_factors(rows: int, recipe: ProbeSettings, generator: torch.Generator) -> Tensor | None:
+def dropout_factors(rows: int, settings: ProbeSettings, generator: torch.Generator) -> Tensor | None:
     """Draw what the hidden units of a batch are multiplied by (rows, hidden); None without dropout."""
-    if not recipe.hidden or not recipe.dropout:
+    if not settings.hidden or not settings.dropout:
         return None
-    return (torch.rand(rows, recipe.hidden, generator=generator) >= recipe.dropout).float().div_(1 - recipe.dropout)
+    return (
+        (torch.rand(rows, settings.hidden, generator=generator) >= settings.dropout).float().div_(1 - settings.dropout)
+    )
 
 
 def blocks_of(probes: Sequence[ProbeSpec], floats: int | None, shape: Shape) -> Iterator[list[int]]:

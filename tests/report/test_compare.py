@@ -11,7 +11,7 @@ from made_up import entry, write_scores
 from mert_core.cli import main
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.probing.results import Predictions, answers_path
+from mert_core.probing.results import Predictions, predictions_path
 from mert_core.probing.significance import compare
 from mert_core.report.compare import compared
 
@@ -40,7 +40,7 @@ def put(layout: Layout, run: str, found: dict[str, Predictions], protocol: str =
     entries = {task: entry(task, {metric.get(task.removeprefix("demo/"), "accuracy"): 0.5}, protocol) for task in found}
     write_scores(layout, run, None, entries)
     for task, each in found.items():
-        path = answers_path(layout.scores(run), task)
+        path = predictions_path(layout.scores(run), task)
         path.parent.mkdir(exist_ok=True)
         each.save(path)
 
@@ -98,6 +98,6 @@ def test_what_cannot_be_compared_is_an_error(layout: Layout) -> None:
     put(layout, "other", {"nsynth_pitch": answers(0.7, 0.5)["gtzan_genre"]})
     with pytest.raises(MertError, match="on no common task"):
         compared(layout, "tiny", "other")
-    answers_path(layout.scores("95m"), "gtzan_genre").unlink()
+    predictions_path(layout.scores("95m"), "gtzan_genre").unlink()
     with pytest.raises(MertError, match="cannot be read"):
         compared(layout, "tiny", "95m")

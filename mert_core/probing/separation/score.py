@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.probing.features import Standardized
 from mert_core.probing.separation.data import StoredTrack, nearest_rows
 from mert_core.probing.separation.model import BINS, SeparatorWeights, frames_of, magnitude, spectrum, waveform_of
-from mert_core.probing.train import Standardised
 
 Stems = NDArray[np.floating]
 
@@ -133,7 +133,7 @@ class TrackFeatures:
     """
 
     def __init__(
-        self, features: Standardised, offsets: NDArray[np.int64], bounds: NDArray[np.int64], frame_rate: float
+        self, features: Standardized, offsets: NDArray[np.int64], bounds: NDArray[np.int64], frame_rate: float
     ) -> None:
         self._features, self._offsets, self._bounds, self._frame_rate = features, offsets, bounds, frame_rate
 

@@ -69,7 +69,7 @@ class SeparationSettings:
 
 @dataclass(frozen=True)
 class TrainedNetworks:
-    """Trained networks, each with the weights of its best epoch on validation.
+    """TrainedProbes networks, each with the weights of its best epoch on validation.
 
     Attributes:
         networks: what each is.
