@@ -28,7 +28,7 @@ from mert_core.parallel import single_threads
 from mert_core.probing.features import SLAB_BYTES, Features, Moments, Standardized, moments, rows_in, rows_per_track
 from mert_core.probing.probe_bank import (
     WEIGHTED,
-    Adam,
+    ProbeAdam,
     ProbeBank,
     ProbeLoss,
     ProbeSettings,
@@ -156,7 +156,7 @@ class _Block:
 
     indices: NDArray[np.int64]
     bank: ProbeBank
-    adam: Adam
+    adam: ProbeAdam
     waited: NDArray[np.int64]
     sums: Tensor | None = None
 
@@ -214,7 +214,7 @@ class _Trainer:
         probes = [self.best.probes[i] for i in indices]
         bank = self.best.bank(indices, weighted=probes[0].input == WEIGHTED)
         bank.dropout = self.settings.dropout
-        adam = Adam(bank.weights, np.array([probe.rate for probe in probes]))
+        adam = ProbeAdam(bank.weights, np.array([probe.rate for probe in probes]))
         return _Block(np.array(indices), bank, adam, np.zeros(len(indices), dtype=np.int64))
 
     def _seed(self, block: _Block) -> int:
@@ -255,12 +255,13 @@ class _Trainer:
         """Take one step per batch of the segment of the block's seed."""
         segment = segments[self._seed(block)]
         gradient = [torch.empty_like(weight) for weight in block.bank.weights]
-        step, start = block.adam.steps(block.bank.weights, gradient), 0
+        optimizer = block.adam.optimizer(block.bank.weights, gradient, steps=len(segment.dropout))
+        start = 0
         for dropout, truth in zip(segment.dropout, segment.truth.split(self.settings.batch_items), strict=True):
             states = segment.states[:, start : start + len(truth)]
             start += len(truth)
             block.bank.gradient(states, dropout, partial(self.loss.gradient, truth=truth), gradient)
-            step()
+            optimizer.step()
 
     def _add_outputs(self, block: _Block, start: int, states: Tensor) -> None:
         """Add the outputs of some validation rows to those of their tracks."""

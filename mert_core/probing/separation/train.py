@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mert_core.errors import MertError
 from mert_core.parallel import single_threads
-from mert_core.probing.probe_bank import Adam
+from mert_core.probing.probe_bank import ProbeAdam
 from mert_core.probing.separation.data import Excerpts
 from mert_core.probing.separation.model import LAST_WEIGHTS, HeadShape, SeparatorWeights
 
@@ -155,7 +155,7 @@ class _Group:
         self.active = np.arange(len(networks))
         self.waited = np.zeros(len(networks), dtype=np.int64)
         rates = np.array([network.rate for network in networks])
-        self.adam = Adam([*self.heads.weights.values()], rates)
+        self.adam = ProbeAdam([*self.heads.weights.values()], rates)
 
     def train(self, bar: tqdm | None) -> None:
         """Train until all networks have stopped."""
@@ -213,7 +213,8 @@ class _Group:
                 gradients[name][place] = gradient
         hidden.backward(asked)
         with torch.no_grad():
-            self.adam.steps([weight.detach() for weight in self.heads.weights.values()], [*gradients.values()])()
+            weights = [weight.detach() for weight in self.heads.weights.values()]
+            self.adam.optimizer(weights, [*gradients.values()], steps=1).step()
 
     def _heard(self, hidden: Tensor, excerpts: int) -> Tensor:
         """Return the rows (networks, rows, hidden) of the frames that have a loss."""
