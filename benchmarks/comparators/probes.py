@@ -17,7 +17,7 @@ from mert_core.probing.probe_bank import WEIGHTED, ProbeSettings, ProbeSpec, Sha
 
 @dataclass(frozen=True)
 class Split:
-    """Standardised states (states, items, width) and classes (items,)."""
+    """Standardized states (states, items, width) and classes (items,)."""
 
     states: Tensor
     truth: Tensor

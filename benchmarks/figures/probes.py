@@ -13,9 +13,11 @@ from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import batch, student
 from benchmarks.timing import Pairs, paired
 from mert_core.model.mert import MertModel
+from mert_core.probing.features import InMemory, moments
 from mert_core.probing.metrics import METRICS
 from mert_core.probing.probe_bank import ProbeLoss, ProbeSettings, ProbeSpec
-from mert_core.probing.train import Examples, InMemory, Trained, every_probe, moments, train_probes
+from mert_core.probing.selection import every_probe
+from mert_core.probing.train import Examples, TrainedProbes, train_probes
 
 STATES, WIDTH, CLASSES, ITEMS, HELD_OUT = 13, 768, 10, 600, 150
 RATES, SEEDS = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2), (0, 1, 2)
@@ -37,10 +39,10 @@ class Task:
             for rows in (slice(0, items), slice(items, items + held_out))
         )
         found = moments(self.known.features)
-        self.plain_known = comparator.Split(found.standardise(features[:, :items].clone()), truth[:items])
-        self.plain_held_out = comparator.Split(found.standardise(features[:, items:].clone()), truth[items:])
+        self.plain_known = comparator.Split(found.standardize(features[:, :items].clone()), truth[:items])
+        self.plain_held_out = comparator.Split(found.standardize(features[:, items:].clone()), truth[items:])
 
-    def bank(self, probes: tuple[ProbeSpec, ...], recipe: ProbeSettings) -> Trained:
+    def bank(self, probes: tuple[ProbeSpec, ...], recipe: ProbeSettings) -> TrainedProbes:
         """Train probes as one bank."""
         objective, score = ProbeLoss("single", CLASSES), partial(METRICS["accuracy"], self.held_out.truth)
         return train_probes(probes, self.known, self.held_out, objective, recipe, score)

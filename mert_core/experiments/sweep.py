@@ -68,14 +68,14 @@ def run_trial(weights: dict[str, float], task: TrialSpec) -> None:
     os.environ["MERT_HOME"] = task.state
     from ray import tune
 
-    from mert_core.probing.validation_score import quick_score
+    from mert_core.probing.validation_score import validation_score
     from mert_core.training.stage import run_trial as train
 
     config = Config.model_validate(task.parameters)
     layout = Layout.at(Path(task.root))
 
     def report(step: int, terms: dict[str, float], model: MertModel) -> None:
-        score = quick_score(model, config, layout, config.sweep.task)
+        score = validation_score(model, config, layout, config.sweep.task)
         tune.report({STEP: step, SCORE: score, **{f"valid/{name}": value for name, value in terms.items()}})
 
     train(config, layout, trial_params(config, weights), report)

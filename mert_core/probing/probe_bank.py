@@ -2,7 +2,12 @@
 
 Probes of one seed see the same rows in the same order, and probes of one seed and input even the same numbers: their
 first layers are one product of a batch with all their weights side by side, (batch, width) × (width, probes · hidden).
-Gradients are written out, which spares autograd's bookkeeping and its memory.
+
+Gradients are written out (`ProbeBank.gradient`, `ProbeLoss.gradient`). At the published hidden layer of 512, on one
+core, a whole step takes 1.38 times as long with autograd over the same products, 1.73 times with `torch.func.vmap` of
+`grad` over stacked modules; for probes of the weighted sum it is 1.79 and 1.65 times, for linear ones 1.9 and 4.2 times
+(paired medians of 40 rounds, width 768, batches of 64). The tests hold them against
+autograd and against probes that are trained one by one.
 
 A probe's draws (first weights, order of the rows, dropout) follow from its seed alone: inputs and rates are compared
 on equal luck, and a probe trained in a bank is the probe trained alone.
@@ -96,25 +101,27 @@ def first_weights(seed: int, shape: Shape) -> tuple[list[Tensor], torch.Generato
     return [*drawn, torch.zeros(shape.mixed)], generator
 
 
-def dropout_factors(rows: int, recipe: ProbeSettings, generator: torch.Generator) -> Tensor | None:
+def dropout_factors(rows: int, settings: ProbeSettings, generator: torch.Generator) -> Tensor | None:
     """Draw what the hidden units of a batch are multiplied by (rows, hidden); None without dropout."""
-    if not recipe.hidden or not recipe.dropout:
+    if not settings.hidden or not settings.dropout:
         return None
-    return (torch.rand(rows, recipe.hidden, generator=generator) >= recipe.dropout).float().div_(1 - recipe.dropout)
+    return (
+        (torch.rand(rows, settings.hidden, generator=generator) >= settings.dropout).float().div_(1 - settings.dropout)
+    )
 
 
 def blocks_of(probes: Sequence[ProbeSpec], floats: int | None, shape: Shape) -> Iterator[list[int]]:
-    """Yield positions of probes that are to train side by side: of one seed, all weighted or none, by input.
+    """Yield indices of the probes that are to train side by side: of one seed, all weighted or none, by input.
 
     Args:
         probes: in any order.
         floats: a block has at most so many weights (but at least one probe), so that a processor's cache holds them;
             None: as many as there are.
-        shape: of a probe.
+        shape: sizes of a probe.
     """
 
-    def kind(position: int) -> tuple[int, bool]:
-        return probes[position].seed, probes[position].input == WEIGHTED
+    def kind(index: int) -> tuple[int, bool]:
+        return probes[index].seed, probes[index].input == WEIGHTED
 
     most = len(probes) if floats is None else max(1, floats // shape.parameters)
     order = sorted(range(len(probes)), key=lambda i: (kind(i), probes[i].input, probes[i].rate))
@@ -141,7 +148,7 @@ class ProbeBank:
         self.dropout = dropout
         self.inputs = None if inputs is None else list(inputs)
         self.weights = list(weights)
-        self._parts = self._side_by_side()
+        self._readers = self._side_by_side()
 
     def __len__(self) -> int:
         return len(self.weights[0])
@@ -155,7 +162,7 @@ class ProbeBank:
         if self.inputs is not None:
             self.inputs = [number for number, goes in zip(self.inputs, going.tolist(), strict=True) if goes]
         self.weights = [weight[going] for weight in self.weights]
-        self._parts = self._side_by_side()
+        self._readers = self._side_by_side()
 
     def flat(self, probes: Tensor) -> Tensor:
         """Return the weights of some probes, bool (probes,), each in one row (chosen, `Shape.parameters`)."""
@@ -177,28 +184,30 @@ class ProbeBank:
             loss_gradient: from outputs (probes, rows, outputs) to the loss's gradient with respect to them.
             into: tensors in the weights' shapes.
         """
+        # Forwards; then `back` takes the gradient at the first layer's outputs.
         first, mixture, summed = self._first(states)
         back = torch.empty_like(first)
         if self.shape.hidden:
             first.relu_()
             if dropout is not None:
                 first.mul_(dropout)
-            grown = loss_gradient(self._second(first))
-            torch.bmm(grown.transpose(1, 2), first, out=into[2])
-            torch.sum(grown, dim=1, out=into[3])
+            at_outputs = loss_gradient(self._second(first))
+            torch.bmm(at_outputs.transpose(1, 2), first, out=into[2])
+            torch.sum(at_outputs, dim=1, out=into[3])
             # Beyond a unit that is 0, by ReLU or dropout, nothing flows; to all others the factor is the same.
-            torch.bmm(grown if dropout is None else grown.div_(1 - self.dropout), self.weights[2], out=back)
+            torch.bmm(at_outputs if dropout is None else at_outputs.div_(1 - self.dropout), self.weights[2], out=back)
             back.mul_(first.sign_())
         else:
             back.copy_(loss_gradient(first))
         torch.sum(back, dim=1, out=into[1])
         if mixture is not None and summed is not None:
+            # Through the softmax: each state's share of the gradient, less what they have on average.
             torch.bmm(back.transpose(1, 2), summed, out=into[0])
-            asked = torch.bmm(back, self.weights[0]).flatten(1) @ states[-self.shape.mixed :].flatten(1).T
-            torch.mul(mixture, asked - (mixture * asked).sum(dim=1, keepdim=True), out=into[-1])
+            by_state = torch.bmm(back, self.weights[0]).flatten(1) @ states[-self.shape.mixed :].flatten(1).T
+            torch.mul(mixture, by_state - (mixture * by_state).sum(dim=1, keepdim=True), out=into[-1])
             return
         wide, gradient = _wide(back), into[0].view(-1, self.shape.width)
-        for number, part in self._parts:
+        for number, part in self._readers:
             torch.mm(wide[:, part].T, states[number], out=gradient[part])
 
     def _first(self, states: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -213,7 +222,7 @@ class ProbeBank:
             return torch.baddbmm(bias[:, None], summed, weight.transpose(1, 2)), mixture, summed
         first = states.new_empty(rows, *bias.shape).transpose(0, 1)
         wide, side_by_side, biases = _wide(first), weight.view(-1, self.shape.width), bias.flatten()
-        for number, part in self._parts:
+        for number, part in self._readers:
             torch.addmm(biases[part], states[number], side_by_side[part].T, out=wide[:, part])
         return first, None, None
 
@@ -234,23 +243,21 @@ def _wide(first: Tensor) -> Tensor:
     return first.transpose(0, 1).flatten(1)
 
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
+class ProbeAdam:
+    """`torch.optim.Adam` without weight decay for weights (probes, …), each probe at a rate of its own.
 
-
-class Adam:
-    """`torch.optim.Adam` without weight decay, for weights (probes, …), each probe at a rate of its own.
-
-    The step is the kernel behind ``torch.optim.Adam(fused=True)``, called once per distinct rate with slices of the
-    weights: one pass over the memory (0.2 ms for a probe of width 768 on one core), where a step written with torch's
-    operators takes six, and none of the bookkeeping of an optimiser with many parameter groups.
+    Rates and probes change between epochs only, so that the optimizer is made anew for each stretch of steps: a
+    parameter group per rate, whose parameters are slices of the weights. Its fused step is one pass over the memory; a
+    step of a 95M model's probe takes 4 to 10 % longer than with the kernel called directly, a quarter less than with a
+    rate tensor and torch's operators.
     """
 
     def __init__(self, weights: Sequence[Tensor], rates: NDArray[np.float64]) -> None:
-        self._step = torch.zeros((), device=weights[0].device)
+        self.rates = rates
+        """Learning rate of each probe (probes,)."""
+        self._steps = 0
         self._mean = [torch.zeros_like(weight) for weight in weights]
         self._square = [torch.zeros_like(weight) for weight in weights]
-        self.rates = rates
-        """Of each probe (probes,)."""
 
     def keep(self, going: Tensor) -> None:
         """Drop probes.
@@ -261,42 +268,32 @@ class Adam:
         self._mean, self._square = ([part[going] for part in moment] for moment in (self._mean, self._square))
         self.rates = self.rates[going.cpu().numpy()]
 
-    def steps(self, weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> Callable[[], None]:
-        """Return what takes a step along a gradient, which is written anew before each; good until rates change.
+    def optimizer(self, weights: Sequence[Tensor], gradient: Sequence[Tensor], steps: int) -> torch.optim.Adam:
+        """Return the optimizer of the next steps, which goes on from the moments of those before.
 
         Args:
-            weights: (probes, …) each.
-            gradient: in the weights' shapes.
+            weights: (probes, …) each; the optimizer changes them.
+            gradient: in the weights' shapes, to be overwritten before each step.
+            steps: how many steps it will take.
         """
-        groups: list[tuple[float, list[list[Tensor]]]] = []
-        every = [[part for part in parts if part.numel()] for parts in (weights, gradient, self._mean, self._square)]
+        parts = [each for each in zip(weights, gradient, self._mean, self._square, strict=True) if each[0].numel()]
+        groups: list[dict[str, Any]] = []
+        state: dict[Tensor, dict[str, Tensor]] = {}
         for rate in np.unique(self.rates):
             probes = np.flatnonzero(self.rates == rate).tolist()
-            if len(probes) == len(self.rates):
-                groups.append((float(rate), every))
-            else:
-                groups.append((float(rate), [[part[probe] for part in parts for probe in probes] for parts in every]))
-
-        def step() -> None:
-            self._step += 1
-            for rate, (values, gradients, means, squares) in groups:
-                torch._fused_adam_(
-                    values,
-                    gradients,
-                    means,
-                    squares,
-                    [],
-                    [self._step] * len(values),
-                    lr=rate,
-                    beta1=BETAS[0],
-                    beta2=BETAS[1],
-                    weight_decay=0.0,
-                    eps=EPSILON,
-                    amsgrad=False,
-                    maximize=False,
-                )
-
-        return step
+            slices = [...] if len(probes) == len(self.rates) else probes  # of one rate: each weight as a whole
+            group = []
+            for weight, grown, mean, square in ([part[i] for part in each] for each in parts for i in slices):
+                weight.grad = grown
+                # The fused step counts on the parameter's device, in float32.
+                step = torch.full((), float(self._steps), device=weight.device)
+                state[weight] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
+                group.append(weight)
+            groups.append({"params": group, "lr": float(rate)})
+        optimizer = torch.optim.Adam(groups, fused=True)
+        optimizer.state.update(state)
+        self._steps += steps
+        return optimizer
 
 
 FEW_CLASSES = 24
@@ -360,11 +357,10 @@ class ProbeLoss:
         """
         batch = outputs.shape[1]
         if self.kind == "single":
-            found = _softmax(outputs)
-            found.scatter_add_(
-                2, truth[None, :, None].expand(len(outputs), batch, 1), found.new_full((len(outputs), batch, 1), -1.0)
-            )
-            return found.div_(batch)
+            # softmax − one-hot
+            index = truth[None, :, None].expand(len(outputs), batch, 1)
+            shares = _softmax(outputs)
+            return shares.scatter_add_(2, index, shares.new_full(index.shape, -1.0)).div_(batch)
         if self.kind == "multi":
             return torch.sigmoid(outputs).sub_(truth).div_(batch * self.outputs)
         return (outputs - truth).mul_(2 / (batch * self.outputs))

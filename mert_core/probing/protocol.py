@@ -1,4 +1,8 @@
-"""All that two scores must have in common to be compared; its hash stands beside each score."""
+"""The protocol of a task, whose hash stands beside each score, and the log that lets a test set be read once.
+
+Two scores are compared only if their protocols have the same hash. Before an encoder's test predictions are made,
+`TestReadLog.read` notes what was chosen; the same encoder is refused the same test set under another choice.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mert_core.errors import MertError
 from mert_core.files import sha256_json
-from mert_core.probing.tasks import Task, TaskKind
+from mert_core.probing.evaluate import EVALUATORS
+from mert_core.probing.tasks import Task
 
 if TYPE_CHECKING:
     from mert_core.config import Config, ProbeConfig
@@ -23,46 +28,33 @@ SELECTION = (
     "epoch: each probe's own validation score; input and rate: validation score averaged over seeds; "
     "the task's first metric over the whole split"
 )
-RULES: dict[TaskKind, dict[str, str]] = {
-    TaskKind.SINGLE: {"loss": "cross-entropy", "track": "mean of its windows' logits"},
-    TaskKind.MULTI: {"loss": "binary cross-entropy per tag", "track": "mean of its windows' logits"},
-    TaskKind.REGRESSION: {"loss": "squared error of standardised targets", "track": "mean of its windows' predictions"},
-    TaskKind.BEATS: {
-        "loss": "binary cross-entropy per frame, beats widened by one frame",
-        "epoch": "frame-wise average precision on validation",
-        "decoder": "bar-pointer model of one beat, 55 to 215 beats per minute, transition 100, observation 16",
-        "scored": "beats from 5 s on, as mir_eval has it; all beats of clips shorter than 15 s",
-    },
-    TaskKind.STEMS: {
-        "loss": "squared error of magnitudes, one head per stem, STFT 2048/320",
-        "input": "learned weighted sum",
-        "epoch": "squared error of magnitudes on validation",
-        "training": "remixes of stems of any tracks, gain .25 to 1.25, channels swapped, drawn once for all seeds",
-        "decoder": "one Wiener EM iteration, no residual",
-        "scored": "10 log10 of whole tracks' energies, mean over tracks; museval: median of 1 s, median over tracks",
-    },
-}
 
 
 def settings_of(config: Config, task: Task) -> ProbeConfig:
-    """Return how a task is probed: the section ``probe``, with what differs for stand-ins and the task's own limit."""
+    """Return how a task is probed: the section ``probe``, with a proxy's own values and the task's limit of epochs."""
     probe = config.probe.of_demo() if task.is_demo else config.probe
     return probe.model_copy(update={"max_epochs": min(probe.max_epochs, task.max_epochs)})
 
 
+_RUN_SETTINGS = {"tasks", "workers", "floor_run", "mel_bins", "robustness", "demo"}
+"""Keys of the section ``probe`` that are about a run of the stage, not about how one task is scored."""
+
+
 def protocol_of(config: Config, task: Task) -> dict[str, Any]:
     """Return a task's whole protocol as JSON."""
-    unlike = {"tasks", "workers", "floor_run", "mel_bins", "robustness", "demo"}
-    kinds = {"beats": TaskKind.BEATS, "separation": TaskKind.STEMS}
-    unlike |= {section for section, kind in kinds.items() if task.kind is not kind}
+    evaluator = EVALUATORS[task.kind]
+    other_sections = {other.section for other in EVALUATORS.values() if other.section} - {evaluator.section}
+    declared = asdict(task)
+    for name in ("changed_by", "proxy_changed_by"):  # they say which robustness curves are drawn, and move no score
+        del declared[name]
     return {
-        "task": asdict(task),
-        "probe": settings_of(config, task).model_dump(mode="json", exclude=unlike),
+        "task": declared,
+        "probe": settings_of(config, task).model_dump(mode="json", exclude=_RUN_SETTINGS | other_sections),
         "seed": config.seed,
         "embedding": EMBEDDING,
         "features": FEATURES,
         "selection": SELECTION,
-        **RULES[task.kind],
+        **evaluator.rules,
     }
 
 
@@ -71,12 +63,12 @@ def protocol_hash(config: Config, task: Task) -> str:
     return sha256_json(protocol_of(config, task))
 
 
-NAME = "test-reads.jsonl"
+LOG_NAME = "test-reads.jsonl"
 
 
 @dataclass(frozen=True)
 class SettledChoice:
-    """What was settled before the test set was read.
+    """What was chosen on validation before the test set is read.
 
     Attributes:
         input: hidden state, or ``weighted``.
@@ -98,23 +90,23 @@ class TestReadLog:
     """An append-only file of test reads in the local state.
 
     Args:
-        state: the folder of local state.
+        state: folder of what belongs to this checkout alone.
     """
 
     def __init__(self, state: Path) -> None:
-        self.path = state / NAME
+        self.path = state / LOG_NAME
 
     def read(self, task: str, model: str, test_set: str, choice: SettledChoice) -> None:
         """Note that a test set is about to be read.
 
         Args:
-            task: its name.
+            task: name of the task.
             model: fingerprint of the encoder.
-            test_set: from `hash_of_tracks`.
-            choice: what was chosen on validation.
+            test_set: hash from `hash_of_tracks`.
+            choice: input, rate and protocol.
 
         Raises:
-            MertError: the same model has read the same test set under another choice, or the ledger is damaged.
+            MertError: the same model has read the same test set under another choice, or the log is damaged.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = {"task": task, "model": model, "test_set": test_set, **asdict(choice)}

@@ -1,4 +1,8 @@
-"""What a probed encoder leaves: scores, layers, robustness and answers, the same to the byte when run again."""
+"""The results of probing an encoder, and their files: the same to the byte when a task is run again.
+
+``scores.json`` has an entry per task, ``layers.json`` each input's validation score, ``robustness.json`` the curves
+over degraded music, and ``answers/TASK.npz`` the predictions for every test track (`Predictions`).
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,11 @@ from mert_core.probing.metrics import Metric, Points, figures
 
 @dataclass(frozen=True)
 class Predictions:
-    """One model's answers to one task's test tracks.
+    """One model's predictions for one task's test tracks.
 
     Attributes:
-        ids: of the tracks.
-        metrics: names in `mert_core.probing.metrics.METRICS` that ``outputs`` are judged by.
+        ids: names of the tracks.
+        metrics: names in `mert_core.probing.metrics.METRICS` by which ``outputs`` are scored.
         classes: names of classes, tags or targets.
         truth: class (tracks,), or tags or values (tracks, outputs); empty where there are only points.
         outputs: float32 (seeds, tracks, outputs); empty where there are only points.
@@ -38,19 +42,19 @@ class Predictions:
 
     def __post_init__(self) -> None:
         tracks = len(self.ids)
-        found = {name: points.shape[-1] for name, points in self.points.items()}
+        sizes = {name: points.shape[-1] for name, points in self.points.items()}
         if self.metrics:
-            found |= {"truth": len(self.truth), "outputs": self.outputs.shape[1]}
-        wrong = {name: size for name, size in found.items() if size != tracks}
-        if wrong or not found:
-            raise MertError(f"answers of {tracks} tracks hold {wrong or 'nothing'}, expected one of each track")
+            sizes |= {"truth": len(self.truth), "outputs": self.outputs.shape[1]}
+        wrong = {name: size for name, size in sizes.items() if size != tracks}
+        if wrong or not sizes:
+            raise MertError(f"predictions of {tracks} tracks hold {wrong or 'nothing'}, expected one of each track")
 
     def figures(self) -> list[Metric]:
         """Return the figures that a table shows of the outputs; those of ``points`` are their means."""
-        return [figure for name in self.metrics for figure in figures(name, self.classes)]
+        return [metric for name in self.metrics for metric in figures(name, self.classes)]
 
     def save(self, path: Path) -> None:
-        """Write an npz file, atomically; equal answers give equal bytes."""
+        """Write an npz file, atomically; equal predictions give equal bytes."""
         arrays: dict[str, NDArray[Any]] = {
             "ids": _text(self.ids),
             "metrics": _text(self.metrics),
@@ -76,12 +80,12 @@ class Predictions:
                 return cls(ids, metrics, classes, stored["truth"], stored["outputs"], points)
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise MertError(
-                f"the answers {path} cannot be read: {error}. Run `mert probe` for that model again."
+                f"the predictions {path} cannot be read: {error}. Run `mert probe` for that model again."
             ) from error
 
 
-def answers_path(scores: Path, task: str) -> Path:
-    """Return where the answers to a task lie in the folder of an encoder's scores."""
+def predictions_path(scores: Path, task: str) -> Path:
+    """Return where the predictions of a task lie in the folder of an encoder's scores."""
     return scores / "answers" / f"{task.replace('/', '_')}.npz"
 
 
@@ -100,22 +104,31 @@ class Estimate:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task's outcome for one encoder.
+    """One task's scores for one encoder.
+
+    An evaluator fills in all but the last three, which say what was scored: `mert_core.probing.run` adds them.
 
     Attributes:
-        metric: what was selected by.
+        task: name of the task.
+        metric: name of the metric that selected on validation.
         summary: that metric on the test split; of several figures (``r2``, ``sdr``) their mean.
         metrics: every figure of the tables by name.
-        tracks: of the test split.
-        classes: outputs of a probe.
+        tracks: how many the test split has.
+        classes: number of outputs of a probe.
         input: hidden state, or ``weighted``.
         rate: learning rate.
         validation: score by which input and rate were chosen, mean over seeds.
         per_seed: the metric on the test split for each seed.
         by_input: every input's validation score at its best rate.
-        answers: to every test track, for paired comparisons.
+        predictions: outputs for every test track, for paired comparisons.
+        left_out: reason → clips that could not be used.
+        robustness: deformation → points; empty where none was wanted.
+        protocol: hash of the task's whole protocol.
+        test_set: hash of the test tracks and their sound.
+        encoder: `mert_core.probing.encoders.base.identity` of the encoder.
     """
 
+    task: str
     metric: str
     summary: Estimate
     metrics: dict[str, Estimate]
@@ -126,66 +139,53 @@ class TaskResult:
     validation: float
     per_seed: list[float]
     by_input: list[tuple[int | str, float]]
-    answers: Predictions
+    predictions: Predictions
+    left_out: dict[str, int] = field(default_factory=dict)
+    robustness: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    protocol: str = ""
+    test_set: str = ""
+    encoder: str = ""
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The task's entry in ``scores.json``."""
+        names = ("tracks", "classes", "input", "rate", "validation", "per_seed", "protocol", "test_set")
+        return {
+            "metric": self.metric,
+            **asdict(self.summary),
+            "metrics": {name: asdict(estimate) for name, estimate in self.metrics.items()},
+            **{name: getattr(self, name) for name in names},
+            "left_out": dict(sorted(self.left_out.items())),
+        }
+
+
+@dataclass(frozen=True)
+class SkippedTask:
+    """A task that could not be run.
+
+    Attributes:
+        task: name of the task.
+        reason: why it was skipped.
+        protocol: hash of the protocol that it would have had.
+        encoder: `mert_core.probing.encoders.base.identity` of the encoder.
+    """
+
+    task: str
+    reason: str
+    protocol: str
+    encoder: str
 
 
 SCORES_NAME, LAYERS_NAME, ROBUSTNESS_NAME = "scores.json", "layers.json", "robustness.json"
 
 
-@dataclass(frozen=True)
-class Result:
-    """One task's outcome for one encoder.
-
-    Attributes:
-        task: its name.
-        verdict: the scores; None where the task was skipped.
-        skipped: why, else empty.
-        protocol: hash of the task's whole protocol.
-        left_out: reason → clips that could not be used.
-        test_set: hash of the test tracks and their sound.
-        encoder: `mert_core.probing.encoders.base.identity` of who was asked.
-        robustness: deformation → points, where it was asked for.
-    """
-
-    task: str
-    verdict: TaskResult | None = None
-    skipped: str = ""
-    protocol: str = ""
-    left_out: dict[str, int] = field(default_factory=dict)
-    test_set: str = ""
-    encoder: str = ""
-    robustness: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-    @property
-    def score(self) -> dict[str, Any]:
-        """The task's entry in ``scores.json``."""
-        assert self.verdict is not None
-        verdict = self.verdict
-        return {
-            "metric": verdict.metric,
-            **asdict(verdict.summary),
-            "metrics": {name: asdict(figure) for name, figure in verdict.metrics.items()},
-            "tracks": verdict.tracks,
-            "classes": verdict.classes,
-            "input": verdict.input,
-            "rate": verdict.rate,
-            "validation": verdict.validation,
-            "per_seed": verdict.per_seed,
-            "protocol": self.protocol,
-            "test_set": self.test_set,
-            "left_out": dict(sorted(self.left_out.items())),
-        }
-
-
-def write_results(folder: Path, name: str, results: list[Result]) -> None:
-    """Write all files of one encoder to a folder that exists."""
-    scored = [(result, result.verdict) for result in results if result.verdict is not None]
-    tasks = {result.task: result.score for result, _ in scored}
-    skipped = {result.task: result.skipped for result in results if result.verdict is None}
+def write_results(folder: Path, name: str, results: Sequence[TaskResult | SkippedTask]) -> None:
+    """Write all files of one encoder, which tables call ``name``, to a folder that exists."""
+    scored = [result for result in results if isinstance(result, TaskResult)]
+    skipped = {result.task: result.reason for result in results if isinstance(result, SkippedTask)}
+    tasks = {result.task: result.entry for result in scored}
     write_json(folder / SCORES_NAME, {"run": name, "tasks": tasks, "skipped": skipped})
-    write_json(
-        folder / LAYERS_NAME, {result.task: [list(row) for row in verdict.by_input] for result, verdict in scored}
-    )
-    write_json(folder / ROBUSTNESS_NAME, {result.task: result.robustness for result, _ in scored if result.robustness})
-    for result, verdict in scored:
-        verdict.answers.save(answers_path(folder, result.task))
+    write_json(folder / LAYERS_NAME, {result.task: [list(pair) for pair in result.by_input] for result in scored})
+    write_json(folder / ROBUSTNESS_NAME, {result.task: result.robustness for result in scored if result.robustness})
+    for result in scored:
+        result.predictions.save(predictions_path(folder, result.task))

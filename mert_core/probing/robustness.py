@@ -1,4 +1,4 @@
-"""How far a trained probe's score falls when the same test clips are deformed: curves over the deformations' levels.
+"""How far a trained probe's score falls when the same test clips are degraded: curves over the deformations' levels.
 
 Nothing is trained or chosen here: the probe is the one that the clean validation clips selected.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +19,29 @@ from mert_core.datasets.base import Clip, Sound
 from mert_core.errors import MertError
 from mert_core.probing.embeddings import Embeddings, embeddings
 from mert_core.probing.encoders.base import Encoder
+from mert_core.probing.results import Estimate
 from mert_core.probing.tasks import Task, TaskKind
 
-Judge = Callable[[Embeddings, Sequence[Clip]], tuple[float, float, float]]
-"""From the embeddings of clips, in their order and none missing, to the score and its interval's bounds."""
-
-_MOVES_WITH_PITCH = {
-    "gs_key",
-    "nsynth_pitch",
-    "demo/gs_key",
-    "demo/nsynth_pitch",
-    "demo/emo",
-    "demo/mtg_mood",
-    "demo/mtg_top50",
-}
-_MOVES_WITH_GAIN = {"demo/mtg_mood", "demo/mtg_top50"}
+ScoreClips = Callable[[Embeddings, Sequence[Clip]], Estimate]
+"""From the embeddings of clips, in their order and none missing, to the score and its interval."""
 
 
-def applies(task: Task, deformation: str) -> bool:
-    """Tell whether the answers stay true when the sound is so deformed.
+def stays_true(task: Task, deformation: str) -> bool:
+    """Tell whether a task's labels stay true when the sound is so deformed.
 
-    A shifted pitch is another key and another note, and in the stand-ins another register (``demo/emo``, the tags low
-    and high of moods and of the commonest tags); a gain makes their loud music soft. The truth of a separation is the
-    stems as they are, so nothing is asked of it.
+    The truth of a separation is the stems as they are, which no deformation leaves true.
     """
-    if task.kind is TaskKind.STEMS:
-        return False
-    if deformation == "pitch":
-        return task.name not in _MOVES_WITH_PITCH
-    return deformation != "gain" or task.name not in _MOVES_WITH_GAIN
+    return task.kind is not TaskKind.STEMS and deformation not in task.changed_by
 
 
 @dataclass(frozen=True)
-class Deformed:
-    """A deformed sound.
+class DegradedSound:
+    """A sound after one deformation.
 
     Attributes:
         sound: as it was.
         deformation: name in `DEFORMATIONS`.
-        level: of the deformation.
+        level: strength of the deformation, in its own unit.
     """
 
     sound: Sound
@@ -87,53 +71,54 @@ class Deformed:
         return int(self.sound.identity[:15], 16)
 
 
-def some_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
+def sample_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
     """Return at most so many clips, the first by the hash of their ids, in the order given."""
     first = sorted(clips, key=lambda clip: hashlib.sha256(clip.clip_id.encode()).hexdigest())[:most]
     chosen = {clip.clip_id for clip in first}
     return [clip for clip in clips if clip.clip_id in chosen]
 
 
-def curves(
-    encoder: Encoder, task: Task, clips: Sequence[Clip], judge: Judge, caches: Path | None
+def robustness_curves(
+    encoder: Encoder, task: Task, clips: Sequence[Clip], score: ScoreClips, caches: Path | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Score the same clips clean and under each deformation that leaves the task's answers true.
+    """Score the same clips clean and under each deformation that leaves the task's labels true.
 
     Args:
-        encoder: what the probe was trained on.
+        encoder: frozen; the probe was trained on its embeddings.
         task: says how clips are cut and pooled, and which deformations apply.
-        clips: of the test split, see `some_clips`. Those without usable sound are left out of every point.
-        judge: predicts with the trained probe and scores.
-        caches: where embeddings are kept.
+        clips: some clips of the test split, see `sample_clips`. Those without usable sound count at no level.
+        score: predicts with the trained probe and scores.
+        caches: folder where embeddings are kept.
 
     Returns:
         Deformation → points ``{"level", "label", "value", "low", "high"}``, from clean to strong: the first is the
         clean one.
 
     Raises:
-        MertError: no clip is usable, or one that is becomes unusable deformed.
+        MertError: no clip is usable, or one that is becomes unusable degraded.
     """
-    clean = embeddings(encoder, [clip.sound for clip in clips], task.chunking, task.pooling, caches, task.name)
+
+    def embed(sounds: Sequence[Sound], title: str) -> Embeddings:
+        return embeddings(encoder, sounds, task.chunking, task.pooling, caches, title)
+
+    clean = embed([clip.sound for clip in clips], task.name)
     if clean.missing:
         clips = [clip for number, clip in enumerate(clips) if number not in clean.missing]
-        clean = embeddings(encoder, [clip.sound for clip in clips], task.chunking, task.pooling, caches, task.name)
-    best = judge(clean, clips)
-    found: dict[str, list[dict[str, Any]]] = {}
+        clean = embed([clip.sound for clip in clips], task.name)
+    best = score(clean, clips)
+    curves: dict[str, list[dict[str, Any]]] = {}
     for name, deformation in DEFORMATIONS.items():
-        if not applies(task, name):
+        if not stays_true(task, name):
             continue
-        points = [_point(deformation.clean, deformation.label(deformation.clean), best)]
+        curves[name] = [_point(deformation.clean, deformation.label(deformation.clean), best)]
         for level in deformation.levels:
-            sounds = [Deformed(clip.sound, name, level) for clip in clips]
             title = f"{task.name}, {name} {deformation.label(level)}"
-            deformed = embeddings(encoder, sounds, task.chunking, task.pooling, caches, title)
-            if deformed.missing:
-                raise MertError(f"{title}: {len(deformed.missing)} clips of {len(clips)} cannot be read any more")
-            points.append(_point(level, deformation.label(level), judge(deformed, clips)))
-        found[name] = points
-    return found
+            degraded = embed([DegradedSound(clip.sound, name, level) for clip in clips], title)
+            if degraded.missing:
+                raise MertError(f"{title}: {len(degraded.missing)} clips of {len(clips)} cannot be read any more")
+            curves[name].append(_point(level, deformation.label(level), score(degraded, clips)))
+    return curves
 
 
-def _point(level: float, label: str, score: tuple[float, float, float]) -> dict[str, Any]:
-    value, low, high = score
-    return {"level": level, "label": label, "value": value, "low": low, "high": high}
+def _point(level: float, label: str, score: Estimate) -> dict[str, Any]:
+    return {"level": level, "label": label, **asdict(score)}

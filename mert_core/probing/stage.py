@@ -1,4 +1,4 @@
-"""The stage ``probe@RUN``: a frozen encoder, or a floor, on all tasks of ``probe.tasks``."""
+"""The stage ``probe@RUN``: a frozen encoder, or a baseline, on ``probe.tasks``; and ``mert probe`` for any task."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from mert_core.data.record import Record, read_record, write_record
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
-from mert_core.probing.results import Result, write_results
-from mert_core.probing.run import Asked, Subject, ask, examine_all, tasks_named, track_result
-from mert_core.probing.tasks import FLOORS, FOURTEEN, TASKS, Task
+from mert_core.probing.results import SkippedTask, TaskResult, write_results
+from mert_core.probing.run import Subject, resolve, run_tasks, track_result
+from mert_core.probing.tasks import FLOORS, FOURTEEN, TASKS, Task, tasks_named
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Record:
-    """Probe a named run's checkpoint, or a floor, on the tasks of ``probe.tasks``.
+    """Probe a named run's checkpoint, or a baseline, on the tasks of ``probe.tasks``.
 
     Writes ``scores.json``, ``layers.json``, ``robustness.json`` and ``answers/`` to ``layout.scores(run_name)``.
 
@@ -38,8 +38,9 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
         config.run(run_name)
         inputs["checkpoint"] = read_record(layout.model(run_name)).id
     tracker.params({"probed": run_name})
-    results = []
-    for result in examine_all(Subject(run_name), [ask(config, layout, task) for task in tasks], config, layout):
+    resolved = [resolve(config, layout, task) for task in tasks]
+    results: list[TaskResult | SkippedTask] = []
+    for result in run_tasks(Subject(run_name), resolved, config, layout):
         results.append(result)
         track_result(tracker, run_name, result)
     order = [task.name for task in tasks]
@@ -57,24 +58,25 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
         )
 
 
-def data_sets(results: list[Result]) -> dict[str, str]:
-    """Return the test sets of tasks that are no stand-ins, for a record's inputs."""
-    return {f"test_set/{item.task}": item.test_set for item in results if item.verdict and not TASKS[item.task].is_demo}
+def data_sets(results: Sequence[TaskResult | SkippedTask]) -> dict[str, str]:
+    """Return the test sets of tasks that are no proxies, for a record's inputs."""
+    scored = [result for result in results if isinstance(result, TaskResult)]
+    return {f"test_set/{result.task}": result.test_set for result in scored if not TASKS[result.task].is_demo}
 
 
-def protocol_of_all(results: list[Result]) -> str:
+def protocol_of_all(results: Sequence[TaskResult | SkippedTask]) -> str:
     """Return the hash of all tasks' protocols."""
     return sha256_json({result.task: result.protocol for result in results})
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line.
+    """The options of ``mert probe``, checked.
 
     Attributes:
-        subject: who is probed.
-        tasks: which tasks.
-        data: where the one task's data set lies; None: where the parameters say.
+        subject: the encoder.
+        tasks: all to be run.
+        data: folder of the tasks' one data set; None: where the parameters say.
     """
 
     subject: Subject
@@ -128,27 +130,27 @@ def probe(config: Config, layout: Layout, tracker: Tracker, request: Request) ->
     Each task is written as soon as it is scored: a run that is killed keeps those before.
 
     Raises:
-        MertError: as `mert_core.probing.run.examine`; or nothing could be asked.
+        MertError: as `mert_core.probing.run.evaluate_task`; or no task has its data set here.
     """
     subject = request.subject
-    questions = [ask(config, layout, task, request.data) for task in request.tasks]
-    absent = {asked.task.name: asked.absent for asked in questions if asked.absent}
-    if len(absent) == len(questions):
-        where = ", ".join(sorted({str(asked.folder) for asked in questions}))
+    tasks = [resolve(config, layout, task, request.data) for task in request.tasks]
+    absent = {resolved.task.name: resolved.absent for resolved in tasks if resolved.absent}
+    if len(absent) == len(tasks):
+        where = ", ".join(sorted({str(resolved.folder) for resolved in tasks}))
         raise MertError(
             f"{'; '.join(sorted({str(why) for why in absent.values()}))} (looked in {where}). Give its folder with "
             "--data, or in params.yaml (datasets.places); `mert doctor --datasets` says where to ask for it."
         )
     lines = []
-    for result in examine_all(subject, questions, config, layout):
+    for result in run_tasks(subject, tasks, config, layout):
         track_result(tracker, subject.name, result)
-        if result.verdict is not None:
-            _write(config, layout, subject, result, questions)
+        if isinstance(result, TaskResult):
+            _write(config, layout, subject, result)
         lines.append(_line(result))
     return "\n".join(lines)
 
 
-def _write(config: Config, layout: Layout, subject: Subject, result: Result, questions: list[Asked]) -> None:
+def _write(config: Config, layout: Layout, subject: Subject, result: TaskResult) -> None:
     inputs = data_sets([result])
     if subject.model is None and subject.name not in FLOORS:
         inputs["checkpoint"] = read_record(layout.model(subject.name)).id
@@ -167,15 +169,15 @@ def _write(config: Config, layout: Layout, subject: Subject, result: Result, que
         )
 
 
-def _line(result: Result) -> str:
-    if result.verdict is None:
-        return f"{result.task}: skipped, {result.skipped}"
-    verdict = result.verdict
+def _line(result: TaskResult | SkippedTask) -> str:
+    if isinstance(result, SkippedTask):
+        return f"{result.task}: skipped, {result.reason}"
     scores = ", ".join(
-        f"{name} {figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]" for name, figure in verdict.metrics.items()
+        f"{name} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+        for name, estimate in result.metrics.items()
     )
-    left = f"; left out: {sum(result.left_out.values())}" if result.left_out else ""
+    left_out = f"; left out: {sum(result.left_out.values())}" if result.left_out else ""
     return (
-        f"{result.task}: {scores} on {verdict.tracks} tracks, input {verdict.input}, rate {verdict.rate:g}, "
-        f"protocol {result.protocol[:8]}{left}"
+        f"{result.task}: {scores} on {result.tracks} tracks, input {result.input}, rate {result.rate:g}, "
+        f"protocol {result.protocol[:8]}{left_out}"
     )

@@ -1,22 +1,35 @@
-"""The fourteen tasks of MARBLE (arXiv 2306.10548) and their stand-ins from performed scores; one entry each."""
+"""The fourteen tasks of MARBLE (arXiv 2306.10548) and their proxies on performed scores, which need no data set.
+
+A task is one row of the table below. Whatever else depends on a task follows from its row: its proxy, the robustness
+curves that make sense (`Task.changed_by`), whether a sweep may use it (`sweep_tasks`). How it is scored follows from
+its kind of answer (`mert_core.probing.evaluate`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
+
+from mert_core.errors import MertError
 
 Pooling = Literal["mean", "frames"]
 
 
 class TaskKind(StrEnum):
-    """What the answer to a task's question is; see `mert_core.datasets.base.Label`."""
+    """The kind of a task's labels; see `mert_core.datasets.base.Label`."""
 
     SINGLE = "single"
     MULTI = "multi"
     REGRESSION = "regression"
     BEATS = "beats"
     STEMS = "stems"
+
+    @property
+    def is_per_clip(self) -> bool:
+        """Whether a clip has one answer, which a probe of its mean embedding gives within seconds."""
+        return self in (TaskKind.SINGLE, TaskKind.MULTI, TaskKind.REGRESSION)
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class Chunking:
 
     Attributes:
         seconds: length of a window; None: the whole clip.
-        limit_seconds: what follows is left out; None: all is used.
+        limit_seconds: where a clip ends at the latest; None: nowhere.
     """
 
     seconds: float | None = None
@@ -39,16 +52,18 @@ class Task:
     """One task.
 
     Attributes:
-        name: as tables and files call it; a stand-in's begins with ``demo/``.
+        name: identifier in tables and files; a proxy's begins with ``demo/``.
         title: for people.
         dataset: name in `mert_core.datasets.registry`.
-        question: one of the data set's.
-        kind: of the answer.
+        question: one of the data set's questions.
+        kind: kind of the labels, which decides how the task is scored.
         metrics: names in the tables. The first selects on validation; ``r2`` and ``sdr`` stand for one figure per
             class of the clip set (``r2_valence``) and select by their mean.
         chunking: how clips are cut.
         pooling: ``mean``: one vector per window and hidden state; ``frames``: time is kept.
         max_epochs: published limit.
+        changed_by: deformations (`mert_core.audio.degrade`) that make a label untrue: a shifted pitch is another key.
+        proxy_changed_by: the same for the task's proxy, where it differs; None: it is the same.
     """
 
     name: str
@@ -60,10 +75,12 @@ class Task:
     chunking: Chunking = Chunking()
     pooling: Pooling = "mean"
     max_epochs: int = 100
+    changed_by: tuple[str, ...] = ()
+    proxy_changed_by: tuple[str, ...] | None = None
 
     @property
     def is_demo(self) -> bool:
-        """Whether this is a stand-in from performed scores, never to stand beside published figures."""
+        """Whether this is a proxy on performed scores, never to stand beside published figures."""
         return self.name.startswith("demo/")
 
 
@@ -73,13 +90,22 @@ FLOORS = (RANDOM_WEIGHTS, MEL_STATISTICS)
 """Probed like runs, to say what pre-training adds."""
 
 _MARBLE = (
-    # MagnaTagATune's fifty commonest tags, clips of 29 s as they are. Stand-in: sounding instruments, of some forty.
+    # MagnaTagATune's fifty commonest tags, clips of 29 s as they are. Proxy: sounding instruments, of some forty.
     Task("mtt", "MagnaTagATune tagging", "mtt", "tags", TaskKind.MULTI, ("roc_auc", "ap")),
-    # The key of electronic dance music, by MIREX's weighted score. Stand-in: the key of an excerpt.
-    Task("gs_key", "GiantSteps key", "giantsteps", "key", TaskKind.SINGLE, ("weighted_score",), Chunking(30.0)),
-    # Ten genres on GTZAN's fault-filtered division. Stand-in: one of eight composers or traditions.
+    # The key of electronic dance music, by MIREX's weighted score. Proxy: the key of an excerpt.
+    Task(
+        "gs_key",
+        "GiantSteps key",
+        "giantsteps",
+        "key",
+        TaskKind.SINGLE,
+        ("weighted_score",),
+        Chunking(30.0),
+        changed_by=("pitch",),
+    ),
+    # Ten genres on GTZAN's fault-filtered division. Proxy: one of eight composers or traditions.
     Task("gtzan_genre", "GTZAN genre", "gtzan", "genre", TaskKind.SINGLE, ("accuracy",), Chunking(30.0)),
-    # Beats by GTZAN-Rhythm's annotations: a probe per frame, then the tempo model. Stand-in: beats of the score.
+    # Beats by GTZAN-Rhythm's annotations: a probe per frame, then the tempo model. Proxy: beats of the score.
     Task(
         "gtzan_rhythm",
         "GTZAN rhythm",
@@ -89,15 +115,34 @@ _MARBLE = (
         ("f_measure", "f_measure_20ms"),
         pooling="frames",
     ),
-    # Valence and arousal of the first 30 s in windows of 5 s. Stand-in: how dense an excerpt's notes are, how high.
-    Task("emo", "EMO emotion", "emo", "emotion", TaskKind.REGRESSION, ("r2",), Chunking(5.0, limit_seconds=30.0)),
-    # Eleven instrument families of single notes. Stand-in: the same.
+    # Valence and arousal of the first 30 s in windows of 5 s. Proxy: how dense an excerpt's notes are, how high:
+    # a shifted pitch is another register.
+    Task(
+        "emo",
+        "EMO emotion",
+        "emo",
+        "emotion",
+        TaskKind.REGRESSION,
+        ("r2",),
+        Chunking(5.0, limit_seconds=30.0),
+        proxy_changed_by=("pitch",),
+    ),
+    # Eleven instrument families of single notes. Proxy: the same.
     Task(
         "nsynth_instrument", "NSynth instrument", "nsynth", "instrument", TaskKind.SINGLE, ("accuracy",), max_epochs=50
     ),
-    # The MIDI pitch of single notes. Stand-in: the same.
-    Task("nsynth_pitch", "NSynth pitch", "nsynth", "pitch", TaskKind.SINGLE, ("accuracy",), max_epochs=50),
-    # Ten vocal techniques in windows of 3 s without silence, singers unseen. Stand-in: articulation, performers unseen.
+    # The MIDI pitch of single notes. Proxy: the same.
+    Task(
+        "nsynth_pitch",
+        "NSynth pitch",
+        "nsynth",
+        "pitch",
+        TaskKind.SINGLE,
+        ("accuracy",),
+        max_epochs=50,
+        changed_by=("pitch",),
+    ),
+    # Ten vocal techniques in windows of 3 s without silence, singers unseen. Proxy: articulation, performers unseen.
     Task(
         "vocalset_technique",
         "VocalSet technique",
@@ -107,9 +152,9 @@ _MARBLE = (
         ("accuracy",),
         Chunking(3.0),
     ),
-    # Which of twenty singers, in windows of 3 s without silence. Stand-in: which performer plays a phrase.
+    # Which of twenty singers, in windows of 3 s without silence. Proxy: which performer plays a phrase.
     Task("vocalset_singer", "VocalSet singer", "vocalset", "singer", TaskKind.SINGLE, ("accuracy",), Chunking(3.0)),
-    # Forty instrument tags, split 0, windows of 30 s over the track. Stand-in: instrument families that sound.
+    # Forty instrument tags, split 0, windows of 30 s over the track. Proxy: instrument families that sound.
     Task(
         "mtg_instrument",
         "MTG-Jamendo instrument",
@@ -119,7 +164,8 @@ _MARBLE = (
         ("roc_auc", "ap"),
         Chunking(30.0),
     ),
-    # Fifty-six mood and theme tags. Stand-in: tags of mood that follow from mode, tempo, density and loudness.
+    # Fifty-six mood and theme tags. Proxy: tags of mood that follow from mode, tempo, density and loudness: the
+    # tags low and high move with the pitch, soft and loud with the gain.
     Task(
         "mtg_mood",
         "MTG-Jamendo mood/theme",
@@ -128,14 +174,22 @@ _MARBLE = (
         TaskKind.MULTI,
         ("roc_auc", "ap"),
         Chunking(30.0),
+        proxy_changed_by=("pitch", "gain"),
     ),
-    # Eighty-seven genre tags. Stand-in: tags of period, function and texture.
+    # Eighty-seven genre tags. Proxy: tags of period, function and texture.
     Task("mtg_genre", "MTG-Jamendo genre", "mtg_jamendo", "genre", TaskKind.MULTI, ("roc_auc", "ap"), Chunking(30.0)),
-    # The fifty commonest tags. Stand-in: the commonest tags of all the kinds above.
+    # The fifty commonest tags. Proxy: the commonest tags of all the kinds above.
     Task(
-        "mtg_top50", "MTG-Jamendo top 50", "mtg_jamendo", "top50tags", TaskKind.MULTI, ("roc_auc", "ap"), Chunking(30.0)
+        "mtg_top50",
+        "MTG-Jamendo top 50",
+        "mtg_jamendo",
+        "top50tags",
+        TaskKind.MULTI,
+        ("roc_auc", "ap"),
+        Chunking(30.0),
+        proxy_changed_by=("pitch", "gain"),
     ),
-    # Vocals, drums, bass and the rest, by signal-to-distortion ratio. Stand-in: stems of performed scores, by role.
+    # Vocals, drums, bass and the rest, by signal-to-distortion ratio. Proxy: stems of performed scores, by role.
     Task(
         "musdb18", "MUSDB18 separation", "musdb18", "stems", TaskKind.STEMS, ("sdr",), Chunking(6.0), pooling="frames"
     ),
@@ -152,10 +206,29 @@ DEMO: dict[str, Task] = {
         dataset="demo",
         question=name,
         chunking=Chunking() if task.pooling == "mean" else task.chunking,
+        changed_by=task.changed_by if task.proxy_changed_by is None else task.proxy_changed_by,
+        proxy_changed_by=None,
     )
     for name, task in FOURTEEN.items()
 }
-"""The same questions of performed scores: the demo's data set has one question per task, and
-short clips that are embedded whole, once for all tasks that ask of them."""
+"""The proxies: the demo's data set has one question per task, and short clips that are embedded whole, once for all
+tasks that use them."""
 
 TASKS: dict[str, Task] = FOURTEEN | DEMO
+
+
+def tasks_named(names: Sequence[str]) -> list[Task]:
+    """Return tasks by name, each once.
+
+    Raises:
+        MertError: there is no such task; the message lists all.
+    """
+    unknown = [name for name in names if name not in TASKS]
+    if unknown:
+        raise MertError(f"no task is named {', '.join(unknown)}; there are {', '.join(TASKS)}")
+    return [TASKS[name] for name in dict.fromkeys(names)]
+
+
+def sweep_tasks() -> tuple[str, ...]:
+    """Return the tasks that can score the trials of a sweep: proxies with one answer per clip."""
+    return tuple(name for name, task in DEMO.items() if task.kind.is_per_clip)

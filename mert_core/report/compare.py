@@ -45,7 +45,7 @@ def compare_models(layout: Layout, a: str, b: str, *, demo: bool = False, width:
 
 
 def _group(pair: tuple[Scores, Scores], title: str, tasks: Iterable[str], width: int) -> str:
-    from mert_core.probing.results import Predictions, answers_path
+    from mert_core.probing.results import Predictions, predictions_path
     from mert_core.probing.significance import compare
 
     both = [task for task in tasks if all(task in item.tasks for item in pair)]
@@ -53,7 +53,7 @@ def _group(pair: tuple[Scores, Scores], title: str, tasks: Iterable[str], width:
     if not both:
         return ""
     a, b = (
-        {task: Predictions.load(answers_path(item.folders[task], task)) for task in both if task not in odd}
+        {task: Predictions.load(predictions_path(item.folders[task], task)) for task in both if task not in odd}
         for item in pair
     )
     return as_table(title, pair[0].run, pair[1].run, compare(a, b), odd, width)

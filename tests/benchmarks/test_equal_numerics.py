@@ -19,7 +19,7 @@ from benchmarks.figures.step import reference
 from benchmarks.student import batch, objective, student
 from mert_core.model.config import MertConfig
 from mert_core.probing.probe_bank import ProbeSettings
-from mert_core.probing.train import every_probe
+from mert_core.probing.selection import every_probe
 
 RATE = 24000
 

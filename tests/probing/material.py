@@ -12,9 +12,10 @@ from mert_core.corpus.writer import CorpusWriter
 from mert_core.data.manifest import write_manifest
 from mert_core.data.record import write_record
 from mert_core.data.track import SourceTrack
+from mert_core.probing.features import InMemory
 from mert_core.probing.metrics import METRICS
 from mert_core.probing.probe_bank import ProbeSettings
-from mert_core.probing.train import Examples, InMemory, Score
+from mert_core.probing.train import Examples, Score
 
 CLASSES = 4
 RECIPE = ProbeSettings(hidden=32, dropout=0.2, batch_items=32, max_epochs=12, patience=4, plateau_patience=1)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
-from mert_core.probing.results import Predictions, answers_path
+from mert_core.probing.results import Predictions, predictions_path
 from mert_core.probing.significance import compare, holm, sign_flip
 
 TRACKS = 300
@@ -119,7 +119,7 @@ def test_models_that_answered_other_questions_are_not_compared() -> None:
 
 
 def test_answers_are_kept_byte_for_byte(tmp_path) -> None:
-    path = answers_path(tmp_path, "demo/mtt")
+    path = predictions_path(tmp_path, "demo/mtt")
     assert path == tmp_path / "answers" / "demo_mtt.npz"
     answers = replace(tags(0.5, 0), points={"f_measure": beats(0.5, 1).points["f_measure"]})
     answers.save(path)

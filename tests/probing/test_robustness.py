@@ -10,7 +10,8 @@ from mert_core.audio.degrade import DEFORMATIONS
 from mert_core.datasets.base import Clip
 from mert_core.errors import MertError
 from mert_core.probing.embeddings import Embeddings, embeddings
-from mert_core.probing.robustness import Deformed, applies, curves, some_clips
+from mert_core.probing.results import Estimate
+from mert_core.probing.robustness import DegradedSound, robustness_curves, sample_clips, stays_true
 from mert_core.probing.tasks import FOURTEEN, TASKS, Chunking, TaskKind
 from tests.probing.sounds import Loudness, Noise
 
@@ -19,18 +20,18 @@ def clips(count: int, seconds: float = 0.3) -> list[Clip]:
     return [Clip(f"clip-{number}", "test", Noise(number, seconds), number) for number in range(count)]
 
 
-def loudness(found: Embeddings, asked: Sequence[Clip]) -> tuple[float, float, float]:
+def loudness(found: Embeddings, asked: Sequence[Clip]) -> Estimate:
     assert not found.missing
     assert len(found) == len(asked)
     value = float(found.take(found.rows(range(len(asked))))[0, :, 0].mean())
-    return value, value - 0.1, value + 0.1
+    return Estimate(value, value - 0.1, value + 0.1)
 
 
 def test_curves_begin_clean_and_show_what_happens(tmp_path: Path) -> None:
     asked = clips(6)
-    found = curves(Loudness(), TASKS["gtzan_genre"], asked, loudness, tmp_path)
+    found = robustness_curves(Loudness(), TASKS["gtzan_genre"], asked, loudness, tmp_path)
     assert list(found) == list(DEFORMATIONS)
-    clean = loudness(embeddings(Loudness(), [clip.sound for clip in asked], Chunking(), "mean", None), asked)[0]
+    clean = loudness(embeddings(Loudness(), [clip.sound for clip in asked], Chunking(), "mean", None), asked).value
     for name, points in found.items():
         first = {"level": DEFORMATIONS[name].clean, "label": "clean"}
         assert points[0] == first | {"value": clean, "low": clean - 0.1, "high": clean + 0.1}
@@ -49,44 +50,44 @@ def test_the_same_clips_stand_behind_every_point(tmp_path: Path) -> None:
     asked[1] = Clip("broken", "test", Noise(1, broken="truncated"), 1)
     seen: list[list[str]] = []
 
-    def judge(found: Embeddings, chosen: Sequence[Clip]) -> tuple[float, float, float]:
+    def score(found: Embeddings, chosen: Sequence[Clip]) -> Estimate:
         seen.append([clip.clip_id for clip in chosen])
         return loudness(found, chosen)
 
-    curves(Loudness(), TASKS["gs_key"], asked, judge, tmp_path)
+    robustness_curves(Loudness(), TASKS["gs_key"], asked, score, tmp_path)
     assert seen == [["clip-0", "clip-2", "clip-3"]] * len(seen)
     assert len(seen) == 1 + sum(len(item.levels) for name, item in DEFORMATIONS.items() if name != "pitch")
     with pytest.raises(MertError, match="none of the 1 sounds"):
-        curves(Loudness(), TASKS["gs_key"], asked[1:2], judge, tmp_path)
+        robustness_curves(Loudness(), TASKS["gs_key"], asked[1:2], score, tmp_path)
 
 
-def test_answers_that_move_with_the_sound_are_not_asked_for() -> None:
-    without_pitch = {name for name in FOURTEEN if not applies(TASKS[name], "pitch")}
+def test_tasks_whose_labels_a_deformation_changes_have_no_such_curve() -> None:
+    without_pitch = {name for name in FOURTEEN if not stays_true(TASKS[name], "pitch")}
     assert without_pitch == {"gs_key", "nsynth_pitch", "musdb18"}
-    assert {name for name in FOURTEEN if not applies(TASKS[name], "gain")} == {"musdb18"}
-    assert not applies(TASKS["demo/emo"], "pitch")
-    assert not applies(TASKS["demo/mtg_mood"], "gain")
+    assert {name for name in FOURTEEN if not stays_true(TASKS[name], "gain")} == {"musdb18"}
+    assert not stays_true(TASKS["demo/emo"], "pitch")
+    assert not stays_true(TASKS["demo/mtg_mood"], "gain")
     asked = [task for task in TASKS.values() if task.kind is not TaskKind.STEMS]
-    assert all(applies(task, name) for task in asked for name in ("noise", "mp3", "lowpass"))
+    assert all(stays_true(task, name) for task in asked for name in ("noise", "mp3", "lowpass"))
 
 
-def test_a_deformed_sound_is_its_own_and_follows_from_its_identity() -> None:
+def test_a_degraded_sound_is_its_own_and_follows_from_its_identity() -> None:
     sound = Noise(0, 0.2)
-    names = {Deformed(sound, name, level).identity for name, item in DEFORMATIONS.items() for level in item.levels}
+    names = {DegradedSound(sound, name, level).identity for name, item in DEFORMATIONS.items() for level in item.levels}
     assert len(names | {sound.identity}) == 1 + sum(len(item.levels) for item in DEFORMATIONS.values())
-    noisy = Deformed(sound, "noise", 10.0)
-    assert np.array_equal(noisy.waveform(), Deformed(Noise(0, 0.2), "noise", 10.0).waveform())
-    assert noisy.identity == Deformed(Noise(0, 0.2), "noise", 10.0).identity
+    noisy = DegradedSound(sound, "noise", 10.0)
+    assert np.array_equal(noisy.waveform(), DegradedSound(Noise(0, 0.2), "noise", 10.0).waveform())
+    assert noisy.identity == DegradedSound(Noise(0, 0.2), "noise", 10.0).identity
     left, right = noisy.channels() - sound.channels()
     assert noisy.channels().shape == (2, 4800)
     assert abs(float(np.corrcoef(left, right)[0, 1])) < 0.1, "noises of their own"
 
 
-def test_some_clips_are_chosen_by_name_alone() -> None:
+def test_sampled_clips_are_chosen_by_name_alone() -> None:
     many = clips(50)
-    chosen = some_clips(many, 12)
+    chosen = sample_clips(many, 12)
     assert len(chosen) == 12
     assert [clip.clip_id for clip in chosen] == [clip.clip_id for clip in many if clip in chosen]
-    assert some_clips(many[::-1], 12)[::-1] == chosen
-    assert len([clip for clip in some_clips(many + clips(60)[50:], 12) if clip in chosen]) >= 8
-    assert some_clips(many, 100) == many
+    assert sample_clips(many[::-1], 12)[::-1] == chosen
+    assert len([clip for clip in sample_clips(many + clips(60)[50:], 12) if clip in chosen]) >= 8
+    assert sample_clips(many, 100) == many

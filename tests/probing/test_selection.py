@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from mert_core.errors import MertError
+from mert_core.probing.features import InMemory, moments
 from mert_core.probing.metrics import METRICS
 from mert_core.probing.probe_bank import WEIGHTED, ProbeLoss, ProbeSpec
+from mert_core.probing.selection import Selection, choose, every_probe, input_name, select
 from mert_core.probing.significance import interval_of
-from mert_core.probing.train import InMemory, Selection, choose, every_probe, input_name, moments, select
 from tests.probing.material import CLASSES, RATES, RECIPE, SEEDS, examples, planted, scoring
 
 
@@ -78,9 +79,9 @@ def test_standardisation_is_the_training_splits_and_spares_constants(monkeypatch
     features = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0)) * 40 + 5
     features[0, :, 1] = 12.3
     whole = moments(InMemory(features))
-    monkeypatch.setattr("mert_core.probing.train.SLAB_BYTES", 7 * 2 * 3 * 4)
+    monkeypatch.setattr("mert_core.probing.features.SLAB_BYTES", 7 * 2 * 3 * 4)
     for found in (whole, moments(InMemory(features))):
-        scaled = found.standardise(features.clone())
+        scaled = found.standardize(features.clone())
         torch.testing.assert_close(scaled[0, :, 1], torch.zeros(50), atol=1e-5, rtol=0)
         torch.testing.assert_close(scaled[1].std(dim=0, correction=0), torch.ones(3))
         torch.testing.assert_close(scaled[1].mean(dim=0), torch.zeros(3), atol=1e-6, rtol=0)

@@ -20,9 +20,9 @@ from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
 from mert_core.probing import stage
 from mert_core.probing.protocol import protocol_hash
-from mert_core.probing.results import Predictions, answers_path
+from mert_core.probing.results import Predictions, predictions_path
 from mert_core.probing.tasks import FLOORS, TASKS
-from mert_core.probing.validation_score import quick_score
+from mert_core.probing.validation_score import validation_score
 from mert_core.tracking import NullTracker
 from tests.probing.material import write_probe_set
 
@@ -78,7 +78,7 @@ def test_a_floor_is_probed_and_probed_again_to_the_byte(small: Config, probed: L
     robustness = json.loads(first["robustness.json"])
     assert set(robustness) == {"demo/nsynth_pitch"}
     assert "pitch" not in robustness["demo/nsynth_pitch"], "the answer would move with it"
-    answers = Predictions.load(answers_path(probed.scores(floor), "demo/nsynth_pitch"))
+    answers = Predictions.load(predictions_path(probed.scores(floor), "demo/nsynth_pitch"))
     (accuracy,) = answers.figures()
     assert accuracy(answers.truth, answers.outputs).mean() == scores["tasks"]["demo/nsynth_pitch"]["value"]
 
@@ -117,18 +117,18 @@ def test_an_unknown_task_is_named(small: Config, probed: Layout) -> None:
         stage.run(config, probed, NullTracker(), "mel-statistics")
 
 
-def test_quick_score_reads_no_test_item_and_leaves_the_model_alone(
+def test_validation_score_reads_no_test_item_and_leaves_the_model_alone(
     small: Config, probed: Layout, tmp_path: Path
 ) -> None:
     model = MertModel.from_preset("mert-tiny", seed=1).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    score = quick_score(model, small, probed, "demo/nsynth_pitch")
+    score = validation_score(model, small, probed, "demo/nsynth_pitch")
     assert 0.9 < score <= 1
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert quick_score(model, small, probed, "demo/nsynth_pitch") == score
+    assert validation_score(model, small, probed, "demo/nsynth_pitch") == score
     with pytest.raises(MertError, match="no task for a sweep"):
-        quick_score(model, small, probed, "demo/gtzan_rhythm")
+        validation_score(model, small, probed, "demo/gtzan_rhythm")
 
     # The same probe set, the test items' pitches scrambled.
     other = Layout.at(tmp_path)
@@ -141,5 +141,5 @@ def test_quick_score_reads_no_test_item_and_leaves_the_model_alone(
     ]
     where = table.column_names.index("pitch")
     pq.write_table(table.set_column(where, "pitch", pa.array(pitches, pa.int16())), path)
-    assert quick_score(model, small, other, "demo/nsynth_pitch") == score
+    assert validation_score(model, small, other, "demo/nsynth_pitch") == score
     assert np.isfinite(score)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from mert_core.audio.degrade import DEFORMATIONS
+from mert_core.datasets.demo import Demo
 from mert_core.datasets.registry import DATASETS
-from mert_core.probing.tasks import DEMO, FOURTEEN, TaskKind
+from mert_core.probing.tasks import DEMO, FOURTEEN, TASKS, TaskKind, sweep_tasks
 
 
 def test_every_task_asks_what_its_data_set_answers() -> None:
@@ -11,3 +13,10 @@ def test_every_task_asks_what_its_data_set_answers() -> None:
         assert task.question in DATASETS[task.dataset].questions
         assert (task.pooling == "frames") == (task.kind in (TaskKind.BEATS, TaskKind.STEMS))
         assert DEMO[f"demo/{name}"].is_demo and DEMO[f"demo/{name}"].kind is task.kind
+
+
+def test_what_depends_on_a_task_follows_from_its_row() -> None:
+    assert set(sweep_tasks()) == {name for name, task in DEMO.items() if task.pooling == "mean"}
+    assert set(Demo().questions) == set(FOURTEEN)
+    changed = {name for task in TASKS.values() for name in task.changed_by}
+    assert changed <= set(DEFORMATIONS)

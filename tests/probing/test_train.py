@@ -8,6 +8,7 @@ import torch
 
 from mert_core.errors import MertError
 from mert_core.probing import train as train_module
+from mert_core.probing.features import InMemory, mean_over_tracks, moments
 from mert_core.probing.probe_bank import (
     FEW_CLASSES,
     WEIGHTED,
@@ -18,7 +19,7 @@ from mert_core.probing.probe_bank import (
     blocks_of,
     dropout_factors,
 )
-from mert_core.probing.train import Examples, InMemory, mean_over_tracks, moments, train_probes
+from mert_core.probing.train import Examples, train_probes
 from tests.probing.material import CLASSES, RECIPE, SEEDS, examples, planted, scoring
 from tests.probing.plain import train_plain
 
@@ -63,7 +64,7 @@ def test_a_bank_is_its_probes_trained_one_by_one(kind, outputs, metric, hidden, 
     assert len(set(trained.epochs.tolist())) > 1, "all stopped together: the test no longer sees probes leave the bank"
 
     found = moments(train.features)
-    states, held_out = (found.standardise(split.features.tensor.clone()) for split in (train, valid))
+    states, held_out = (found.standardize(split.features.tensor.clone()) for split in (train, valid))
     targets = torch.from_numpy(train.truth)
     shift, scale = 0.0, 1.0
     if kind != "single":
@@ -181,8 +182,9 @@ def test_features_that_do_not_fit_into_memory_train_the_same_probes(monkeypatch)
     probes = tuple(ProbeSpec(number, rate, seed) for number in (WEIGHTED, 1) for rate in RATES for seed in (0, 1))
     score = scoring("accuracy", valid.truth)
     held = train_probes(probes, train, valid, SINGLE, RECIPE, score)
-    monkeypatch.setattr("mert_core.probing.train.RESIDENT_BYTES", 0)
-    monkeypatch.setattr("mert_core.probing.train.SLAB_BYTES", 40 * 3 * 12 * 4)
+    monkeypatch.setattr("mert_core.probing.features.RESIDENT_BYTES", 0)
+    for module in ("features", "train"):
+        monkeypatch.setattr(f"mert_core.probing.{module}.SLAB_BYTES", 40 * 3 * 12 * 4)
     pieces = [replace(split, features=OnDisk(split.features.tensor)) for split in (train, valid)]
     streamed = train_probes(probes, *pieces, SINGLE, RECIPE, score)
     assert OnDisk.most <= 40

@@ -10,7 +10,7 @@ import pytest
 from mert_core.cli import main
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.probing.results import Predictions, answers_path
+from mert_core.probing.results import Predictions, predictions_path
 from mert_core.probing.significance import compare
 from mert_core.report.compare import compare_models
 from tests.report.made_up import entry, write_scores
@@ -42,7 +42,7 @@ def put(layout: Layout, run: str, predictions: dict[str, Predictions], protocol:
     }
     write_scores(layout, run, None, entries)
     for task, each in predictions.items():
-        path = answers_path(layout.scores(run), task)
+        path = predictions_path(layout.scores(run), task)
         path.parent.mkdir(exist_ok=True)
         each.save(path)
 
@@ -100,6 +100,6 @@ def test_what_cannot_be_compared_is_an_error(layout: Layout) -> None:
     put(layout, "other", {"nsynth_pitch": answers(0.7, 0.5)["gtzan_genre"]})
     with pytest.raises(MertError, match="on no common task"):
         compare_models(layout, "tiny", "other")
-    answers_path(layout.scores("95m"), "gtzan_genre").unlink()
+    predictions_path(layout.scores("95m"), "gtzan_genre").unlink()
     with pytest.raises(MertError, match="cannot be read"):
         compare_models(layout, "tiny", "95m")

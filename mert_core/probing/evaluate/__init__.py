@@ -1,19 +1,14 @@
-"""Judges: from a task's clips and a frozen encoder to scores, each for its kinds of answer."""
+"""Evaluators: from a task's clips and a frozen encoder to scores, one for each kind of answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from mert_core.probing.evaluate.beats import judge_beats
-from mert_core.probing.evaluate.case import EvalInputs
-from mert_core.probing.evaluate.clips import Judged, judge_clips
-from mert_core.probing.evaluate.separation import judge_separation
+from mert_core.probing.evaluate.base import Evaluator
+from mert_core.probing.evaluate.beats import BeatEvaluator
+from mert_core.probing.evaluate.clips import ClassEvaluator, TagEvaluator, ValueEvaluator
+from mert_core.probing.evaluate.separation import SeparationEvaluator
 from mert_core.probing.tasks import TaskKind
 
-JUDGES: dict[TaskKind, Callable[[EvalInputs], Judged]] = {
-    TaskKind.SINGLE: judge_clips,
-    TaskKind.MULTI: judge_clips,
-    TaskKind.REGRESSION: judge_clips,
-    TaskKind.BEATS: judge_beats,
-    TaskKind.STEMS: judge_separation,
+EVALUATORS: dict[TaskKind, Evaluator] = {
+    evaluator.kind: evaluator
+    for evaluator in (ClassEvaluator(), TagEvaluator(), ValueEvaluator(), BeatEvaluator(), SeparationEvaluator())
 }

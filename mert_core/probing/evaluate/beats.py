@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,16 @@ from mert_core.datasets.base import Clip
 from mert_core.errors import MertError
 from mert_core.parallel import single_threads
 from mert_core.probing.beat_decoder import TOLERANCES, TempoModel, decode, f_measures, frame_targets, trim_seconds_of
-from mert_core.probing.embeddings import Embeddings, FeatureView, embeddings
-from mert_core.probing.evaluate.case import EvalInputs
-from mert_core.probing.evaluate.clips import Judged, recipe_of
+from mert_core.probing.embeddings import Embeddings, FeatureView
+from mert_core.probing.evaluate.base import EvalInputs, Evaluator
 from mert_core.probing.metrics import METRICS, Points
 from mert_core.probing.probe_bank import ProbeLoss
 from mert_core.probing.results import Estimate, Predictions, TaskResult
-from mert_core.probing.robustness import curves, some_clips
+from mert_core.probing.robustness import robustness_curves, sample_clips
+from mert_core.probing.selection import Selection, input_name, select
 from mert_core.probing.significance import interval
-from mert_core.probing.train import Examples, Selection, Trained, choose, every_probe, input_name, train_probes
+from mert_core.probing.tasks import TaskKind
+from mert_core.probing.train import Examples
 
 
 @dataclass(frozen=True)
@@ -113,98 +114,98 @@ class _Frames:
         return {metric: by_metric[..., number] for number, metric in enumerate(TOLERANCES)}
 
 
-def judge_beats(case: EvalInputs) -> Judged:
-    """Train a probe per frame; choose on validation by decoded beats; score the test split once.
+class BeatEvaluator(Evaluator):
+    """Times of beats."""
 
-    A probe's epoch is that of the best average precision over frames, which is cheap; input and rate are those of the
-    best F-measure of beats within 70 ms, as the tempo model decodes them from whole clips.
+    kind = TaskKind.BEATS
+    section = "beats"
+    rules: ClassVar = {
+        "loss": "binary cross-entropy per frame, beats widened by one frame",
+        "epoch": "frame-wise average precision on validation",
+        "decoder": "bar-pointer model of one beat, 55 to 215 beats per minute, transition 100, observation 16",
+        "scored": "beats from 5 s on, as mir_eval has it; all beats of clips shorter than 15 s",
+    }
 
-    Raises:
-        MertError: a split has no usable clip, or the model has diverged.
-    """
-    sounds = [clip.sound for clip in case.clips.clips]
-    found = embeddings(case.encoder, sounds, case.task.chunking, case.task.pooling, case.caches, case.task.name)
-    selection = _select(case, found)
-    case.before_test(input_name(selection.choice.input), selection.choice.rate)
-    test = _Frames.of(found, *_usable(case, found, "test"))
-    points = test.points(selection.trained.predict(test.features), case.task.name)
-    asked_again = case.task.name in case.settings.robustness.tasks
-    robustness = _robustness(case, selection, test) if asked_again else {}
-    return _verdict(case, selection, test, points), dict(Counter(found.missing.values())), robustness
+    def evaluate(self, inputs: EvalInputs) -> TaskResult:
+        """Train a probe per frame; choose on validation by decoded beats; score the test split once.
+
+        A probe's epoch is that of the best average precision over frames, which is cheap; input and rate are those of
+        the best F-measure of beats within 70 ms, as the tempo model decodes them from whole clips.
+
+        Raises:
+            MertError: a split has no usable clip, or the model has diverged.
+        """
+        embedded, task = inputs.embed(), inputs.task
+        selection = _select(inputs, embedded)
+        choice = selection.choice
+        inputs.before_test(input_name(choice.input), choice.rate)
+        test = _Frames.of(embedded, *_usable(inputs, embedded, "test"))
+        points = test.points(selection.trained.predict(test.features), task.name)
+        metrics = {name: _estimate(inputs, points[name]) for name in task.metrics}
+        return TaskResult(
+            task=task.name,
+            metric=task.metrics[0],
+            summary=metrics[task.metrics[0]],
+            metrics=metrics,
+            tracks=len(test.clips),
+            classes=1,
+            input=input_name(choice.input),
+            rate=choice.rate,
+            validation=choice.validation,
+            per_seed=points[task.metrics[0]].mean(axis=1).tolist(),
+            by_input=[(input_name(number), score) for number, score in choice.by_input],
+            predictions=Predictions(
+                tuple(clip.clip_id for clip in test.clips), points={name: points[name] for name in task.metrics}
+            ),
+            left_out=dict(Counter(embedded.missing.values())),
+            robustness=_robustness(inputs, selection, test) if inputs.wants_robustness else {},
+        )
 
 
-def _usable(case: EvalInputs, found: Embeddings, split: Split) -> tuple[list[Clip], list[int]]:
-    clips = case.clips.clips
-    positions = [number for number, clip in enumerate(clips) if clip.split == split and number not in found.missing]
-    if not positions:
-        reasons = ", ".join(f"{count} × {why}" for why, count in Counter(found.missing.values()).most_common())
-        raise MertError(f"{case.task.name}: no clip of the {split} split can be used ({reasons or 'it has none'})")
-    return [clips[number] for number in positions], positions
+def _usable(inputs: EvalInputs, embedded: Embeddings, split: Split) -> tuple[list[Clip], list[int]]:
+    indices = inputs.usable(embedded, split)
+    return [inputs.clips.clips[i] for i in indices], indices
 
 
-def _select(case: EvalInputs, found: Embeddings) -> Selection:
-    settings, name, main = case.settings, case.task.name, case.task.metrics[0]
-    usable = {split: _usable(case, found, split) for split in ("train", "valid")}
-    frames = {split: _Frames.of(found, *chosen) for split, chosen in usable.items()}
+def _select(inputs: EvalInputs, embedded: Embeddings) -> Selection:
+    settings, name, main = inputs.settings, inputs.task.name, inputs.task.metrics[0]
+    usable = {split: _usable(inputs, embedded, split) for split in ("train", "valid")}
+    frames = {split: _Frames.of(embedded, *chosen) for split, chosen in usable.items()}
     examples = {
-        split: frames[split].examples(found, usable[split][1], settings.beats.frames_share, case.seed)
+        split: frames[split].examples(embedded, usable[split][1], settings.beats.frames_share, inputs.seed)
         for split in frames
     }
-    held_out = examples["valid"].truth
-    if not (held_out.any() and examples["train"].truth.any()):
+    truth = examples["valid"].truth
+    if not (truth.any() and examples["train"].truth.any()):
         raise MertError(
             f"{name}: no frame of the training or validation split is near a beat; look at the beats' files"
         )
-    recipe = replace(recipe_of(case), batch_items=settings.beats.batch_frames)
-    probes = every_probe(found.states, settings.rates, settings.seeds)
-    with tqdm(total=len(probes) * recipe.max_epochs, desc=f"probes {name}", unit="epoch", leave=False) as bar:
-        trained = train_probes(
-            probes,
-            examples["train"],
-            examples["valid"],
-            ProbeLoss("multi", 1),
-            recipe,
-            partial(METRICS["ap"], held_out),
-            bar,
-            case.encoder.device,
-        )
     valid = frames["valid"]
-    choice = choose(probes, valid.points(trained.predict(valid.features), name)[main].mean(axis=1))
-    chosen = [i for i, probe in enumerate(probes) if (probe.input, probe.rate) == (choice.input, choice.rate)]
-    return Selection(choice, trained.only(chosen))
-
-
-def _verdict(case: EvalInputs, selection: Selection, test: _Frames, points: dict[str, Points]) -> TaskResult:
-    task, choice = case.task, selection.choice
-    figures = {name: _figure(case, points[name]) for name in task.metrics}
-    return TaskResult(
-        metric=task.metrics[0],
-        summary=figures[task.metrics[0]],
-        metrics=figures,
-        tracks=len(test.clips),
-        classes=1,
-        input=input_name(choice.input),
-        rate=choice.rate,
-        validation=choice.validation,
-        per_seed=points[task.metrics[0]].mean(axis=1).tolist(),
-        by_input=[(input_name(number), score) for number, score in choice.by_input],
-        answers=Predictions(
-            tuple(clip.clip_id for clip in test.clips), points={name: points[name] for name in task.metrics}
-        ),
+    return select(
+        examples["train"],
+        examples["valid"],
+        ProbeLoss("multi", 1),
+        replace(inputs.probe_settings, batch_items=settings.beats.batch_frames),
+        partial(METRICS["ap"], truth),
+        rates=settings.rates,
+        seeds=settings.seeds,
+        name=name,
+        device=inputs.encoder.device,
+        rescore=lambda trained: valid.points(trained.predict(valid.features), name)[main].mean(axis=1),
     )
 
 
-def _figure(case: EvalInputs, points: Points) -> Estimate:
-    return Estimate(float(points.mean()), *interval(points, case.settings.bootstrap, case.seed))
+def _estimate(inputs: EvalInputs, points: Points) -> Estimate:
+    return Estimate(float(points.mean()), *interval(points, inputs.settings.bootstrap, inputs.seed))
 
 
-def _robustness(case: EvalInputs, selection: Selection, test: _Frames) -> dict[str, list[dict[str, Any]]]:
-    """Ask the chosen probes of some test clips again, deformed."""
-    trained: Trained = selection.trained
+def _robustness(inputs: EvalInputs, selection: Selection, test: _Frames) -> dict[str, list[dict[str, Any]]]:
+    """Score the chosen probes on some test clips, degraded."""
 
-    def score(found: Embeddings, clips: Sequence[Clip]) -> tuple[float, float, float]:
-        frames = _Frames.of(found, clips, range(len(clips)))
-        figure = _figure(case, frames.points(trained.predict(frames.features), case.task.name)[case.task.metrics[0]])
-        return figure.value, figure.low, figure.high
+    def score(embedded: Embeddings, clips: Sequence[Clip]) -> Estimate:
+        frames = _Frames.of(embedded, clips, range(len(clips)))
+        points = frames.points(selection.trained.predict(frames.features), inputs.task.name)
+        return _estimate(inputs, points[inputs.task.metrics[0]])
 
-    return curves(case.encoder, case.task, some_clips(test.clips, case.settings.robustness.clips), score, case.caches)
+    clips = sample_clips(test.clips, inputs.settings.robustness.clips)
+    return robustness_curves(inputs.encoder, inputs.task, clips, score, inputs.caches)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,12 @@ from mert_core.config import Split
 from mert_core.errors import MertError
 from mert_core.parallel import single_threads
 from mert_core.probing.embeddings import Embeddings, FeatureView, embeddings
-from mert_core.probing.evaluate.case import EvalInputs
-from mert_core.probing.evaluate.clips import Judged
+from mert_core.probing.evaluate.base import EvalInputs, Evaluator
+from mert_core.probing.features import Moments, Standardized, moments
 from mert_core.probing.metrics import Points
 from mert_core.probing.probe_bank import WEIGHTED
 from mert_core.probing.results import Estimate, Predictions, TaskResult
+from mert_core.probing.selection import input_name
 from mert_core.probing.separation.data import (
     Excerpts,
     MixPart,
@@ -35,11 +37,10 @@ from mert_core.probing.separation.model import HeadShape, SeparationHead
 from mert_core.probing.separation.score import TrackFeatures, track_ratios
 from mert_core.probing.separation.train import HeadSpec, SeparationSettings, TrainedHeads, train_heads
 from mert_core.probing.significance import MUSEVAL, is_median, percentiles, resampled_scores
-from mert_core.probing.tasks import Chunking
-from mert_core.probing.train import Moments, Standardised, input_name, moments
+from mert_core.probing.tasks import Chunking, TaskKind
 
 
-def judge_separation(case: EvalInputs) -> Judged:
+def evaluate_separation(case: EvalInputs) -> TaskResult:
     """Train a head per stem on fixed remixes; choose the rate on validation by SDR; score the test split once.
 
     The main figures are SDR of whole tracks, mean over tracks; beside them stand museval's, medians over windows of 1 s
@@ -65,7 +66,26 @@ def judge_separation(case: EvalInputs) -> Judged:
         read = input_name(WEIGHTED if len(bench.inputs) > 1 else bench.inputs[0])
         case.before_test(read, rate)
         points = bench.points(trained, "test", rate)
-    return _verdict(case, [track.track_id for track in bench.tracks["test"]], points, read, rate, rates[rate]), {}, {}
+    return _verdict(case, [track.track_id for track in bench.tracks["test"]], points, read, rate, rates[rate])
+
+
+class SeparationEvaluator(Evaluator):
+    """Stems of a mixture."""
+
+    kind = TaskKind.STEMS
+    section = "separation"
+    rules: ClassVar = {
+        "loss": "squared error of magnitudes, one head per stem, STFT 2048/320",
+        "input": "learned weighted sum",
+        "epoch": "squared error of magnitudes on validation",
+        "training": "remixes of stems of any tracks, gain .25 to 1.25, channels swapped, drawn once for all seeds",
+        "decoder": "one Wiener EM iteration, no residual",
+        "scored": "10 log10 of whole tracks' energies, mean over tracks; museval: median of 1 s, median over tracks",
+    }
+
+    def evaluate(self, inputs: EvalInputs) -> TaskResult:
+        """Return the signal-to-distortion ratios of the test split; see `evaluate_separation`."""
+        return evaluate_separation(inputs)
 
 
 def recipe_of(case: EvalInputs) -> SeparationSettings:
@@ -130,12 +150,12 @@ class _Bench:
         offsets = self.embedded.offsets
         return FeatureView(self.embedded, np.arange(offsets[start], offsets[stop]), self.inputs)
 
-    def _features(self, start: int, stop: int, hold: bool) -> tuple[Standardised, NDArray[np.int64], float]:
+    def _features(self, start: int, stop: int, hold: bool) -> tuple[Standardized, NDArray[np.int64], float]:
         """Return standardised features of some sounds, where each begins among their rows, and the frame rate."""
         assert self.embedded.frame_rate is not None
         found: Moments = self.moments
         offsets = self.embedded.offsets[start : stop + 1] - self.embedded.offsets[start]
-        return Standardised(self._rows(start, stop), found, self.device, hold), offsets, self.embedded.frame_rate
+        return Standardized(self._rows(start, stop), found, self.device, hold), offsets, self.embedded.frame_rate
 
     def train(self) -> TrainedHeads:
         """Train stems × rates × seeds."""
@@ -239,6 +259,7 @@ def _verdict(
     summary = figure(*(np.mean([drawn[name][part] for name in main], axis=0) for part in (0, 1)))
     per_seed = [_mean_of(points[name][[seed]] for name in main) for seed in range(len(case.settings.seeds))]
     return TaskResult(
+        task=case.task.name,
         metric=case.task.metrics[0],
         summary=summary,
         metrics={name: figure(*scores) for name, scores in drawn.items()},
@@ -249,5 +270,5 @@ def _verdict(
         validation=validation,
         per_seed=per_seed,
         by_input=[(read, validation)],
-        answers=Predictions(tuple(ids), points=points),
+        predictions=Predictions(tuple(ids), points=points),
     )

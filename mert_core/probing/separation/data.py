@@ -23,8 +23,8 @@ from mert_core.datasets.base import Clip, Sound
 from mert_core.errors import MertError
 from mert_core.files import atomic_path, sha256_json
 from mert_core.parallel import single_threads
+from mert_core.probing.features import Standardized
 from mert_core.probing.separation.model import BINS, frame_count, magnitude
-from mert_core.probing.train import Standardised
 
 _SAMPLES_APART = 2400  # stems of one track that a lossy codec has padded differently
 
@@ -263,7 +263,7 @@ class Excerpts:
     def __init__(
         self,
         excerpts: Sequence[SeparationExcerpt],
-        features: Standardised,
+        features: Standardized,
         offsets: NDArray[np.int64],
         frame_rate: float,
         device: str = "cpu",

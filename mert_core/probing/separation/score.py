@@ -11,9 +11,9 @@ from openunmix.model import Separator
 from torch import Tensor, nn
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
+from mert_core.probing.features import Standardized
 from mert_core.probing.separation.data import StoredTrack, nearest_rows
 from mert_core.probing.separation.model import FFT_SAMPLES, SeparationHead, frame_count
-from mert_core.probing.train import Standardised
 
 Stems = NDArray[np.floating]
 
@@ -79,7 +79,7 @@ class TrackFeatures:
     """
 
     def __init__(
-        self, features: Standardised, offsets: NDArray[np.int64], bounds: NDArray[np.int64], frame_rate: float
+        self, features: Standardized, offsets: NDArray[np.int64], bounds: NDArray[np.int64], frame_rate: float
     ) -> None:
         self._features, self._offsets, self._bounds, self._frame_rate = features, offsets, bounds, frame_rate
 

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from mert_core.config import load_config
 from mert_core.datasets.base import Clip, ClipSet
-from mert_core.probing.evaluate.case import EvalInputs
+from mert_core.probing.evaluate import EVALUATORS
+from mert_core.probing.evaluate.base import EvalInputs
+from mert_core.probing.results import TaskResult
 from mert_core.probing.tasks import Chunking, Task, TaskKind
 
 CLASSES = ("low", "middle", "high", "highest")
@@ -85,7 +87,7 @@ def clip_set(kind: TaskKind, per_split: int = 64, windows: int = 1, shuffled: in
     return ClipSet("planted", "height", tuple(clips), classes)
 
 
-def case_of(
+def inputs_of(
     kind: TaskKind,
     metrics: tuple[str, ...],
     clips: ClipSet,
@@ -95,7 +97,7 @@ def case_of(
     robust: bool = False,
     **changes: Any,
 ) -> EvalInputs:
-    """Return a small case: 32 units, two rates, three seeds."""
+    """Return small inputs: 32 units, two rates, three seeds."""
     settings = load_config(Path(__file__).parents[3] / "params.yaml").probe.of_demo()
     settings = settings.model_copy(
         update={
@@ -115,8 +117,13 @@ def case_of(
     return EvalInputs(task, clips, Planted(), settings, 1337, caches, lambda chosen, rate: None)
 
 
+def evaluate(inputs: EvalInputs) -> TaskResult:
+    """Return the result of the evaluator of the task's kind."""
+    return EVALUATORS[inputs.task.kind].evaluate(inputs)
+
+
 def watched(clips: ClipSet, seen: list[str]) -> ClipSet:
-    """Return the clips, of which those of the test split note in ``seen`` when their answer is read."""
+    """Return the clips, of which those of the test split note in ``seen`` when their label is read."""
 
     class Watched(Clip):
         def __getattribute__(self, name: str) -> Any:

@@ -15,10 +15,9 @@ from torch.nn.functional import max_pool1d
 from mert_core.config import load_config
 from mert_core.datasets.base import Clip, ClipSet
 from mert_core.errors import MertError
-from mert_core.probing.evaluate.beats import judge_beats
-from mert_core.probing.evaluate.case import EvalInputs
+from mert_core.probing.evaluate.base import EvalInputs
 from mert_core.probing.tasks import TASKS, Chunking
-from tests.probing.evaluate.planted import watched
+from tests.probing.evaluate.planted import evaluate, watched
 
 SECONDS = 8.0
 ANSWER = 2
@@ -79,7 +78,7 @@ def _clips(seed: int = 0) -> ClipSet:
     return ClipSet("demo", "gtzan_rhythm", tuple(clips), ())
 
 
-def _case(clips: ClipSet, repository: Path, chunk_seconds: float | None = None, **changes: Any) -> EvalInputs:
+def _inputs(clips: ClipSet, repository: Path, chunk_seconds: float | None = None, **changes: Any) -> EvalInputs:
     settings = load_config(repository / "params.yaml").probe.of_demo()
     own = settings.beats.model_copy(update={"frames_share": 0.4, "batch_frames": 64})
     settings = settings.model_copy(
@@ -92,23 +91,21 @@ def _case(clips: ClipSet, repository: Path, chunk_seconds: float | None = None, 
 @pytest.mark.parametrize("chunk_seconds", [None, 4.0])
 def test_the_state_that_hears_the_beats_is_chosen(repository: Path, chunk_seconds: float | None) -> None:
     announced: list[tuple[int | str, float]] = []
-    case = _case(_clips(), repository, chunk_seconds)
-    verdict, left_out, robustness = judge_beats(
-        replace(case, before_test=lambda read, rate: announced.append((read, rate)))
-    )
-    assert verdict.input in (ANSWER, "weighted")
-    assert announced == [(verdict.input, verdict.rate)]
-    assert verdict.summary.value > 0.95
-    assert verdict.metrics["f_measure_20ms"].value > 0.9
-    by_input = dict(verdict.by_input)
+    inputs = _inputs(_clips(), repository, chunk_seconds)
+    result = evaluate(replace(inputs, before_test=lambda read, rate: announced.append((read, rate))))
+    assert result.input in (ANSWER, "weighted")
+    assert announced == [(result.input, result.rate)]
+    assert result.summary.value > 0.95
+    assert result.metrics["f_measure_20ms"].value > 0.9
+    by_input = dict(result.by_input)
     assert list(by_input) == [0, 1, 2, "weighted"]
     assert by_input[ANSWER] > max(by_input[0], by_input[1]) + 0.3
-    assert (verdict.tracks, left_out, robustness) == (5, {}, {})
-    earned = verdict.answers.points["f_measure"]
+    assert (result.tracks, result.left_out, result.robustness) == (5, {}, {})
+    earned = result.predictions.points["f_measure"]
     assert earned.shape == (3, 5)
-    assert earned.mean() == pytest.approx(verdict.summary.value)
-    assert verdict.per_seed == pytest.approx(earned.mean(axis=1).tolist())
-    assert verdict.summary.low <= verdict.summary.value <= verdict.summary.high
+    assert earned.mean() == pytest.approx(result.summary.value)
+    assert result.per_seed == pytest.approx(earned.mean(axis=1).tolist())
+    assert result.summary.low <= result.summary.value <= result.summary.high
 
 
 def test_the_test_split_decides_nothing_and_is_announced_before_it_is_read(repository: Path) -> None:
@@ -119,9 +116,9 @@ def test_the_test_split_decides_nothing_and_is_announced_before_it_is_read(repos
     )
     clips = watched(honest, seen), watched(replace(honest, clips=shifted), seen)
     one, two = (
-        judge_beats(
-            replace(_case(each, repository, max_epochs=4), before_test=lambda read, rate: seen.append("announced"))
-        )[0]
+        evaluate(
+            replace(_inputs(each, repository, max_epochs=4), before_test=lambda read, rate: seen.append("announced"))
+        )
         for each in clips
     )
     assert one.summary.value > two.summary.value + 0.3
@@ -134,16 +131,16 @@ def test_beats_that_are_nowhere_are_not_found(repository: Path) -> None:
     honest = _clips()
     generator = np.random.default_rng(3)
     moved = tuple(replace(clip, label=np.sort(generator.uniform(0, SECONDS, len(clip.label)))) for clip in honest.clips)
-    verdict, _, _ = judge_beats(_case(replace(honest, clips=moved), repository, rates=[1e-3]))
+    result = evaluate(_inputs(replace(honest, clips=moved), repository, rates=[1e-3]))
     # Two windows of 70 ms around three random beats a second cover 0.4 of the time.
-    assert verdict.summary.value < 0.45
+    assert result.summary.value < 0.45
 
 
-def test_deformed_clips_are_asked_again(repository: Path, tmp_path: Path) -> None:
-    case = _case(_clips(), repository, rates=[1e-2], max_epochs=6)
-    robustness = case.settings.robustness.model_copy(update={"tasks": [case.task.name], "clips": 2})
-    settings = case.settings.model_copy(update={"robustness": robustness})
-    _, _, curves = judge_beats(replace(case, settings=settings, caches=tmp_path))
+def test_deformed_clips_are_scored_again(repository: Path, tmp_path: Path) -> None:
+    inputs = _inputs(_clips(), repository, rates=[1e-2], max_epochs=6)
+    robustness = inputs.settings.robustness.model_copy(update={"tasks": [inputs.task.name], "clips": 2})
+    settings = inputs.settings.model_copy(update={"robustness": robustness})
+    curves = evaluate(replace(inputs, settings=settings, caches=tmp_path)).robustness
     assert len(curves) >= 4
     assert all(points[0]["value"] > 0.8 for points in curves.values())
     assert min(point["value"] for points in curves.values() for point in points) < curves["noise"][0]["value"]
@@ -153,7 +150,7 @@ def test_clips_without_beats_are_named(repository: Path) -> None:
     clips = _clips()
     silent = tuple(replace(clip, label=np.zeros(0)) for clip in clips.clips)
     with pytest.raises(MertError, match="beat"):
-        judge_beats(_case(replace(clips, clips=silent), repository))
+        evaluate(_inputs(replace(clips, clips=silent), repository))
     without = tuple(clip for clip in clips.clips if clip.split != "valid")
     with pytest.raises(MertError, match="valid"):
-        judge_beats(_case(replace(clips, clips=without), repository))
+        evaluate(_inputs(replace(clips, clips=without), repository))

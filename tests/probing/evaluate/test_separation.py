@@ -11,10 +11,11 @@ from mert_core.config import load_config
 from mert_core.datasets.base import Clip, ClipSet
 from mert_core.errors import MertError
 from mert_core.probing.encoders.base import MelStatistics
-from mert_core.probing.evaluate.case import EvalInputs
-from mert_core.probing.evaluate.separation import _Bench, judge_separation
+from mert_core.probing.evaluate.base import EvalInputs
+from mert_core.probing.evaluate.separation import _Bench
 from mert_core.probing.significance import mean_of, median_of
 from mert_core.probing.tasks import TASKS, Chunking
+from tests.probing.evaluate.planted import evaluate
 from tests.probing.separation.material import ArraySound, turns
 
 STEMS = ("dull", "bright")
@@ -34,7 +35,7 @@ def _clips(channels: int = 1) -> ClipSet:
     return ClipSet("demo", "musdb18", tuple(clips), STEMS)
 
 
-def _case(clips: ClipSet, repository: Path, caches: Path | None, **changes: Any) -> EvalInputs:
+def _inputs(clips: ClipSet, repository: Path, caches: Path | None, **changes: Any) -> EvalInputs:
     settings = load_config(repository / "params.yaml").probe.of_demo()
     own = {
         "hidden": 16,
@@ -52,20 +53,18 @@ def _case(clips: ClipSet, repository: Path, caches: Path | None, **changes: Any)
 
 def test_stems_are_separated_by_what_the_encoder_hears(repository: Path, tmp_path: Path) -> None:
     announced: list[tuple[int | str, float]] = []
-    case = _case(_clips(), repository, tmp_path)
-    verdict, left_out, robustness = judge_separation(
-        replace(case, before_test=lambda read, rate: announced.append((read, rate)))
-    )
-    assert verdict.rate == 2e-2, "at 1e-4 nothing is learned in so few steps"
-    assert verdict.input == 0, "mel statistics have one state"
+    inputs = _inputs(_clips(), repository, tmp_path)
+    result = evaluate(replace(inputs, before_test=lambda read, rate: announced.append((read, rate))))
+    assert result.rate == 2e-2, "at 1e-4 nothing is learned in so few steps"
+    assert result.input == 0, "mel statistics have one state"
     assert announced == [(0, 2e-2)]
-    assert set(verdict.metrics) == {f"sdr_{stem}{kind}" for stem in STEMS for kind in ("", "_museval")}
-    assert verdict.summary.value > 6
-    assert verdict.summary.value == pytest.approx(np.mean([verdict.metrics[f"sdr_{stem}"].value for stem in STEMS]))
-    assert np.mean(verdict.per_seed) == pytest.approx(verdict.summary.value)
-    assert all(figure.low <= figure.value <= figure.high for figure in [*verdict.metrics.values(), verdict.summary])
-    assert verdict.answers.points["sdr_dull"].shape == (3, 3)
-    assert (verdict.tracks, verdict.classes, left_out, robustness) == (3, 2, {}, {})
+    assert set(result.metrics) == {f"sdr_{stem}{kind}" for stem in STEMS for kind in ("", "_museval")}
+    assert result.summary.value > 6
+    assert result.summary.value == pytest.approx(np.mean([result.metrics[f"sdr_{stem}"].value for stem in STEMS]))
+    assert np.mean(result.per_seed) == pytest.approx(result.summary.value)
+    assert all(figure.low <= figure.value <= figure.high for figure in [*result.metrics.values(), result.summary])
+    assert result.predictions.points["sdr_dull"].shape == (3, 3)
+    assert (result.tracks, result.classes, result.left_out, result.robustness) == (3, 2, {}, {})
     assert len(list((tmp_path / "stems").iterdir())) == 10
 
 
@@ -85,9 +84,7 @@ def test_the_test_split_decides_nothing_and_is_announced_before_it_is_read(
         for clip in honest.clips
     )
     one, two = (
-        judge_separation(
-            replace(_case(clips, repository, None), before_test=lambda read, rate: seen.append("announced"))
-        )[0]
+        evaluate(replace(_inputs(clips, repository, None), before_test=lambda read, rate: seen.append("announced")))
         for clips in (honest, replace(honest, clips=swapped))
     )
     assert one.summary.value > two.summary.value + 3
@@ -96,11 +93,11 @@ def test_the_test_split_decides_nothing_and_is_announced_before_it_is_read(
 
 
 def test_heads_that_diverge_are_not_scored(repository: Path) -> None:
-    case = _case(_clips(), repository, None, max_epochs=2, rates=[1e38])
+    inputs = _inputs(_clips(), repository, None, max_epochs=2, rates=[1e38])
     with pytest.raises(MertError, match="heads diverged at each of the rates"):
-        judge_separation(replace(case, before_test=lambda read, rate: pytest.fail("the test split was read")))
-    case = _case(_clips(), repository, None, max_epochs=2, rates=[1e38, 1e-3])
-    assert judge_separation(case)[0].rate == 1e-3
+        evaluate(replace(inputs, before_test=lambda read, rate: pytest.fail("the test split was read")))
+    inputs = _inputs(_clips(), repository, None, max_epochs=2, rates=[1e38, 1e-3])
+    assert evaluate(inputs).rate == 1e-3
 
 
 def test_a_silent_stem_counts_for_nothing(repository: Path) -> None:
@@ -108,12 +105,12 @@ def test_a_silent_stem_counts_for_nothing(repository: Path) -> None:
     *others, last = clips.clips
     quiet = ArraySound(np.zeros((2, 36000), dtype=np.float32))
     silent = replace(last, sound=last.label["dull"], label={**last.label, "bright": quiet})
-    case = _case(replace(clips, clips=(*others, silent)), repository, None, rates=[1e-2], max_epochs=1)
-    verdict, _, _ = judge_separation(case)
-    assert np.isnan(verdict.answers.points["sdr_bright"][:, 2]).all()
-    known = verdict.answers.points["sdr_bright"][:, :2]
-    assert verdict.metrics["sdr_bright"].value == pytest.approx(known.mean())
-    assert np.isfinite([verdict.summary.low, verdict.summary.high]).all()
+    inputs = _inputs(replace(clips, clips=(*others, silent)), repository, None, rates=[1e-2], max_epochs=1)
+    result = evaluate(inputs)
+    assert np.isnan(result.predictions.points["sdr_bright"][:, 2]).all()
+    known = result.predictions.points["sdr_bright"][:, :2]
+    assert result.metrics["sdr_bright"].value == pytest.approx(known.mean())
+    assert np.isfinite([result.summary.low, result.summary.high]).all()
 
 
 def test_bad_material_is_named(repository: Path, tmp_path: Path) -> None:
@@ -121,12 +118,12 @@ def test_bad_material_is_named(repository: Path, tmp_path: Path) -> None:
     first, *others = clips.clips
     lacking = replace(first, label={"dull": first.label["dull"]})
     with pytest.raises(MertError, match="no stem bright"):
-        judge_separation(_case(replace(clips, clips=(lacking, *others)), repository, tmp_path))
+        evaluate(_inputs(replace(clips, clips=(lacking, *others)), repository, tmp_path))
     short = replace(first, label={**first.label, "dull": ArraySound(first.label["dull"].channels()[:, :20000])})
     with pytest.raises(MertError, match="do not fit"):
-        judge_separation(_case(replace(clips, clips=(short, *others)), repository, tmp_path))
+        evaluate(_inputs(replace(clips, clips=(short, *others)), repository, tmp_path))
     with pytest.raises(MertError, match="test split"):
-        judge_separation(_case(replace(clips, clips=(*clips.of("train"), *clips.of("valid"))), repository, tmp_path))
+        evaluate(_inputs(replace(clips, clips=(*clips.of("train"), *clips.of("valid"))), repository, tmp_path))
 
 
 def test_resampled_means_and_medians_are_those_of_the_drawn_tracks() -> None:
@@ -147,6 +144,6 @@ def test_a_stem_that_no_track_has_is_named(repository: Path) -> None:
     without = tuple(
         replace(clip, label={**clip.label, "bright": quiet}) if clip.split == "test" else clip for clip in clips.clips
     )
-    case = _case(replace(clips, clips=without), repository, None, rates=[1e-2], max_epochs=1, mixes_per_track=1)
+    inputs = _inputs(replace(clips, clips=without), repository, None, rates=[1e-2], max_epochs=1, mixes_per_track=1)
     with pytest.raises(MertError, match="sdr_bright"):
-        judge_separation(case)
+        evaluate(inputs)

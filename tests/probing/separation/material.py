@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from mert_core.datasets.base import Clip
 from mert_core.files import sha256_json
+from mert_core.probing.features import InMemory, Moments, Standardized, moments
 from mert_core.probing.separation.data import RemixSound, SeparationExcerpt
-from mert_core.probing.train import InMemory, Moments, Standardised, moments
 
 RATE = 75.0
 WIDTH, STATES = 6, 2
@@ -53,7 +53,7 @@ def clips(split: str, count: int, channels: int = 1, samples: int = 40000, seed:
 
 def features_of(
     excerpts: list[SeparationExcerpt], informed: bool, found: Moments | None = None
-) -> tuple[Standardised, NDArray[np.int64]]:
+) -> tuple[Standardized, NDArray[np.int64]]:
     """Features of excerpts, (states, rows, width), and where each begins: noise; in state 1 which stem sounds, too."""
     generator = np.random.default_rng(5)
     rows = []
@@ -68,4 +68,4 @@ def features_of(
         rows.append(torch.from_numpy(row))
     tensor = InMemory(torch.cat(rows, dim=1))
     offsets = np.concatenate([[0], np.cumsum([row.shape[1] for row in rows])]).astype(np.int64)
-    return Standardised(tensor, moments(tensor) if found is None else found), offsets
+    return Standardized(tensor, moments(tensor) if found is None else found), offsets
