@@ -31,9 +31,9 @@ from mert_core.probing.separation.data import (
     store_tracks,
     windows_of_track,
 )
-from mert_core.probing.separation.model import HeadShape, SeparatorWeights
+from mert_core.probing.separation.model import HeadShape, SeparationHead
 from mert_core.probing.separation.score import TrackFeatures, track_ratios
-from mert_core.probing.separation.train import Network, SeparationSettings, TrainedNetworks, train_networks
+from mert_core.probing.separation.train import HeadSpec, SeparationSettings, TrainedHeads, train_heads
 from mert_core.probing.significance import MUSEVAL, is_median, percentiles, resampled_scores
 from mert_core.probing.tasks import Chunking
 from mert_core.probing.train import Moments, Standardised, input_name, moments
@@ -137,7 +137,7 @@ class _Bench:
         offsets = self.embedded.offsets[start : stop + 1] - self.embedded.offsets[start]
         return Standardised(self._rows(start, stop), found, self.device, hold), offsets, self.embedded.frame_rate
 
-    def train(self) -> TrainedNetworks:
+    def train(self) -> TrainedHeads:
         """Train stems × rates × seeds."""
         settings, recipe = self.case.settings, recipe_of(self.case)
         mixes = [SeparationExcerpt(sound, sound.parts) for sound in self.mixes]
@@ -148,23 +148,23 @@ class _Bench:
             for sound in windows_of_track(track, self.window_seconds)
         ]
         valid = Excerpts(windows, *self._features(len(mixes), len(mixes) + len(windows), True), self.device)
-        networks = [
-            Network(stem, rate, seed)
+        specs = [
+            HeadSpec(stem, rate, seed)
             for rate in settings.separation.rates
             for seed in settings.seeds
             for stem in range(len(self.stems))
         ]
-        shape = HeadShape(len(self.inputs), self.embedded.width, recipe.hidden, recipe.layers, train.outputs)
-        total = len(networks) * recipe.max_epochs
+        shape = HeadShape(len(self.inputs), self.embedded.width, recipe.hidden, recipe.layers, train.channels)
+        total = len(specs) * recipe.max_epochs
         with tqdm(total=total, desc=f"heads {self.case.task.name}", unit="epoch", leave=False) as bar:
-            return train_networks(networks, train, valid, shape, recipe, bar)
+            return train_heads(specs, train, valid, shape, recipe, bar)
 
     def _excerpt(self, track: StoredTrack, sound: RemixSound) -> SeparationExcerpt:
         start = sound.parts[0].start
         rows = range(1, len(self.stems) + 1)
         return SeparationExcerpt(sound, tuple(MixPart(track.path, track.identity, row, start) for row in rows))
 
-    def validation(self, trained: TrainedNetworks, rate: float) -> float:
+    def validation(self, trained: TrainedHeads, rate: float) -> float:
         """Return the SDR at a rate on the validation split: the mean over its stems, tracks and seeds.
 
         It is −∞ where a head has diverged: the error of none of its epochs was finite.
@@ -172,7 +172,7 @@ class _Bench:
         Raises:
             MertError: no track of the split has all stems.
         """
-        losses = [loss for network, loss in zip(trained.networks, trained.losses, strict=True) if network.rate == rate]
+        losses = [loss for spec, loss in zip(trained.specs, trained.losses, strict=True) if spec.rate == rate]
         if not np.isfinite(losses).all():
             return -np.inf
         found = self.points(trained, "valid", rate)
@@ -180,12 +180,14 @@ class _Bench:
         _check_told(self.case.task.name, points, "validation")
         return _mean_of(points.values())
 
-    def points(self, trained: TrainedNetworks, split: Split, rate: float) -> dict[str, Points]:
+    def points(self, trained: TrainedHeads, split: Split, rate: float) -> dict[str, Points]:
         """Return each figure of each seed and track of a split (seeds, tracks); NaN where a stem is silent."""
-        chosen = [i for i, network in enumerate(trained.networks) if network.rate == rate]
-        place = {(trained.networks[i].seed, trained.networks[i].stem): number for number, i in enumerate(chosen)}
-        ensembles = [[place[seed, stem] for stem in range(len(self.stems))] for seed in self.case.settings.seeds]
-        of_track = partial(self._ratios, trained.heads.only(chosen), ensembles)
+        by_spec = dict(zip(trained.specs, trained.heads, strict=True))
+        ensembles = [
+            [by_spec[HeadSpec(stem, rate, seed)] for stem in range(len(self.stems))]
+            for seed in self.case.settings.seeds
+        ]
+        of_track = partial(self._ratios, ensembles)
         tracks, name = self.tracks[split], f"separate {self.case.task.name} {split}"
         with tqdm(total=len(tracks), desc=name, unit="track", leave=False) as bar, single_threads(self.device) as pool:
             found = []
@@ -199,14 +201,12 @@ class _Bench:
             for number, stem in enumerate(self.stems)
         }
 
-    def _ratios(
-        self, heads: SeparatorWeights, ensembles: Sequence[Sequence[int]], track: StoredTrack
-    ) -> NDArray[np.float64]:
+    def _ratios(self, ensembles: Sequence[Sequence[SeparationHead]], track: StoredTrack) -> NDArray[np.float64]:
         windows = windows_of_track(track, self.window_seconds)
         start = self.first[track.track_id]
         features, offsets, frame_rate = self._features(start, start + len(windows), False)
         bounds = np.array([*(window.parts[0].start for window in windows), track.samples])
-        return track_ratios(heads, ensembles, TrackFeatures(features, offsets, bounds, frame_rate), track, self.device)
+        return track_ratios(ensembles, TrackFeatures(features, offsets, bounds, frame_rate), track, self.device)
 
 
 def _check_told(task: str, points: Mapping[str, Points], split: str) -> None:

@@ -23,7 +23,7 @@ from mert_core.datasets.base import Clip, Sound
 from mert_core.errors import MertError
 from mert_core.files import atomic_path, sha256_json
 from mert_core.parallel import single_threads
-from mert_core.probing.separation.model import BINS, frames_of, magnitude, spectrum
+from mert_core.probing.separation.model import BINS, frame_count, magnitude
 from mert_core.probing.train import Standardised
 
 _SAMPLES_APART = 2400  # stems of one track that a lossy codec has padded differently
@@ -227,12 +227,11 @@ class SeparationExcerpt:
     stems: tuple[MixPart, ...]
 
     def spectra(self, device: str) -> Tensor:
-        """Return magnitudes of mixture and stems (1 + stems, frames, channels · bins)."""
+        """Return magnitudes of mixture and stems (1 + stems, frames, channels, bins)."""
         sound = self.sound
         stems = np.stack([part.read(sound.track_channels, sound.samples) for part in self.stems])
         together = np.concatenate([sound.channels()[None], stems])
-        found = magnitude(spectrum(torch.from_numpy(together).to(device)))
-        return found.transpose(1, 2).flatten(2)
+        return magnitude(torch.from_numpy(together).to(device)).permute(0, 3, 1, 2).contiguous()
 
 
 def nearest_rows(samples: NDArray[np.int64], rows: int | NDArray[np.int64], frame_rate: float) -> NDArray[np.int64]:
@@ -278,10 +277,11 @@ class Excerpts:
                 f"{int((counts == 0).sum())} of {len(counts)} excerpts have no embedded frame, expected "
                 f"{len(self.excerpts)} excerpts with frames: their sound is missing or too short"
             )
-        self.frames = np.array([frames_of(excerpt.sound.samples) for excerpt in self.excerpts])
-        self.outputs = self.excerpts[0].sound.track_channels * BINS
+        self.frames = np.array([frame_count(excerpt.sound.samples) for excerpt in self.excerpts])
+        self.channels = self.excerpts[0].sound.track_channels
+        numbers = int(self.frames.sum()) * self.channels * BINS * (1 + len(self.excerpts[0].stems))
         self._held: list[Tensor] | None = None
-        if int(self.frames.sum()) * self.outputs * (1 + len(self.excerpts[0].stems)) * 2 <= resident_bytes:
+        if numbers * torch.half.itemsize <= resident_bytes:
             with single_threads(device) as pool:
                 self._held = list(pool.map(lambda excerpt: excerpt.spectra(device).half(), self.excerpts))
 
@@ -303,7 +303,7 @@ class Excerpts:
         return found.view(len(found), *rows.shape, -1)
 
     def spectra(self, which: NDArray[np.int64], starts: NDArray[np.int64], frames: int, every: int = 1) -> Tensor:
-        """Return magnitudes of mixture and stems (1 + stems, excerpts · frames, outputs).
+        """Return magnitudes of mixture and stems (1 + stems, excerpts, ⌈frames / every⌉, channels, bins).
 
         Args:
             which: excerpts.
@@ -315,4 +315,4 @@ class Excerpts:
         for number, start in zip(which, starts, strict=True):
             held = self.excerpts[number].spectra(self.device) if self._held is None else self._held[number]
             found.append(held[:, start : start + frames : every])
-        return torch.cat(found, dim=1).float()
+        return torch.stack(found, dim=1).float()

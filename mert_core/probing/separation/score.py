@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from openunmix.model import Separator
+from torch import Tensor, nn
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.probing.separation.data import StoredTrack, nearest_rows
-from mert_core.probing.separation.model import BINS, SeparatorWeights, frames_of, magnitude, spectrum, waveform_of
+from mert_core.probing.separation.model import FFT_SAMPLES, SeparationHead, frame_count
 from mert_core.probing.train import Standardised
 
 Stems = NDArray[np.floating]
+
+WIENER_STEPS = 1  # MARBLE's and Open-Unmix's
 
 
 def _decibels(signal: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,63 +68,6 @@ def museval_sdr(truth: Stems, estimate: Stems, window_samples: int = SAMPLE_RATE
     return np.nanmedian(found[:, counts], axis=1)
 
 
-SCALE, EPSILON = 10.0, 1e-10
-"""Open-Unmix's: what the loudest cell is scaled to, and what keeps silent ones from a division by nothing."""
-WINDOW_FRAMES = 300
-"""Spatial covariances are of so many frames, Open-Unmix's number."""
-
-
-def filtered(magnitudes: Tensor, mixture: Tensor, iterations: int = 1) -> Tensor:
-    """Share the mixture among stems.
-
-    Each stem begins as its magnitude with the mixture's phase. A step then estimates each stem's power per frame and
-    covariance of the channels, and gives it its share of the mixture; there is no residual, so the stems' sum is the
-    mixture. Without steps it is only where the magnitudes' sum is.
-
-    Args:
-        magnitudes: estimates (stems, channels, frames, bins).
-        mixture: complex spectrum (channels, frames, bins).
-        iterations: steps; MARBLE's and Open-Unmix's 1.
-
-    Returns:
-        Complex spectra (stems, channels, frames, bins). The package computes in double precision, as it advises; one
-        channel, which needs no covariance, takes the same step in closed form and the input's precision.
-    """
-    if len(mixture) == 1 and iterations == 1:
-        return torch.cat(
-            [
-                _one_channel(*window)
-                for window in zip(
-                    magnitudes.split(WINDOW_FRAMES, dim=2), mixture.split(WINDOW_FRAMES, dim=1), strict=True
-                )
-            ],
-            dim=2,
-        )
-    from openunmix.filtering import wiener
-
-    parts = torch.view_as_real(mixture).permute(1, 2, 0, 3).double()
-    asked = magnitudes.permute(2, 3, 1, 0).double()
-    found = [
-        wiener(asked[start : start + WINDOW_FRAMES], parts[start : start + WINDOW_FRAMES], iterations)
-        for start in range(0, len(parts), WINDOW_FRAMES)
-    ]
-    return torch.view_as_complex(torch.cat(found).permute(4, 2, 0, 1, 3).to(mixture.real.dtype).contiguous())
-
-
-def _one_channel(magnitudes: Tensor, mixture: Tensor) -> Tensor:
-    """Return what `openunmix` returns for one step on one channel, where covariances are numbers; twenty times faster.
-
-    Args:
-        magnitudes: (stems, 1, frames, bins).
-        mixture: (1, frames, bins).
-    """
-    loudest = max(1.0, float(mixture.abs().max()) / SCALE)
-    power = (magnitudes / loudest).square()
-    total = power.sum(dim=2, keepdim=True)
-    share = power * (total / (total + EPSILON))
-    return share / (share.sum(dim=0) + EPSILON**0.5) * mixture
-
-
 class TrackFeatures:
     """A track's embeddings, window by window.
 
@@ -139,7 +85,7 @@ class TrackFeatures:
 
     def windows(self) -> list[Tensor]:
         """Return what a network is shown of each window, (inputs, 1, frames, width); together all of the spectrum."""
-        frames = np.arange(frames_of(int(self._bounds[-1])))
+        frames = np.arange(frame_count(int(self._bounds[-1])))
         window_of = np.minimum(
             np.searchsorted(self._bounds, frames * HOP_SAMPLES, side="right") - 1, len(self._bounds) - 2
         )
@@ -151,47 +97,57 @@ class TrackFeatures:
         return found
 
 
+class _StemModel(nn.Module):
+    """A head together with the features of one track: `openunmix.model.Separator`'s model of one stem."""
+
+    def __init__(self, head: SeparationHead, windows: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.head, self.windows = head, windows
+
+    def forward(self, magnitudes: Tensor) -> Tensor:
+        """Return the stem's magnitudes from the mixture's, both (1, channels, bins, frames)."""
+        mask = torch.cat([self.head(window) for window in self.windows], dim=1)
+        return mask.permute(0, 2, 3, 1) * magnitudes
+
+
 @torch.no_grad()
-def separated(
-    heads: SeparatorWeights,
-    ensembles: Sequence[Sequence[int]],
-    windows: Sequence[Tensor],
-    mixture: Tensor,
-    iterations: int = 1,
-) -> list[NDArray[np.float32]]:
-    """Separate one track.
+def separate(heads: Sequence[SeparationHead], windows: Sequence[Tensor], mixture: Tensor) -> NDArray[np.float32]:
+    """Separate one track as Open-Unmix does: masks, then one step of its multichannel Wiener filter.
 
     Args:
-        heads: trained networks.
-        ensembles: of each, positions of the networks for the stems, in order.
-        windows: see `TrackFeatures.windows`.
+        heads: trained heads, one per stem.
+        windows: features of the track, see `TrackFeatures.windows`.
         mixture: waveform (channels, samples).
-        iterations: of the Wiener step.
 
     Returns:
-        Of each ensemble the stems (stems, channels, samples).
+        The stems (stems, channels, samples).
     """
-    mixed = spectrum(mixture)
-    levels = magnitude(mixed).transpose(0, 1).flatten(1)
-    hidden = torch.cat([heads.hidden([window], [len(heads)]) for window in windows], dim=1)
-    found = []
-    for ensemble in ensembles:
-        asked = torch.stack([heads.last(network).mask(hidden[network]).mul_(levels) for network in ensemble])
-        by_channel = asked.view(len(ensemble), len(levels), len(mixture), BINS).transpose(1, 2)
-        stems = filtered(by_channel, mixed, iterations)
-        found.append(waveform_of(stems, mixture.shape[-1]).cpu().numpy())
-    return found
+    models = {str(number): _StemModel(head, windows) for number, head in enumerate(heads)}
+    separator = Separator(
+        models, WIENER_STEPS, sample_rate=SAMPLE_RATE, n_fft=FFT_SAMPLES, n_hop=HOP_SAMPLES, nb_channels=len(mixture)
+    )
+    # The filter inverts covariances of the channels, for which the package advises double precision. Those of one
+    # channel are numbers, which single precision inverts as well, in half of the time.
+    mixture = mixture if len(mixture) == 1 else mixture.double()
+    # The heads stay as they are: `Module.to` touches an LSTM's list of weights, which other threads read.
+    for transform in (separator.stft, separator.istft):
+        transform.to(mixture.device, mixture.dtype)
+    return separator(mixture[None])[0].float().cpu().numpy()
 
 
 def track_ratios(
-    heads: SeparatorWeights,
-    ensembles: Sequence[Sequence[int]],
-    features: TrackFeatures,
-    track: StoredTrack,
-    device: str = "cpu",
+    ensembles: Sequence[Sequence[SeparationHead]], features: TrackFeatures, track: StoredTrack, device: str = "cpu"
 ) -> NDArray[np.float64]:
-    """Return SDR of whole track and by museval of each ensemble's stems, (2, ensembles, stems); see `sdr`."""
+    """Return the SDR of one track, of the whole and by museval, in dB (2, ensembles, stems).
+
+    Args:
+        ensembles: heads for all stems, in their order; one ensemble per seed.
+        features: embeddings of the track.
+        track: mixture and true stems.
+        device: where heads and filter run.
+    """
     sounds = np.asarray(track.array())
+    windows = features.windows()
     mixture = torch.from_numpy(sounds[0].copy()).to(device)
-    estimates = separated(heads, ensembles, features.windows(), mixture)
+    estimates = [separate(heads, windows, mixture) for heads in ensembles]
     return np.stack([[ratio(sounds[1:], estimate) for estimate in estimates] for ratio in (global_sdr, museval_sdr)])

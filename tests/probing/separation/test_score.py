@@ -5,8 +5,52 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-from mert_core.probing.separation.score import global_sdr, museval_sdr
+from mert_core.probing.separation import score
+from mert_core.probing.separation.model import magnitude
+from mert_core.probing.separation.score import global_sdr, museval_sdr, separate
+
+
+class FixedMask(nn.Module):
+    """A head that knows its mask (frames, channels, bins)."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.mask[None]
+
+
+def _stems(channels: int) -> Tensor:
+    """Tones, noise and clicks, each with its own place between the channels (3, channels, 24000)."""
+    generator = torch.Generator().manual_seed(2)
+    time = torch.arange(24000) / 24000
+    tones = sum(torch.sin(2 * torch.pi * hertz * time) for hertz in (220, 440, 660))
+    clicks = torch.zeros(24000)
+    clicks[::3000] = 5
+    stems = torch.stack([0.2 * tones, clicks, 0.05 * torch.randn(24000, generator=generator)])
+    gains = torch.tensor([[1.0, 0.2], [0.5, 0.5], [0.1, 1.0]])[:, :channels]
+    return gains[:, :, None] * stems[:, None]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_filter_keeps_the_sum_and_uses_the_channels(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stems = _stems(channels)
+    mixture = stems.sum(dim=0)
+    # Each stem's magnitude is known, but too low, and not how it is shared between the channels.
+    known = 0.6 * magnitude(stems).mean(dim=1, keepdim=True) / (magnitude(mixture[None]) + 1e-6)
+    heads = [FixedMask(mask.permute(2, 0, 1)) for mask in known]
+    filtered = separate(heads, [torch.zeros(1)], mixture)  # type: ignore[arg-type]
+    monkeypatch.setattr(score, "WIENER_STEPS", 0)
+    masked = separate(heads, [torch.zeros(1)], mixture)  # type: ignore[arg-type]
+    assert filtered.shape == (3, channels, 24000)
+    truth = stems.numpy()
+    assert global_sdr(truth.sum(0)[None], masked.sum(0)[None]) < 15
+    assert global_sdr(truth.sum(0)[None], filtered.sum(0)[None]) > 45
+    assert global_sdr(truth, filtered).mean() > global_sdr(truth, masked).mean() + 2
 
 
 @pytest.fixture(scope="module")
