@@ -125,13 +125,13 @@ def separate(heads: Sequence[SeparationHead], windows: Sequence[Tensor], mixture
     models = {str(number): _StemModel(head, windows) for number, head in enumerate(heads)}
     separator = Separator(
         models, WIENER_STEPS, sample_rate=SAMPLE_RATE, n_fft=FFT_SAMPLES, n_hop=HOP_SAMPLES, nb_channels=len(mixture)
-    ).to(mixture.device)
-    if len(mixture) > 1:
-        # The filter inverts covariances of the channels, for which the package advises double precision. Those of one
-        # channel are numbers, which single precision inverts as well, in half of the time.
-        separator.stft.double()
-        separator.istft.double()
-        mixture = mixture.double()
+    )
+    # The filter inverts covariances of the channels, for which the package advises double precision. Those of one
+    # channel are numbers, which single precision inverts as well, in half of the time.
+    mixture = mixture if len(mixture) == 1 else mixture.double()
+    # The heads stay as they are: `Module.to` touches an LSTM's list of weights, which other threads read.
+    for transform in (separator.stft, separator.istft):
+        transform.to(mixture.device, mixture.dtype)
     return separator(mixture[None])[0].float().cpu().numpy()
 
 
