@@ -43,6 +43,7 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
     Raises:
         MertError: a worker raised one, or workers died more often than allowed; the message carries the error.
     """
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
@@ -66,7 +67,8 @@ def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
             cuda = use_gpus(job.params.device, job.params.workers)
             trainer = _trainer_class()(
                 _worker,
-                train_loop_config={"job": job, "folder": str(folder), "cuda": cuda},
+                # as bytes, which Ray's controller passes on without importing what the job is made of, torch among it
+                train_loop_config={"job": ray.cloudpickle.dumps(job), "folder": str(folder), "cuda": cuda},
                 scaling_config=ScalingConfig(
                     num_workers=job.params.workers, use_gpu=cuda, resources_per_worker={"CPU": 1, "GPU": int(cuda)}
                 ),
@@ -98,7 +100,7 @@ def _worker(config: dict[str, Any]) -> None:
     choose_device("cuda" if config["cuda"] else "cpu")  # the GPU that Ray has assigned must be one for torch, too
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    folder, job = Path(config["folder"]), config["job"]
+    folder, job = Path(config["folder"]), ray.cloudpickle.loads(config["job"])
     if (folder / _REFUSAL).exists():  # Ray starts the workers again after any error; this one would only come again
         return
     observer: Observer = JournalObserver(folder / _JOURNAL) if worker.leads else SilentObserver()
