@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from mert_core.tracking.protocol import NullTracker
+
 from mert_core.training.callbacks import BarObserver, JournalObserver, follow
 from mert_core.training.run import Job, work
 from mert_core.training.worker import Worker
