@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mert_core.commands.context import context
@@ -14,6 +16,7 @@ from mert_core.paths import Layout
 if TYPE_CHECKING:
     from mert_core.config import Config
     from mert_core.data.record import Record
+    from mert_core.tracking import Tracker
 
 
 def _corpus(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
@@ -56,6 +59,16 @@ def _pretrain(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
     from mert_core.training import stage
 
     return stage.run(config, layout, tracker, run)
+
+
+def _track_figures(config: Config, layout: Layout, tracker: Tracker, run: str) -> None:
+    """Show in the run itself how it went; only the report, which lies above training, can draw it."""
+    from mert_core.report.figures.draw import draw_training
+    from mert_core.report.load import read_training
+
+    with TemporaryDirectory() as folder:
+        draw_training(read_training(layout, run), config.report.example_seconds, Path(folder))
+        tracker.artifact(Path(folder), "figures")
 
 
 def _probe(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
@@ -110,6 +123,8 @@ def run_stage(options: argparse.Namespace) -> int:
         resume_run_id = resumable_run_id(config, layout, options.run)
     with open_run(config, layout, name, run, resume_run_id=resume_run_id) as tracker:
         record = _ACTIONS[name](config, layout, tracker, run or "")
+        if name == "pretrain":
+            _track_figures(config, layout, tracker, options.run)
     record_stage(config, layout)
     print(f"{name}{f' {run}' if run else ''}: {record.kind} {record.id[:12]}")
     return 0

@@ -96,6 +96,9 @@ def test_mlflow_has_one_run_per_stage_and_probe(line: Path) -> None:
     assert {found.info.status for found in runs} == {"FINISHED"}
     training = next(found for found in runs if found.info.run_name == "pretrain/tiny")
     assert training.data.tags["dvc.stage"] == "pretrain@tiny"
+    kept = {item.path for folder in (None, "figures") for item in client.list_artifacts(training.info.run_id, folder)}
+    assert {"card.md", "figures/loss.png"} <= kept
+    assert any("cqt" in path for path in kept)
 
 
 def _music(path: Path, rate: int, channels: int, seconds: float, pitch: float) -> None:

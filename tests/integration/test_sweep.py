@@ -19,6 +19,7 @@ from mert_core.experiments.sweep import run
 from mert_core.experiments.winner import apply_winner, read_sweep
 from mert_core.paths import Layout
 from mert_core.tracking import open_run
+from mert_core.tracking.mlflow_store import tracking_uri
 from tests.stored import write_codes
 
 pytestmark = pytest.mark.integration
@@ -76,7 +77,7 @@ def test_two_trials_end_nested_and_the_winner_can_be_taken_over(
 
     with open_run(config, layout, stage="sweep") as tracker:
         sweep = run(config, layout, tracker)
-        parent, uri = tracker.run_id, tracker.uri
+        parent, uri = tracker.run_id, tracking_uri(config, layout)
 
     assert len(sweep.trials) == 2
     assert not [trial.error for trial in sweep.trials if trial.error]

@@ -118,7 +118,7 @@ def test_the_cost_is_tracked_and_on_the_card_but_not_in_the_record(small: Config
         def metrics(self, values: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
             seen.update(values)
 
-        def artifact(self, path: Path, folder: str = "") -> None:
+        def artifact(self, path: Path, name: str = "") -> None:
             kept.append(path)
 
     record = stage.run(small, layout, Recorder(), "tiny")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,9 +57,18 @@ def draw_all(data: ReportData, example_seconds: float, folder: Path) -> list[Pic
     plans = [
         *_of_probes(data, data.proxy_tasks, "", "proxy tasks"),
         *_of_probes(data, data.fourteen, "-fourteen", "fourteen tasks"),
-        *_of_training(data, example_seconds),
+        *_of_training(data.trainings, example_seconds),
         *_of_targets(data),
     ]
+    return _draw(plans, folder)
+
+
+def draw_training(training: Training, example_seconds: float, folder: Path) -> list[Picture]:
+    """Draw one run's figures of pre-training into an existing folder: losses over steps, true and predicted spectra."""
+    return _draw(_of_training([training], example_seconds), folder)
+
+
+def _draw(plans: Iterable[Plan], folder: Path) -> list[Picture]:
     pictures = []
     with look():
         for plan in plans:
@@ -102,15 +111,15 @@ def _of_probes(data: ReportData, tasks: list[str], ending: str, kind: str) -> It
     )
 
 
-def _of_training(data: ReportData, example_seconds: float) -> Iterator[Plan]:
+def _of_training(trainings: list[Training], example_seconds: float) -> Iterator[Plan]:
     yield Plan(
         "loss",
         "Loss by term",
         "Below the dashed line the student knows more than how often each code occurs: it has learned from the "
         "music around the mask. Terms are shown without their weights.",
-        partial(loss_by_term, data.trainings),
+        partial(loss_by_term, trainings),
     )
-    for training in data.trainings:
+    for training in trainings:
         for teacher in _constant_q(training):
             yield Plan(
                 f"{teacher}-{training.run}",
