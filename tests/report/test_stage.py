@@ -171,7 +171,7 @@ def test_a_run_without_training_or_scores_is_a_row_that_says_so(
     config = load_config(PARAMS, ["report.runs=[tiny, 95m, 330m]", "report.teachers=[rvqvae]"])
     record = stage.run(config, layout, NullTracker())
     page = Page((layout.report / "report.html").read_text())
-    assert "95m not probed yet" in page.text and "330m not pre-trained yet" in page.text
+    assert "95m is not probed yet" in page.text and "330m is not pre-trained yet" in page.text
     assert "tiny beats random weights on 3 of 14 proxy tasks" in page.text
     assert ["95m" in text for text in caplog.messages if "not probed yet" in text] == [True]
     assert {"checkpoint/95m", "scores/tiny"} <= set(record.inputs)
@@ -186,7 +186,7 @@ def test_before_anything_is_trained_there_is_a_report(tmp_path: Path, config: Co
     write_targets(layout, write_corpus(layout))
     stage.run(config, layout, NullTracker())
     page = Page((layout.report / "report.html").read_text())
-    assert "tiny not pre-trained yet random-weights not probed yet mel-statistics not probed yet" in page.text
+    assert "tiny is not pre-trained yet random-weights is not probed yet mel-statistics is not probed yet" in page.text
     assert json.loads(layout.metrics.read_text())["probe"] == {}
 
 
