@@ -108,7 +108,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatc
             return super().batch(step, clips)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("mert_core.teachers.codec.train.CropSampler", Fragile)
+        patch.setattr("mert_core.teachers.codec.train.RandomCrops", Fragile)
         train(params(), Noise(), 1, tmp_path, silent)
     assert (tmp_path / "state.pt").exists()
     steps: list[int | None] = []
