@@ -99,9 +99,13 @@ def in_order(
     `ThreadPoolExecutor.map` begins all at once, and so may hold all results.
     """
     begun: deque[Future[Result]] = deque()
-    for item in items:
-        begun.append(pool.submit(work, item))
-        if len(begun) > ahead:
+    try:
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > ahead:
+                yield begun.popleft().result()
+        while begun:
             yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
+    finally:
+        for future in begun:  # after an error, or when the reader has had enough
+            future.cancel()
