@@ -26,7 +26,7 @@ _A0_HERTZ = 27.5
 _CENTRE_OCTAVE, _OCTAVE_WIDTH = 5.0, 2.0
 # What counts as hardly any sound: the power of a sine at −80 dB of full scale.
 _POWER_FLOOR = 1e-8
-_SLOPE_FRAMES = 2
+_SLOPE_FRAMES = 5
 # Numbers below the normal range take a processor ten times as long.
 _NO_SHARE = 1e-12
 
@@ -127,13 +127,7 @@ def slopes(features: Tensor) -> Tensor:
         features: (batch, frames, dimensions); the first and last frames count as going on beyond the ends.
 
     Returns:
-        The same shape, per frame; what ``torchaudio.functional.compute_deltas`` computes.
+        The same shape, per frame.
     """
-    reach = _SLOPE_FRAMES
-    first, last = features[:, :1].expand(-1, reach, -1), features[:, -1:].expand(-1, reach, -1)
-    padded, frames = torch.cat([first, features, last], dim=1), features.shape[1]
-    total = torch.zeros_like(features)
-    for step in range(1, reach + 1):
-        later, earlier = padded[:, reach + step :][:, :frames], padded[:, reach - step :][:, :frames]
-        total += step * (later - earlier)
-    return total / (2 * sum(step * step for step in range(1, reach + 1)))
+    deltas = torchaudio.functional.compute_deltas(features.transpose(1, 2), win_length=_SLOPE_FRAMES)
+    return deltas.transpose(1, 2)
