@@ -33,7 +33,7 @@ def pitch_shift(waveform: NDArray[np.float32], semitones: float) -> NDArray[np.f
 
     Args:
         waveform: (samples,).
-        semitones: of equal temperament.
+        semitones: shift in equal-tempered semitones.
     """
     if semitones == 0 or not len(waveform):
         return waveform.astype(np.float32)

@@ -75,7 +75,7 @@ def draw_rendition(
         samples: length of the track.
         rng: source of every random choice.
         accept: predicate on a performance.
-        property_text: what it must have, in words for the error: "has a certain key".
+        property_text: the accepted property in words for the error: "has a certain key".
         patience: number of draws after which it is the next composer's turn.
 
     Raises:

@@ -30,17 +30,12 @@ _ADVICE = {
 }
 
 
-def count_codes(codes: NDArray[np.uint16], entries: int) -> NDArray[np.int64]:
-    """Return how often each value occurs, int64 (codebooks, entries + 1); the last column is what is out of range."""
-    clipped = np.minimum(codes, entries).astype(np.int64)
-    return np.stack([np.bincount(clipped[:, book], minlength=entries + 1) for book in range(codes.shape[1])])
-
-
 def check_codebooks(counts_by_split: NDArray[np.int64], limits: GateConfig) -> list[Check]:
     """Check every codebook on the training split; of the other splits only the range of the codes matters.
 
     Args:
-        counts_by_split: (splits, codebooks, entries + 1), the training split first, as `count_codes` gives them.
+        counts_by_split: (splits, codebooks, entries + 1), how often each code occurs, the training split first; the
+            last column counts codes out of range.
         limits: thresholds.
     """
     checks = []

@@ -19,7 +19,7 @@ class Check:
     Attributes:
         check: name of the property.
         where: codebook or tracks that have it.
-        value: its value.
+        value: the property's value there.
         limit: the allowed values, readable.
         passed: whether the value is allowed.
         advice: what to do if not.
