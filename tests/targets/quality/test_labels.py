@@ -94,8 +94,8 @@ def test_statistics_by_split_add_up(codes: NDArray[np.uint16]) -> None:
     total = empty_statistics(Codes(2, ENTRIES))
     add_statistics(total, statistics(Codes(2, ENTRIES), codes[:1000], (0, 1)))
     add_statistics(total, statistics(Codes(2, ENTRIES), codes[1000:], (1, 0)))
-    assert np.array_equal(total["counts"][0](np.r_[codes[:500], codes[2500:]], ENTRIES))
-    assert np.array_equal(total["counts"][1](codes[500:2500], ENTRIES))
+    assert np.array_equal(total["counts"][0], count_codes(np.r_[codes[:500], codes[2500:]], ENTRIES))
+    assert np.array_equal(total["counts"][1], count_codes(codes[500:2500], ENTRIES))
 
 
 def test_a_good_spectrum_passes(spectrum: NDArray[np.float16], limits: GateConfig) -> None:
