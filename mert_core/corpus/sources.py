@@ -23,7 +23,7 @@ from mert_core.data.statistics import folder_card
 from mert_core.data.track import Rejected, SourceTrack
 from mert_core.paths import Layout
 
-Kind = Literal["corpus", "probe_set"]
+CorpusKind = Literal["corpus", "probe_set"]
 
 
 class Source(Protocol):
@@ -121,7 +121,7 @@ class FolderSource:
 class ScoreSource:
     """Scores performed by `mert_core.synth`: the demo corpus, or the labelled probe set. Always made as a whole."""
 
-    def __init__(self, config: Config, layout: Layout, kind: Kind) -> None:
+    def __init__(self, config: Config, layout: Layout, kind: CorpusKind) -> None:
         from mert_core import synth  # brings music21 and the SoundFont, which a folder does not need
 
         self._config, self._layout, self._kind, self._synth = config, layout, kind, synth

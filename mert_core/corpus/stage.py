@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Config
-from mert_core.corpus.sources import FolderSource, Kind, ScoreSource, Source
+from mert_core.corpus.sources import CorpusKind, FolderSource, ScoreSource, Source
 from mert_core.corpus.writer import CorpusWriter
 from mert_core.data.manifest import MANIFEST_NAME, write_manifest
 from mert_core.data.record import Record, write_record
@@ -42,7 +42,7 @@ def run_probe_set(config: Config, layout: Layout, tracker: Tracker) -> Record:
     return _build(source, "probe_set", layout.probe_set, config.corpus.shard_megabytes, tracker)
 
 
-def _build(source: Source, kind: Kind, target: Path, shard_megabytes: float, tracker: Tracker) -> Record:
+def _build(source: Source, kind: CorpusKind, target: Path, shard_megabytes: float, tracker: Tracker) -> Record:
     tracker.params({kind: source.params})
     with atomic_folder(target) as folder:
         # tracks
@@ -88,7 +88,7 @@ def _no_tracks(source: Source, writer: CorpusWriter) -> str:
     return f"none of the {source.total} audio files of {source.description} is usable ({why}), for example:\n{first}"
 
 
-def _report(writer: CorpusWriter, source: Source, kind: Kind, facts: dict[str, Any], tracker: Tracker) -> None:
+def _report(writer: CorpusWriter, source: Source, kind: CorpusKind, facts: dict[str, Any], tracker: Tracker) -> None:
     """Send figures and quarantine to the tracker, and warn about files left out."""
     left_out = writer.quarantine.rows
     tracker.metrics({"quarantined": float(len(left_out)), **flat_metrics(facts)})
