@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 0, 1 (a check found a problem), 2 (bad input) or 130 (Ctrl-C)."""
     wait_passively()  # here, because nothing that has threads has been imported yet
     options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")  # to standard error: warnings of all, and what this package has to say
+    logging.getLogger("mert_core").setLevel(logging.INFO)
     try:
         return options.action(options)
     except MertError as error:

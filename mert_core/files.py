@@ -67,6 +67,15 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; a copy where the file system cannot link."""
+    try:
+        # a link to what a symbolic link points to, which is how DVC may lay files out
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:

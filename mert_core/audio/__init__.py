@@ -1,1 +1,1 @@
-"""Audio: decoding, resampling, the frame grid, PCM shards, and the constant-Q transform. Import the submodules."""
+"""Audio files: decoding and resampling, what can be wrong with a file, the frame grid, and degradations."""

@@ -173,8 +173,8 @@ def _blocks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
         try:
             block = sound.read(frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            found = f"cut off or damaged after {read / sound.samplerate:.2f} s: {error.error_string.strip()}"
-            raise UnusableAudio("truncated", found) from error
+            detail = f"cut off or damaged after {read / sound.samplerate:.2f} s: {error.error_string.strip()}"
+            raise UnusableAudio("truncated", detail) from error
         if not len(block):
             return
         read += len(block)

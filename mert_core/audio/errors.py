@@ -26,7 +26,7 @@ class UnusableAudio(MertError):
 
     Attributes:
         reason: one of a few fixed words, to count by.
-        detail: what was found; names no absolute path.
+        detail: evidence, without absolute paths.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:

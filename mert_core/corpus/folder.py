@@ -1,4 +1,4 @@
-"""Corpus source ``folder``: any tree of wav, flac, ogg, opus or mp3 files, any rate, any channels."""
+"""Reading a folder of music: any tree of wav, flac, ogg, opus or mp3 files, of any rate and any number of channels."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from mert_core.audio.decode import AUDIO_SUFFIXES, check_music, decode
 from mert_core.audio.errors import UnusableAudio
 from mert_core.data.hashes import FileHashes, Stamp, hash_file
 from mert_core.data.track import Rejected, SourceTrack, printable
 from mert_core.errors import MertError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from mert_core.parallel import in_order
 
 
 @dataclass
@@ -29,7 +26,7 @@ class Listing:
     Attributes:
         root: the folder.
         files: relative paths of everything that is named like audio, sorted.
-        ignored: how many other files there are, by suffix; hidden files and folders are not even counted.
+        ignored: number of other files by suffix; hidden files and folders are not even counted.
         rejected: folders that cannot be listed.
     """
 
@@ -62,14 +59,14 @@ def list_folder(root: Path) -> Listing:
                     continue
                 entered.add((status.st_dev, status.st_ino))
                 with os.scandir(root / relative) as entries:
-                    found = sorted(entries, key=lambda entry: os.fsencode(entry.name), reverse=True)
+                    children = sorted(entries, key=lambda entry: os.fsencode(entry.name), reverse=True)
             except OSError as error:
                 if relative == "":
                     raise MertError(f"corpus.folder: cannot list {root}: {error.strerror}") from error
                 why = UnusableAudio("unreadable", f"folder: {error.strerror}")
                 listing.rejected.append(Rejected(relative, why))
                 continue
-            for entry in found:
+            for entry in children:
                 path = f"{relative}/{entry.name}" if relative else entry.name
                 if entry.name.startswith("."):
                     continue
@@ -104,36 +101,23 @@ def read_folder(
     At most ``threads`` + 1 decoded files wait in memory. The tracks have no split yet: it needs all artists.
 
     Args:
-        listing: of the folder; what it rejected comes first.
-        files: which of its files.
-        hashes: is told the SHA-256 of each usable file.
-        licence: of the music.
-        min_seconds: shorter files are rejected.
-        threads: that decode.
+        listing: the folder's contents; what the listing rejected comes first.
+        files: relative paths of the files to read.
+        hashes: notebook that receives the SHA-256 of each usable file.
+        licence: licence of the music, for the manifest.
+        min_seconds: length below which a file is rejected.
+        threads: number of decoding threads.
     """
     yield from listing.rejected
-    for path, (item, stamp) in in_order(threads, lambda p: _read_file(listing.root, p, licence, min_seconds), files):
-        if isinstance(item, SourceTrack) and item.source_sha256 and stamp:
-            hashes.remember(path, stamp, bytes.fromhex(item.source_sha256))
-        yield item
 
+    def read(path: str) -> tuple[str, SourceTrack | Rejected, Stamp | None]:
+        return path, *_read_file(listing.root, path, licence, min_seconds)
 
-def in_order(threads: int, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with what ``work`` makes of it, in their order; ``threads`` + 1 results wait at most."""
     with ThreadPoolExecutor(threads, thread_name_prefix="music") as pool:
-        waiting: deque[tuple[Item, Future[Result]]] = deque()
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) > threads:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        for path, item, stamp in in_order(pool, read, files, ahead=threads):
+            if isinstance(item, SourceTrack) and item.source_sha256 and stamp:
+                hashes.remember(path, stamp, bytes.fromhex(item.source_sha256))
+            yield item
 
 
 def _read_file(

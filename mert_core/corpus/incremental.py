@@ -1,11 +1,14 @@
-"""The corpus that lies at the target: what of it is still true of the music, and need not be made again."""
+"""Making a corpus again after its folder has changed: unchanged tracks keep their bytes and their place.
+
+`PreviousCorpus.find` opens the corpus at the target if it was made with the same parameters. `unchanged_tracks`
+compares every file with the SHA-256 in its manifest, and `reuse_tracks` begins the new corpus with those that match.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
+import logging
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ from tqdm import tqdm
 from mert_core.audio.decode import decode
 from mert_core.audio.errors import UnusableAudio
 from mert_core.audio.grid import whole_hops
-from mert_core.corpus.folder import Listing, in_order, track_id
+from mert_core.corpus.folder import Listing, track_id
 from mert_core.data.corpus import read_index
 from mert_core.data.hashes import FileHashes, Stamp, hash_file
 from mert_core.data.manifest import GROUP_ROWS, MANIFEST_NAME, SHARDS_NAME
@@ -25,6 +28,8 @@ from mert_core.data.record import RECORD_NAME, read_record
 from mert_core.data.shards import ShardReader, shard_name, to_int16
 from mert_core.data.tables import in_groups
 from mert_core.errors import MertError
+from mert_core.files import link_or_copy
+from mert_core.parallel import in_order
 
 if TYPE_CHECKING:
     from mert_core.corpus.writer import CorpusWriter
@@ -32,24 +37,26 @@ if TYPE_CHECKING:
 
 _OF_SPLITS = frozenset({"seed", "valid_fraction"})  # parameters that shards do not depend on
 _NO_HASH = bytes(32)
-_LEFT_BEHIND = 0.1
+_LEFT_BEHIND = 0.1  # share of the shards beyond which it is another corpus
+
+logger = logging.getLogger(__name__)
 
 
-class Previous:
-    """A corpus made from files, with its tracks' hashes at hand: 81 bytes per track.
+class PreviousCorpus:
+    """A corpus made from files, with its tracks' hashes in memory: 81 bytes per track.
 
     Attributes:
-        folder: where it lies.
-        places: where its tracks lie.
-        source_rate: int32 (tracks,), of the files, in hertz.
-        clipped_samples: int64 (tracks,).
+        folder: the corpus's folder.
+        index: shards, offsets and lengths of its tracks.
+        source_rate: int32 (tracks,), sample rates of the files in hertz.
+        clipped_samples: int64 (tracks,), numbers of samples outside [-1, 1].
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.places = read_index(folder, ShardReader(folder / SHARDS_NAME))
+        self.index = read_index(folder, ShardReader(folder / SHARDS_NAME))
         self._record = read_record(folder)
-        tracks = len(self.places.samples)
+        tracks = len(self.index.samples)
         ids, hashes = np.empty(tracks, "<u8"), np.empty(tracks, "V32")
         self.source_rate, self.clipped_samples = np.empty(tracks, np.int32), np.empty(tracks, np.int64)
         first = 0
@@ -58,23 +65,23 @@ class Previous:
         ):
             here = slice(first, first + len(table))
             ids[here] = [int(track_id, 16) for track_id in table["track_id"].to_pylist()]
-            known = (bytes.fromhex(text) if text else _NO_HASH for text in table["source_sha256"].to_pylist())
-            hashes[here] = np.frombuffer(b"".join(known), "V32")
+            digests = (bytes.fromhex(text) if text else _NO_HASH for text in table["source_sha256"].to_pylist())
+            hashes[here] = np.frombuffer(b"".join(digests), "V32")
             self.source_rate[here] = table["source_rate"].to_numpy()
             self.clipped_samples[here] = table["clipped_samples"].to_numpy()
             first += len(table)
         self._order = np.argsort(ids)
         self._ids, self._hashes = ids[self._order], hashes
-        if (np.diff(self.places.shard) < 0).any():
+        if (np.diff(self.index.shard) < 0).any():
             raise MertError(f"{folder / MANIFEST_NAME} is not in the order of its shards")
 
     @classmethod
-    def at(cls, folder: Path, params: Mapping[str, Any]) -> Previous | None:
+    def find(cls, folder: Path, params: Mapping[str, Any]) -> PreviousCorpus | None:
         """Return the corpus at ``folder``; None if there is none, it is damaged, or it was made otherwise.
 
         Args:
             folder: the stage's output.
-            params: of the corpus to make; only those that decide shards must be the same.
+            params: parameters of the corpus to make; only those that decide shards must be the same.
         """
         if not (folder / RECORD_NAME).exists():
             return None
@@ -88,17 +95,17 @@ class Previous:
             why = f"made with another {', '.join(differing)}"
         except (MertError, ValueError) as error:  # an id that is no hexadecimal number: not a folder's corpus
             why = str(error)
-        print(f"corpus: all music is read anew, because the corpus that lies here was {why}", file=sys.stderr)
+        logger.warning("corpus: all music is read anew, because the corpus that lies here was %s", why)
         return None
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def row(self, track_id: str) -> int | None:
-        """Return a track's row."""
-        wanted = int(track_id, 16)
-        place = int(np.searchsorted(self._ids, np.uint64(wanted)))
-        return int(self._order[place]) if place < len(self) and int(self._ids[place]) == wanted else None
+        """Return a track's row in the manifest; None if it has none."""
+        number = int(track_id, 16)
+        rank = int(np.searchsorted(self._ids, np.uint64(number)))
+        return int(self._order[rank]) if rank < len(self) and int(self._ids[rank]) == number else None
 
     def source_sha256(self, row: int) -> bytes:
         """Return the SHA-256 (32 bytes) of the file that a track was made from."""
@@ -106,12 +113,12 @@ class Previous:
 
     def pcm(self, row: int) -> NDArray[np.int16]:
         """Return a track's samples (samples,)."""
-        where, reader = self.places, ShardReader(self.folder / SHARDS_NAME)
-        return reader.view(int(where.shard[row]), int(where.offset_samples[row]), int(where.samples[row]))
+        index, reader = self.index, ShardReader(self.folder / SHARDS_NAME)
+        return reader.view(int(index.shard[row]), int(index.offset_samples[row]), int(index.samples[row]))
 
     def shards(self) -> Iterator[tuple[int, slice]]:
         """Yield every shard that has tracks, and which rows are its own."""
-        shard = self.places.shard
+        shard = self.index.shard
         edges = np.concatenate([[0], np.flatnonzero(np.diff(shard)) + 1, [len(shard)]])
         for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             yield int(shard[first]), slice(first, end)
@@ -121,17 +128,17 @@ class Previous:
         return self.folder / SHARDS_NAME / shard_name(shard)
 
     def sha256(self, shard: int) -> str | None:
-        """Return what the record says of a shard's bytes."""
+        """Return the SHA-256 of a shard as the record gives it; None if the record lacks it."""
         return self._record.files.get(f"{SHARDS_NAME}/{shard_name(shard)}")
 
     def lineage(self, tracks: int, linked_shards: int) -> list[str]:
         """Return the ids of the corpora that a new one has grown from, oldest first.
 
-        None if it leaves more than a tenth of this one's shards behind: then it is other music.
+        Empty if it leaves more than a tenth of this one's shards behind: then it is other music.
 
         Args:
-            tracks: of the new corpus.
-            linked_shards: that it has taken over as they are.
+            tracks: number of tracks in the new corpus.
+            linked_shards: number of shards that it has taken over as they are.
         """
         shards, before = sum(1 for _ in self.shards()), self._record.facts.get("grown_from", [])
         if linked_shards == shards and tracks == len(self):
@@ -143,14 +150,14 @@ class Previous:
         first = 0
         for table in in_groups(self.folder / MANIFEST_NAME, GROUP_ROWS):
             here = slice(first, first + len(table))
-            place = table.schema.get_field_index("offset_samples")
-            moved = table.set_column(place, table.schema.field(place), pa.array(offset_samples[here]))
+            column = table.schema.get_field_index("offset_samples")
+            moved = table.set_column(column, table.schema.field(column), pa.array(offset_samples[here]))
             yield moved.filter(pa.array(kept[here]))
             first += len(table)
 
 
 def unchanged_tracks(
-    listing: Listing, previous: Previous, hashes: FileHashes, threads: int
+    listing: Listing, previous: PreviousCorpus, hashes: FileHashes, threads: int
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Compare every file that the previous corpus has with the SHA-256 that it had then.
 
@@ -158,32 +165,31 @@ def unchanged_tracks(
     decoder gives other samples, nothing is kept.
 
     Returns:
-        The tracks of the previous corpus to keep, bool (tracks,), and the files to read, in the listing's order.
+        Which tracks of the previous corpus to keep, bool (tracks,), and the files to read, in the listing's order.
     """
-    kept, found = np.zeros(len(previous), np.bool_), np.zeros(len(listing.files), np.bool_)
-    rows = [previous.row(track_id(path)) for path in listing.files]
-    known = [place for place, row in enumerate(rows) if row is not None]
+    kept = np.zeros(len(previous), np.bool_)
+    rows = {path: row for path in listing.files if (row := previous.row(track_id(path))) is not None}
+    unchanged: set[str] = set()
     examples: dict[tuple[str, int], tuple[int, str, int]] = {}
-    bar = tqdm(desc="compare", total=len(known), unit=" files", dynamic_ncols=True)
+    bar = tqdm(desc="compare", total=len(rows), unit=" files", dynamic_ncols=True)
     with bar:
-        digests = _digests(listing.root, [listing.files[place] for place in known], hashes, threads)
-        for place, digest in zip(known, digests, strict=True):
-            row, path = rows[place], listing.files[place]
-            assert row is not None
+        for path, digest in _digests(listing.root, list(rows), hashes, threads):
+            row = rows[path]
             if digest == previous.source_sha256(row):
-                kept[row] = found[place] = True
+                kept[row] = True
+                unchanged.add(path)
                 kind = PurePosixPath(path).suffix.lower(), int(previous.source_rate[row])
-                example = int(previous.places.samples[row]), path, row
+                example = int(previous.index.samples[row]), path, row
                 examples[kind] = min(example, examples.get(kind, example))
             bar.update()
     checks = (_decodes_alike(listing.root / path, previous, row) for _, path, row in examples.values())
     if not all(checks):
         return np.zeros(len(previous), np.bool_), listing.files
-    return kept, [path for path, is_kept in zip(listing.files, found.tolist(), strict=True) if not is_kept]
+    return kept, [path for path in listing.files if path not in unchanged]
 
 
-def _digests(root: Path, files: list[str], hashes: FileHashes, threads: int) -> Iterator[bytes | None]:
-    """Yield the SHA-256 of each file, from the notebook if the file looks as it did then; None if it cannot be read."""
+def _digests(root: Path, files: list[str], hashes: FileHashes, threads: int) -> Iterator[tuple[str, bytes | None]]:
+    """Yield each file with its SHA-256, from the notebook if it looks as it did then; None if it cannot be read."""
 
     def look_up() -> Iterator[tuple[str, bytes | None]]:
         for path in files:
@@ -192,31 +198,33 @@ def _digests(root: Path, files: list[str], hashes: FileHashes, threads: int) -> 
             except OSError:
                 yield path, None
 
-    def complete(item: tuple[str, bytes | None]) -> tuple[Stamp | None, bytes | None]:
-        path, known = item
+    def complete(item: tuple[str, bytes | None]) -> tuple[str, Stamp | None, bytes | None]:
+        path, noted = item
         try:
-            return (None, known) if known else hash_file(root / path)
+            return (path, None, noted) if noted else (path, *hash_file(root / path))
         except OSError:
-            return None, None
+            return path, None, None
 
-    for (path, _), (stamp, digest) in in_order(threads, complete, look_up()):
-        if stamp and digest:
-            hashes.remember(path, stamp, digest)
-        yield digest
+    with ThreadPoolExecutor(threads, thread_name_prefix="music") as pool:
+        for path, stamp, digest in in_order(pool, complete, look_up(), ahead=threads):
+            if stamp and digest:
+                hashes.remember(path, stamp, digest)
+            yield path, digest
 
 
-def _decodes_alike(path: Path, previous: Previous, row: int) -> bool:
+def _decodes_alike(path: Path, previous: PreviousCorpus, row: int) -> bool:
+    """Return whether a file decodes to the samples that the previous corpus has of it."""
     try:
         waveform = decode(path).waveform
         same = np.array_equal(to_int16(waveform[: whole_hops(len(waveform))])[0], previous.pcm(row))
     except UnusableAudio:
         same = False
     if not same:
-        print(f"corpus: {path.name} gives other samples than it did, so all music is read anew", file=sys.stderr)
+        logger.warning("corpus: %s gives other samples than it did, so all music is read anew", path.name)
     return same
 
 
-def take_over(previous: Previous, kept: NDArray[np.bool_], writer: CorpusWriter) -> None:
+def reuse_tracks(previous: PreviousCorpus, kept: NDArray[np.bool_], writer: CorpusWriter) -> None:
     """Begin a new corpus with tracks of the previous one.
 
     A shard of which all tracks are kept is linked, and not read. One that lost tracks is written again under its
@@ -224,34 +232,26 @@ def take_over(previous: Previous, kept: NDArray[np.bool_], writer: CorpusWriter)
     shards behind the last one, so what is kept keeps its name and bytes.
 
     Args:
-        previous: the corpus.
-        kept: bool (tracks,).
-        writer: of the new corpus, still empty.
+        previous: the corpus at the target.
+        kept: bool (tracks,), the tracks to keep.
+        writer: writer of the new corpus, still empty.
     """
-    where, folder = previous.places, writer.folder / SHARDS_NAME
-    offsets, linked, shards = where.offset_samples.copy(), {}, 0
+    index, folder = previous.index, writer.folder / SHARDS_NAME
+    offsets, linked, shards = index.offset_samples.copy(), {}, 0
     reader = ShardReader(previous.folder / SHARDS_NAME)
     for shard, rows in previous.shards():
         if kept[rows].all():
-            _link(previous.path(shard), folder / shard_name(shard))
+            link_or_copy(previous.path(shard), folder / shard_name(shard))
             if sha256 := previous.sha256(shard):
                 linked[f"{SHARDS_NAME}/{shard_name(shard)}"] = sha256
         elif kept[rows].any():
-            lengths = where.samples[rows] * kept[rows]
+            lengths = index.samples[rows] * kept[rows]
             offsets[rows] = np.cumsum(lengths) - lengths
             with (folder / shard_name(shard)).open("wb") as stream:
                 for row in (np.flatnonzero(kept[rows]) + rows.start).tolist():
-                    stream.write(reader.view(shard, int(where.offset_samples[row]), int(where.samples[row])).data)
+                    stream.write(reader.view(shard, int(index.offset_samples[row]), int(index.samples[row])).data)
         else:
             continue
         shards += 1
     tables = previous.tables(kept, offsets)
-    writer.begin_with(tables, first_shard=int(where.shard.max()) + 1, shards=shards, known=linked)
-
-
-def _link(old: Path, new: Path) -> None:
-    """Link a file, or copy it where the file system cannot."""
-    try:
-        os.link(old.resolve(), new)  # a link to what a symbolic link points to, which is how DVC may lay files out
-    except OSError:
-        shutil.copyfile(old, new)
+    writer.begin_with(tables, first_shard=int(index.shard.max()) + 1, shards=shards, reused_files=linked)

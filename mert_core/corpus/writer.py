@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,26 +21,26 @@ from mert_core.data.tables import TableWriter, read_table
 from mert_core.data.track import Quarantine, Rejected, SourceTrack
 
 
-class SeenAudio:
-    """Remembers, for the SHA-256 of a track's samples, where they were first met."""
+class DuplicateFinder:
+    """The SHA-256 of every track's samples and the source that brought them first, in a temporary SQLite file."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("")  # a file without a name, gone when it is closed
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA cache_size = -65536")  # KiB
-        self._database.execute("CREATE TABLE seen (sha256 BLOB PRIMARY KEY, source TEXT) WITHOUT ROWID")
+        self._database.execute("CREATE TABLE digests (sha256 BLOB PRIMARY KEY, source TEXT) WITHOUT ROWID")
 
     def first_with(self, sha256: bytes, source: str) -> str | None:
         """Return the source that had these samples before; None if this one is the first, which is remembered."""
-        row = self._database.execute("SELECT source FROM seen WHERE sha256 = ?", (sha256,)).fetchone()
+        row = self._database.execute("SELECT source FROM digests WHERE sha256 = ?", (sha256,)).fetchone()
         if row is not None:
             return str(row[0])
-        self._database.execute("INSERT INTO seen VALUES (?, ?)", (sha256, source))
+        self._database.execute("INSERT INTO digests VALUES (?, ?)", (sha256, source))
         return None
 
     def add(self, pairs: Iterable[tuple[bytes, str]]) -> None:
         """Remember many (SHA-256, source) that are known to differ."""
-        self._database.executemany("INSERT INTO seen VALUES (?, ?)", pairs)
+        self._database.executemany("INSERT INTO digests VALUES (?, ?)", pairs)
 
     def close(self) -> None:
         """Forget everything."""
@@ -54,12 +53,12 @@ class CorpusWriter:
     Of two tracks with the same samples the later goes to quarantine.
 
     Attributes:
-        folder: where the corpus is written.
-        quarantine: what was left out so far.
-        tracks: how many were kept.
-        samples: their length together.
-        clipped_samples: how many samples lay outside [-1, 1].
-        known: SHA-256 of files that were taken over, by relative path.
+        folder: the corpus's folder.
+        quarantine: files and tracks left out so far.
+        tracks: number of tracks taken in.
+        samples: length of all tracks together.
+        clipped_samples: number of samples outside [-1, 1].
+        reused_files: SHA-256 of shards linked from an earlier corpus, by relative path.
     """
 
     def __init__(self, folder: Path, shard_megabytes: float) -> None:
@@ -71,33 +70,35 @@ class CorpusWriter:
             name: self._open.enter_context(TableWriter(folder / f"{name}.parquet"))
             for name in ("notes", "beats", "labels")
         }
-        self._seen = SeenAudio()
-        self._open.callback(self._seen.close)
+        self._duplicates = DuplicateFinder()
+        self._open.callback(self._duplicates.close)
         self._old_shards = 0
-        self.known: Mapping[str, str] = {}
+        self.reused_files: Mapping[str, str] = {}
         self.quarantine = Quarantine()
         self.tracks = 0
         self.samples = 0
         self.clipped_samples = 0
 
-    def begin_with(self, tables: Iterable[pa.Table], first_shard: int, shards: int, known: Mapping[str, str]) -> None:
+    def begin_with(
+        self, tables: Iterable[pa.Table], first_shard: int, shards: int, reused_files: Mapping[str, str]
+    ) -> None:
         """Take in tracks whose shards lie in the folder already.
 
         Args:
-            tables: their rows of the manifest; the splits are ignored.
+            tables: the tracks' rows of the manifest; their splits are ignored.
             first_shard: number of the first shard that is still to be written.
-            shards: how many lie there.
-            known: SHA-256 of those that are taken over unchanged, by relative path.
+            shards: number of shards in the folder.
+            reused_files: SHA-256 of the shards that are linked unchanged, by relative path.
         """
         self._shards.begin_at(first_shard)
-        self._old_shards, self.known = shards, known
+        self._old_shards, self.reused_files = shards, reused_files
         for table in tables:
             self._rows.extend(table)
             self.tracks += len(table)
             self.samples += pc.sum(table["samples"], min_count=0).as_py()
             self.clipped_samples += pc.sum(table["clipped_samples"], min_count=0).as_py()
             hashes, sources = table["content_hash"].to_pylist(), table["source"].to_pylist()
-            self._seen.add(zip(map(bytes.fromhex, hashes), sources, strict=True))
+            self._duplicates.add(zip(map(bytes.fromhex, hashes), sources, strict=True))
 
     def add(self, item: SourceTrack | Rejected) -> None:
         """Take in one track, or one that its source has rejected already."""
@@ -113,14 +114,11 @@ class CorpusWriter:
         length = whole_hops(len(track.waveform))
         if length < RECEPTIVE_SAMPLES:
             raise UnusableAudio("too short", f"{len(track.waveform)} samples at 24 kHz do not fill one frame")
-        waveform = track.waveform[:length]
-        if not np.isfinite(waveform).all():
-            raise UnusableAudio("not finite", "NaN or infinity")
-        pcm, clipped = to_int16(waveform)
-        if not pcm.any():
+        pcm, clipped = to_int16(track.waveform[:length])
+        if not pcm.any():  # a file that sounds above 12 kHz alone, say; `check_music` has refused silent files
             raise UnusableAudio("silent", "all samples are 0 in 16 bits")
         digest = hashlib.sha256(pcm.data)
-        if (other := self._seen.first_with(digest.digest(), track.source)) is not None:
+        if (other := self._duplicates.first_with(digest.digest(), track.source)) is not None:
             raise UnusableAudio("duplicate", f"same audio as {other}")
         shard, offset_samples = self._shards.append(pcm)
         self.tracks += 1

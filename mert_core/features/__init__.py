@@ -1,0 +1,1 @@
+"""Spectral features of a waveform on the student's frame grid: constant-Q, mel, chroma, cepstrum, beats."""

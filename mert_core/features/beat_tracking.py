@@ -83,7 +83,7 @@ def _best_sequence(strength: NDArray[np.float64], period: int) -> NDArray[np.int
             score[longest + frame] = strength[frame] + gains[best]
         else:  # the first beat of the sequence
             score[longest + frame] = strength[frame]
-    found = [frames - 1 - int(score[-min(period, frames) :][::-1].argmax())]
-    while before[found[-1]] >= 0:
-        found.append(int(before[found[-1]]))
-    return np.array(found[::-1], dtype=np.int64)
+    beats = [frames - 1 - int(score[-min(period, frames) :][::-1].argmax())]
+    while before[beats[-1]] >= 0:
+        beats.append(int(before[beats[-1]]))
+    return np.array(beats[::-1], dtype=np.int64)

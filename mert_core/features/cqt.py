@@ -55,10 +55,10 @@ def _octave_filters(octave: int) -> tuple[np.ndarray, int]:
     for row, (taps, first, length) in zip(bank, filters, strict=True):
         row[np.arange(first, first + length) % row.size] = taps
     spectrum = np.fft.fft(bank, axis=1)
-    samples, kept = hops * hop, hops * hop // 2
+    samples, half_spectrum = hops * hop, hops * hop // 2
     narrow = np.zeros((BINS_PER_OCTAVE, samples), dtype=np.complex128)
-    narrow[:, :kept] = spectrum[:, :kept]
-    narrow[:, samples - kept + 1 :] = spectrum[:, bank.shape[1] - kept + 1 :]
+    narrow[:, :half_spectrum] = spectrum[:, :half_spectrum]
+    narrow[:, samples - half_spectrum + 1 :] = spectrum[:, bank.shape[1] - half_spectrum + 1 :]
     # A shorter inverse DFT scales up by the ratio of the rates, here and for the signal; the inner product of the
     # two, a sum over fewer samples, needs that ratio once.
     slow = np.fft.ifft(narrow, axis=1) * (hop / HOP_SAMPLES)
@@ -127,8 +127,8 @@ class ConstantQ(nn.Module):
         after = (pieces * own + margin) * HOP_SAMPLES - samples
         padded = nn.functional.pad(waveform, (margin * HOP_SAMPLES, after))
         cut = padded.unfold(1, hops * HOP_SAMPLES, own * HOP_SAMPLES)
-        found = self._piece(cut.reshape(batch * pieces, -1), hops, margin, own)
-        return found.view(batch, pieces * own, CQT_BINS)[:, :frames]
+        magnitudes = self._piece(cut.reshape(batch * pieces, -1), hops, margin, own)
+        return magnitudes.view(batch, pieces * own, CQT_BINS)[:, :frames]
 
     def _piece(self, waveform: Tensor, hops: int, first: int, frames: int) -> Tensor:
         """Transform (batch, up to 320 · hops samples), as if it were repeated without end, from frame ``first`` on."""

@@ -53,8 +53,8 @@ class LogMel(nn.Module):
     at silence, about 1.7 ± 1.5 in the demo's music, so that a regression needs no fitted mean or deviation.
 
     Args:
-        bands: how many.
-        precision: of the arithmetic.
+        bands: number of mel bands.
+        precision: floating type of the arithmetic.
     """
 
     def __init__(self, bands: int = MEL_BINS, precision: torch.dtype = torch.float32) -> None:

@@ -23,10 +23,10 @@ _CEPSTRUM_WINDOW_SAMPLES = 600  # 25 ms
 _CEPSTRUM_BANDS = 23
 _CEPSTRUM_LOWEST_HERTZ = 20.0
 _A0_HERTZ = 27.5
-_CENTRE_OCTAVE, _OCTAVE_WIDTH = 5.0, 2.0
+_CENTER_OCTAVE, _OCTAVE_WIDTH = 5.0, 2.0
 # What counts as hardly any sound: the power of a sine at −80 dB of full scale.
 _POWER_FLOOR = 1e-8
-_SLOPE_FRAMES = 2
+_SLOPE_FRAMES = 5
 # Numbers below the normal range take a processor ten times as long.
 _NO_SHARE = 1e-12
 
@@ -34,7 +34,7 @@ _NO_SHARE = 1e-12
 def pitch_class_bank(pitch_classes: int, fft_samples: int) -> Tensor:
     """Return how much each frequency of an STFT belongs to each pitch class (Ellis 2007, "Chroma feature analysis").
 
-    A frequency's place on the circle of the octave is its distance in pitch classes from A0; it counts there as a
+    A frequency's position on the circle of the octave is its distance in pitch classes from A0; it counts there as a
     Gaussian whose deviation is half the distance to the next frequency (at least half a pitch class). Each frequency
     counts as much as any other, but for a Gaussian over octaves, two wide around five octaves above A0. What
     ``librosa.filters.chroma`` computes with ``tuning=0``.
@@ -49,14 +49,14 @@ def pitch_class_bank(pitch_classes: int, fft_samples: int) -> Tensor:
     hertz = torch.arange(1, fft_samples, dtype=torch.float64) * (SAMPLE_RATE / fft_samples)
     octaves = torch.log2(hertz / _A0_HERTZ)
     octaves = torch.cat([octaves[:1] - 1.5, octaves])  # 0 Hz: anywhere below
-    places = octaves * pitch_classes
-    widths = F.pad(places.diff().clamp(min=1.0), (0, 1), value=1.0)
+    positions = octaves * pitch_classes
+    widths = F.pad(positions.diff().clamp(min=1.0), (0, 1), value=1.0)
     classes = torch.arange(pitch_classes, dtype=torch.float64) + 3 * (pitch_classes // 12)  # from C; 3 semitones over A
     half = pitch_classes / 2
-    apart = torch.remainder(places[:, None] - classes + half, pitch_classes) - half
+    apart = torch.remainder(positions[:, None] - classes + half, pitch_classes) - half
     bank = F.normalize(torch.exp(-2.0 * (apart / widths[:, None]).square()), dim=1)
     bank = torch.where(bank < _NO_SHARE, 0.0, bank)
-    bank = bank * torch.exp(-0.5 * ((octaves - _CENTRE_OCTAVE) / _OCTAVE_WIDTH).square())[:, None]
+    bank = bank * torch.exp(-0.5 * ((octaves - _CENTER_OCTAVE) / _OCTAVE_WIDTH).square())[:, None]
     return bank[: fft_samples // 2 + 1]
 
 
@@ -67,7 +67,7 @@ class FineChroma(nn.Module):
     neighbours.
 
     Args:
-        pitch_classes: per octave.
+        pitch_classes: number of pitch classes in an octave.
     """
 
     def __init__(self, pitch_classes: int) -> None:
@@ -94,7 +94,7 @@ class Cepstrum(nn.Module):
     or scale a coefficient, and each is normalised before it is clustered.
 
     Args:
-        coefficients: how many, the energy's included.
+        coefficients: number of coefficients, the energy's included.
     """
 
     def __init__(self, coefficients: int) -> None:
@@ -108,8 +108,8 @@ class Cepstrum(nn.Module):
         self.register_buffer("bank", bank.double(), persistent=False)
         window = torch.hann_window(_CEPSTRUM_WINDOW_SAMPLES, dtype=torch.float64)
         self.register_buffer("window", window, persistent=False)
-        places = (torch.arange(_CEPSTRUM_BANDS, dtype=torch.float64) + 0.5) * (math.pi / _CEPSTRUM_BANDS)
-        cosines = torch.cos(places[:, None] * torch.arange(coefficients)) * math.sqrt(2.0 / _CEPSTRUM_BANDS)
+        angles = (torch.arange(_CEPSTRUM_BANDS, dtype=torch.float64) + 0.5) * (math.pi / _CEPSTRUM_BANDS)
+        cosines = torch.cos(angles[:, None] * torch.arange(coefficients)) * math.sqrt(2.0 / _CEPSTRUM_BANDS)
         cosines[:, 0] /= math.sqrt(2.0)
         self.register_buffer("cosines", cosines, persistent=False)
 
@@ -127,13 +127,7 @@ def slopes(features: Tensor) -> Tensor:
         features: (batch, frames, dimensions); the first and last frames count as going on beyond the ends.
 
     Returns:
-        The same shape, per frame; what ``torchaudio.functional.compute_deltas`` computes.
+        The same shape, per frame.
     """
-    reach = _SLOPE_FRAMES
-    first, last = features[:, :1].expand(-1, reach, -1), features[:, -1:].expand(-1, reach, -1)
-    padded, frames = torch.cat([first, features, last], dim=1), features.shape[1]
-    total = torch.zeros_like(features)
-    for step in range(1, reach + 1):
-        later, earlier = padded[:, reach + step :][:, :frames], padded[:, reach - step :][:, :frames]
-        total += step * (later - earlier)
-    return total / (2 * sum(step * step for step in range(1, reach + 1)))
+    deltas = torchaudio.functional.compute_deltas(features.transpose(1, 2), win_length=_SLOPE_FRAMES)
+    return deltas.transpose(1, 2)

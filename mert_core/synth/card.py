@@ -45,9 +45,9 @@ def data_card(config: Config, kind: str, facts: dict[str, Any]) -> str:
     """Return the data card of what was played.
 
     Args:
-        config: what it was made with.
+        config: parameters of the run.
         kind: ``corpus`` or ``probe_set``.
-        facts: of the manifest.
+        facts: figures of the manifest, as the record has them.
     """
     corpus = kind == "corpus"
     title = "Performed scores to pre-train on" if corpus else "Performed scores to probe on"

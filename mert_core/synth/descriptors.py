@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.data.track import SourceTrack
 from mert_core.synth.labels import UNKNOWN_KEY
-from mert_core.synth.library import SOURCES
+from mert_core.synth.library import COLLECTIONS
 from mert_core.synth.track import rms
 
 DESCRIPTORS = ("density", "register")
@@ -85,7 +85,7 @@ def _genres(notes: dict[str, NDArray[Any]], beats: list[dict[str, Any]], compose
         "homophonic": parts > 1 and together >= HOMOPHONIC,
         "triple": len(downbeats) > 1 and downbeats[1] - downbeats[0] == 3,
     }
-    return sorted({*SOURCES[composer].genres, *(tag for tag, held in holds.items() if held)})
+    return sorted({*COLLECTIONS[composer].genres, *(tag for tag, held in holds.items() if held)})
 
 
 def _pace(notes: dict[str, NDArray[Any]]) -> float | None:

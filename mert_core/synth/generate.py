@@ -1,12 +1,11 @@
-"""Performed scores as tracks: the corpus to pre-train on and the labelled items to probe on."""
+"""Performing many tracks, on several processes if that pays: the corpus to pre-train on, and the probe set."""
 
 from __future__ import annotations
 
 import math
 import multiprocessing
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,17 @@ import numpy as np
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Config, PerSplit, Split
 from mert_core.data.track import SourceTrack
+from mert_core.parallel import in_order
 from mert_core.synth.items import mix_item, note_item, rhythm_item
 from mert_core.synth.library import SPLITS, Library, load_library
 from mert_core.synth.phrases import phrase_item
 from mert_core.synth.rng import generator
 from mert_core.synth.stems import ROLES, stem_items
-from mert_core.synth.track import as_track, draw, whole_samples
+from mert_core.synth.track import as_track, draw_rendition, whole_samples
 
-Player = Callable[[Config, Library, Split, int], SourceTrack | list[SourceTrack]]
-Job = tuple[Player, Split, int]
+ItemMaker = Callable[[Config, Library, Split, int], SourceTrack | list[SourceTrack]]
+"""Gives the track or tracks of one item of a split, the same whether others are made or not."""
+Job = tuple[ItemMaker, Split, int]
 
 _CHUNK = 16  # tracks
 _AHEAD = 3  # chunks per process that may wait to be taken, so that memory is bounded
@@ -37,20 +38,18 @@ def play_all(config: Config, library: Library, jobs: Sequence[Job]) -> Iterator[
         for job in jobs:
             yield from _play(config, library, job)
         return
-    chunks = deque(jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK))
-    waiting: deque[Future[list[SourceTrack]]] = deque()
+    chunks = (jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(config.threads, context, initializer=_begin, initargs=(config, library)) as pool:
         try:
-            while chunks or waiting:
-                while chunks and len(waiting) < _AHEAD * config.threads:
-                    waiting.append(pool.submit(_play_chunk, chunks.popleft()))
-                yield from waiting.popleft().result()
+            for tracks in in_order(pool, _play_chunk, chunks, ahead=_AHEAD * config.threads):
+                yield from tracks
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin(config: Config, library: Library) -> None:
+    """Hand a new process what all its jobs need."""
     global _context
     _context = config, library
 
@@ -62,15 +61,15 @@ def _play_chunk(jobs: Sequence[Job]) -> list[SourceTrack]:
 
 
 def _play(config: Config, library: Library, job: Job) -> list[SourceTrack]:
-    player, split, index = job
-    played = player(config, library, split, index)
-    return played if isinstance(played, list) else [played]
+    make, split, index = job
+    made = make(config, library, split, index)
+    return made if isinstance(made, list) else [made]
 
 
 _HELD_OUT = 0.1  # share of the corpus in each of valid and test
 
-# Count in the config, who plays one, and how many tracks one has.
-_ITEMS: dict[str, tuple[Player, int]] = {
+# By the name of their count in the config: what makes one, and how many tracks one has.
+_ITEMS: dict[str, tuple[ItemMaker, int]] = {
     "mixes": (mix_item, 1),
     "notes": (note_item, 1),
     "rhythms": (rhythm_item, 1),
@@ -110,9 +109,9 @@ def perform_probe_set(config: Config, cache_folder: Path, library: Library | Non
     """Play the probe set, split by split: excerpts with a key, single notes, rhythms, phrases, mixtures with stems."""
     library = library or load_library(config, cache_folder)
     jobs: list[Job] = [
-        (player, split, index)
+        (make, split, index)
         for split in SPLITS
-        for name, (player, _) in _ITEMS.items()
+        for name, (make, _) in _ITEMS.items()
         for index in range(getattr(_counts(config, name), split))
     ]
     yield from play_all(config, library, jobs)
@@ -122,8 +121,8 @@ def corpus_track(config: Config, library: Library, split: Split, index: int) -> 
     """Play one track of the corpus, the same whether others are played or not."""
     rng = generator(config.seed, "corpus", split, index)
     samples = whole_samples(config.corpus.scores.track_seconds)
-    played = draw(library, split, index, samples, rng, lambda _: True, "can be heard")
-    return as_track(f"corpus-{split}-{index:05d}", played, {"kind": "mix", "pitch": np.int16(-1), "family": ""})
+    rendition = draw_rendition(library, split, index, samples, rng, lambda _: True, "can be heard")
+    return as_track(f"corpus-{split}-{index:05d}", rendition, {"kind": "mix", "pitch": np.int16(-1), "family": ""})
 
 
 def _counts(config: Config, name: str) -> PerSplit:

@@ -18,7 +18,15 @@ from mert_core.synth.performance import Performance
 from mert_core.synth.pieces import Piece
 from mert_core.synth.render import PlayedNote, PlayedPart
 from mert_core.synth.rng import generator
-from mert_core.synth.track import REDRAWS, Played, as_track, choose, draw, sound, whole_samples
+from mert_core.synth.track import (
+    REDRAWS,
+    Rendition,
+    as_track,
+    choose_piece,
+    draw_rendition,
+    render_performance,
+    whole_samples,
+)
 
 _NOTE_DELAY_SECONDS = 0.1
 _SHORTEST_NOTE_SHARE = 0.6  # of a single-note item
@@ -31,10 +39,10 @@ _HEARD_BEATS = 0.75  # share of the beats on which some note begins
 _PATIENCE = 50  # draws; a few pieces of one composer may all be too free
 
 
-def probe_track(track_id: str, played: Played, kind: str, **own: Any) -> SourceTrack:
+def probe_track(track_id: str, rendition: Rendition, kind: str, **own: Any) -> SourceTrack:
     """Return an item of the probe set; labels that its kind does not have are empty."""
     labels = {"kind": kind, "pitch": np.int16(-1), "family": "", "technique": "", "performer": "", "mix": "", **own}
-    track = as_track(track_id, played, labels)
+    track = as_track(track_id, rendition, labels)
     return replace(track, labels={**(track.labels or {}), **describe(track)})
 
 
@@ -42,16 +50,18 @@ def mix_item(config: Config, library: Library, split: Split, index: int) -> Sour
     """Play one excerpt with a certain key."""
     rng = generator(config.seed, "mixes", split, index)
     samples = whole_samples(config.probe_set.mix_seconds)
-    played = draw(library, split, index, samples, rng, lambda one: one.key != UNKNOWN_KEY, "has a certain key")
-    return probe_track(f"mix-{split}-{index:05d}", played, "mix")
+    rendition = draw_rendition(
+        library, split, index, samples, rng, lambda one: one.key != UNKNOWN_KEY, "has a certain key"
+    )
+    return probe_track(f"mix-{split}-{index:05d}", rendition, "mix")
 
 
 def rhythm_item(config: Config, library: Library, split: Split, index: int) -> SourceTrack:
     """Play one excerpt whose beats are steady and can be heard."""
     rng = generator(config.seed, "rhythms", split, index)
     samples = whole_samples(config.probe_set.rhythm_seconds)
-    played = draw(library, split, index, samples, rng, has_steady_pulse, "has a steady pulse", _PATIENCE)
-    return probe_track(f"rhythm-{split}-{index:05d}", played, "rhythm")
+    rendition = draw_rendition(library, split, index, samples, rng, has_steady_pulse, "has a steady pulse", _PATIENCE)
+    return probe_track(f"rhythm-{split}-{index:05d}", rendition, "rhythm")
 
 
 def has_steady_pulse(performance: Performance) -> bool:
@@ -81,11 +91,11 @@ def note_item(config: Config, library: Library, split: Split, index: int) -> Sou
         program = programs[int(rng.integers(len(programs)))]
         lowest, highest = FAMILIES[family][program]
         pitch = int(rng.integers(max(lowest, NOTE_LOWEST), min(highest, NOTE_HIGHEST) + 1))
-        piece = choose(library, split, int(rng.integers(len(library.composers))), rng)
-        found = _find_note(piece, pitch, rng)
-        if found is None:
+        piece = choose_piece(library, split, int(rng.integers(len(library.composers))), rng)
+        note_in_score = _find_note(piece, pitch, rng)
+        if note_in_score is None:
             continue
-        transposition, quarters = found
+        transposition, quarters = note_in_score
         delay = float(rng.uniform(0, _NOTE_DELAY_SECONDS))
         room = config.probe_set.note_seconds - delay
         quarter_seconds = float(np.exp(rng.uniform(*np.log((0.4, 0.9)))))
@@ -93,9 +103,9 @@ def note_item(config: Config, library: Library, split: Split, index: int) -> Sou
         note = PlayedNote(delay, held, pitch, int(rng.integers(40, 121)))
         part = PlayedPart((note,), program, 1.0, float(rng.uniform(-0.8, 0.8)))
         performance = Performance((part,), (family,), (), UNKNOWN_KEY, transposition, 60 / quarter_seconds, -1)
-        played = sound(piece, performance, samples, rng)
-        if played is not None:
-            return probe_track(f"note-{split}-{index:05d}", played, "note", pitch=np.int16(pitch), family=family)
+        rendition = render_performance(piece, performance, samples, rng)
+        if rendition is not None:
+            return probe_track(f"note-{split}-{index:05d}", rendition, "note", pitch=np.int16(pitch), family=family)
     raise MertError(f"no {split} piece has a note for {family}, though {REDRAWS} were tried; raise pieces.per_composer")
 
 

@@ -61,9 +61,9 @@ def notated_key(piece: Piece, start: float, end: float) -> int:
             signatures = [signature]
         elif signature.onset < end:
             signatures.append(signature)
-    found = {(signature.sharps, signature.mode) for signature in signatures}
-    sharps, mode = found.pop()
-    if found or sharps is None or mode not in ("major", "minor", None):
+    distinct = {(signature.sharps, signature.mode) for signature in signatures}
+    sharps, mode = distinct.pop()
+    if distinct or sharps is None or mode not in ("major", "minor", None):
         return UNKNOWN_KEY
     major = 7 * sharps % 12
     minor = 12 + (major + 9) % 12

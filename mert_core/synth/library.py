@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,13 +20,15 @@ from mert_core.synth.parse import UnusableScoreError, cache_path, load_piece, sp
 from mert_core.synth.pieces import Candidate, Piece
 from mert_core.synth.rng import generator
 
+logger = logging.getLogger(__name__)
+
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _MELODY_NOTES = 12
 _WORTH_A_POOL = 12  # scores; music21 takes a process two seconds to import
 
 
 @dataclass(frozen=True)
-class Source:
+class ScoreCollection:
     """Where the scores of one composer or tradition lie in music21's corpus.
 
     Attributes:
@@ -49,12 +51,12 @@ class Source:
 
 
 # Haydn alone has two works there, too few for three splits: his quartets and Mozart's are one class.
-SOURCES: dict[str, Source] = {
-    "bach": Source("bach/*.mxl", r"bach/(bwv\d+)", genres=("baroque", "sacred", "vocal")),
-    "beethoven": Source(
+COLLECTIONS: dict[str, ScoreCollection] = {
+    "bach": ScoreCollection("bach/*.mxl", r"bach/(bwv\d+)", genres=("baroque", "sacred", "vocal")),
+    "beethoven": ScoreCollection(
         "beethoven/**/*.mxl", r"beethoven/(opus\d+(?:no\d+)?)", 120_000, genres=("chamber", "classical")
     ),
-    "essen": Source(
+    "essen": ScoreCollection(
         "essenFolksong/*.abc",
         r"essenFolksong/(.*)",
         400_000,
@@ -62,17 +64,17 @@ SOURCES: dict[str, Source] = {
         songs=True,
         genres=("folk", "vocal"),
     ),
-    "haydn-mozart": Source(
+    "haydn-mozart": ScoreCollection(
         "[hm]*/*/*.mxl", r"((?:haydn|mozart)/[^/]+)", skip=r"^(?!haydn|mozart)", genres=("chamber", "classical")
     ),
-    "monteverdi": Source(
+    "monteverdi": ScoreCollection(
         "monteverdi/*.mxl", r"monteverdi/(madrigal\.\d+\.\d+)", skip=r"_old", genres=("renaissance", "secular", "vocal")
     ),
-    "palestrina": Source(
+    "palestrina": ScoreCollection(
         "palestrina/*.krn", r"palestrina/(.*)", 40_000, header="OPR", genres=("renaissance", "sacred", "vocal")
     ),
-    "ryan": Source("ryansMammoth/*.abc", r"ryansMammoth/(.*)", genres=("dance", "folk")),
-    "trecento": Source(
+    "ryan": ScoreCollection("ryansMammoth/*.abc", r"ryansMammoth/(.*)", genres=("dance", "folk")),
+    "trecento": ScoreCollection(
         "trecento/*.xml",
         r"trecento/(PMFC_\d+[-_](?:[A-Za-z]+[-_])?\d+|.*)",
         400_000,
@@ -111,8 +113,8 @@ def corpus_folder() -> Path:
 def list_candidates(composer: str, seed: int, folder: Path | None = None) -> list[Candidate]:
     """Return all scores of a composer that are quick to parse, in the order that the seed gives."""
     folder = folder or corpus_folder()
-    source = SOURCES[composer]
-    found = []
+    source = COLLECTIONS[composer]
+    candidates = []
     for path in sorted(folder.glob(source.pattern), key=lambda path: path.relative_to(folder).as_posix()):
         name = path.relative_to(folder).as_posix()
         if path.stat().st_size > source.largest or re.search(source.skip, name):
@@ -124,12 +126,14 @@ def list_candidates(composer: str, seed: int, folder: Path | None = None) -> lis
         work = _work(source, name, path)
         for number in numbers:
             song = f"#{number}" if number else ""
-            found.append(Candidate(name + song, composer, f"{composer}/{work}{song}", path.suffix, number, str(path)))
-    order = generator(seed, "library", composer).permutation(len(found))
-    return [found[index] for index in order]
+            candidates.append(
+                Candidate(name + song, composer, f"{composer}/{work}{song}", path.suffix, number, str(path))
+            )
+    order = generator(seed, "library", composer).permutation(len(candidates))
+    return [candidates[index] for index in order]
 
 
-def _work(source: Source, name: str, path: Path) -> str:
+def _work(source: ScoreCollection, name: str, path: Path) -> str:
     if source.header:
         match = re.search(rf"^!!!{source.header}:\s*(.+)$", path.read_text(encoding="latin-1"), re.MULTILINE)
         if match:
@@ -141,13 +145,13 @@ def _work(source: Source, name: str, path: Path) -> str:
 def load_library(config: Config, cache_folder: Path, composers: Iterable[str] | None = None) -> Library:
     """Choose, parse (or take from the cache) and split the pieces.
 
-    A score that cannot be read is named on standard error, and the composer's next one takes its place, so the same
+    A score that cannot be read is logged, and the composer's next one takes its place, so the same
     seed gives the same library whatever fails.
 
     Raises:
         MertError: a composer has too few readable works for three splits.
     """
-    names = sorted(composers or SOURCES)
+    names = sorted(composers or COLLECTIONS)
     queues = {name: list_candidates(name, config.seed) for name in names}
     pieces: dict[str, list[Piece]] = {name: [] for name in names}
     left_out: list[str] = []
@@ -160,7 +164,7 @@ def load_library(config: Config, cache_folder: Path, composers: Iterable[str] | 
                     pieces[candidate.composer].append(result)
                 else:
                     left_out.append(result)
-                    tqdm.write(f"scores: left out {result}", file=sys.stderr)
+                    logger.warning("scores: left out %s", result)
     chosen = [piece for name in names for piece in assign_splits(pieces[name], config)]
     return Library(tuple(chosen), tuple(left_out))
 

@@ -46,10 +46,10 @@ class ScoreExcerpt:
     """A stretch of a piece before anybody plays it; onsets, durations and lengths in quarter notes.
 
     Attributes:
-        piece: which.
+        piece: the score.
         parts: notes of the parts that sound, transposed; onsets from the stretch's start.
         start: onset in the piece.
-        length: of the stretch.
+        length: length of the stretch.
         key, transposition, quarters_per_minute, start_bar: as of a `Performance`.
     """
 

@@ -1,4 +1,4 @@
-"""Who plays phrases, and with which techniques: stand-ins for singers and for what they do with their voices."""
+"""Performers with habits and playing techniques, for the phrases: in place of singers and of vocal techniques."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Performer:
     """An instrument in the hands of somebody with habits.
 
     Attributes:
-        name: the class.
-        program: of General MIDI.
-        brightness_db: of what lies above 4 kHz, against what lies below 1 kHz.
-        attack_seconds: how softly notes begin.
-        level_db: usual loudness, below full scale.
-        tuning_cents: how far from concert pitch.
-        looseness_seconds: deviation of onsets from the score's.
+        name: the label.
+        program: General MIDI program, counted from 0.
+        brightness_db: level above 4 kHz against that below 1 kHz.
+        attack_seconds: time in which a note reaches its loudness.
+        level_db: usual loudness (RMS) relative to full scale.
+        tuning_cents: distance from concert pitch.
+        looseness_seconds: standard deviation of onsets from the score's.
         vibrato_hertz, vibrato_cents: rate and reach of the vibrato.
-        held_out: heard in the test split alone where techniques are asked for.
+        held_out: whether techniques are asked of this performer in the test split alone.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Performer:
 
     @property
     def expression(self) -> Expression:
-        """What all notes have, whatever the technique."""
+        """The expression of every note, whatever the technique."""
         return Expression(tuning_cents=self.tuning_cents, attack_seconds=self.attack_seconds)
 
     @property
@@ -76,7 +76,7 @@ PERFORMERS = (
 
 
 @dataclass(frozen=True)
-class Sung:
+class LineNote:
     """One note of a line before it is played: seconds, pitch, velocity, and the interval it comes from in cents."""
 
     onset_seconds: float
@@ -86,12 +86,12 @@ class Sung:
     from_cents: float
 
 
-def _held(note: Sung, expression: Expression, seconds: float | None = None) -> list[PlayedNote]:
+def _held(note: LineNote, expression: Expression, seconds: float | None = None) -> list[PlayedNote]:
     held = note.duration_seconds if seconds is None else seconds
     return [PlayedNote(note.onset_seconds, held, note.pitch, note.velocity, expression)]
 
 
-def _strokes(note: Sung, expression: Expression, rng: np.random.Generator, *steps: int) -> list[PlayedNote]:
+def _strokes(note: LineNote, expression: Expression, rng: np.random.Generator, *steps: int) -> list[PlayedNote]:
     """Divide a note into short ones of equal length, whose pitches go through the steps in turn."""
     count = max(round(note.duration_seconds * rng.uniform(*_STROKES_PER_SECOND)), 1)
     stroke = note.duration_seconds / count
@@ -102,12 +102,12 @@ def _strokes(note: Sung, expression: Expression, rng: np.random.Generator, *step
     ]
 
 
-def _slide(note: Sung, expression: Expression) -> list[PlayedNote]:
+def _slide(note: LineNote, expression: Expression) -> list[PlayedNote]:
     seconds = min(_SLIDE_SECONDS, _SLIDE_SHARE * note.duration_seconds)
     return _held(note, replace(expression, slide_cents=note.from_cents, slide_seconds=seconds))
 
 
-Technique = Callable[[Sung, Performer, np.random.Generator], list[PlayedNote]]
+Technique = Callable[[LineNote, Performer, np.random.Generator], list[PlayedNote]]
 
 TECHNIQUES: dict[str, Technique] = {
     "legato": lambda note, who, rng: _held(note, who.expression),
@@ -131,7 +131,7 @@ def slide_from(interval: int) -> float:
     return float(np.clip(100.0 * interval, -_FARTHEST_SLIDE, _FARTHEST_SLIDE))
 
 
-def colour(waveform: NDArray[np.float32], brightness_db: float) -> NDArray[np.float32]:
+def brighten(waveform: NDArray[np.float32], brightness_db: float) -> NDArray[np.float32]:
     """Make a sound (samples,) brighter or darker: nothing below 1 kHz, all of it above 4 kHz, without phase shift."""
     frequencies = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
     octaves = np.log2(np.maximum(frequencies, 1.0) / _DARK_HERTZ) / np.log2(_BRIGHT_HERTZ / _DARK_HERTZ)

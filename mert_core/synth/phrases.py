@@ -14,11 +14,11 @@ from mert_core.synth.items import probe_track
 from mert_core.synth.labels import UNKNOWN_KEY
 from mert_core.synth.library import Library
 from mert_core.synth.performance import Performance, ScoreExcerpt, draw_excerpt, into_range
-from mert_core.synth.performers import PERFORMERS, TECHNIQUES, Performer, Sung, colour, slide_from
+from mert_core.synth.performers import PERFORMERS, TECHNIQUES, LineNote, Performer, brighten, slide_from
 from mert_core.synth.pieces import Part
 from mert_core.synth.render import PlayedPart, mix_mono, render_stems
 from mert_core.synth.rng import generator
-from mert_core.synth.track import REDRAWS, Played, choose, level_gain, whole_samples
+from mert_core.synth.track import REDRAWS, Rendition, choose_piece, level_gain, whole_samples
 
 _MEDIAN_NOTE_SECONDS = (0.35, 0.6)  # long enough for a trill or a vibrato
 _FEWEST_NOTES = 4
@@ -35,7 +35,7 @@ def phrase_item(config: Config, library: Library, split: Split, index: int) -> S
     technique = list(TECHNIQUES)[(index + index // len(PERFORMERS)) % len(TECHNIQUES)]
     samples = whole_samples(config.probe_set.phrase_seconds)
     for _ in range(REDRAWS):
-        piece = choose(library, split, int(rng.integers(len(library.composers))), rng)
+        piece = choose_piece(library, split, int(rng.integers(len(library.composers))), rng)
         part = piece.parts[int(rng.integers(len(piece.parts)))]
         note_seconds = float(np.exp(rng.uniform(*np.log(_MEDIAN_NOTE_SECONDS))))
         tempo = float(np.median(part.durations)) * 60 / note_seconds
@@ -43,10 +43,10 @@ def phrase_item(config: Config, library: Library, split: Split, index: int) -> S
         line = single_line(excerpt.parts[0]) if excerpt.parts else None
         if line is None or len(line.onsets) < _FEWEST_NOTES or sum(line.durations) < _SOUNDING_SHARE * excerpt.length:
             continue
-        played = _sing(excerpt, line, performer, technique, samples, rng)
-        if played is not None:
+        rendition = _sing(excerpt, line, performer, technique, samples, rng)
+        if rendition is not None:
             return probe_track(
-                f"phrase-{split}-{index:05d}", played, "phrase", technique=technique, performer=performer.name
+                f"phrase-{split}-{index:05d}", rendition, "phrase", technique=technique, performer=performer.name
             )
     raise MertError(
         f"no {split} piece has a phrase of {_FEWEST_NOTES} notes in {samples / SAMPLE_RATE:g} s, though {REDRAWS} were "
@@ -71,7 +71,7 @@ def single_line(part: Part) -> Part:
 
 def _sing(
     excerpt: ScoreExcerpt, line: Part, performer: Performer, technique: str, samples: int, rng: np.random.Generator
-) -> Played | None:
+) -> Rendition | None:
     """Play a line; None where it can hardly be heard."""
     spreads = (_LEVEL_SPREAD_DB, _BRIGHTNESS_SPREAD_DB, _TUNING_SPREAD_CENTS)
     level, brightness, tuning = (float(rng.uniform(-spread, spread)) for spread in spreads)
@@ -83,11 +83,11 @@ def _sing(
     )
     notes = [
         stroke
-        for note in _sung(line, performer, excerpt.quarter_seconds, samples / SAMPLE_RATE, rng)
+        for note in _line_notes(line, performer, excerpt.quarter_seconds, samples / SAMPLE_RATE, rng)
         for stroke in TECHNIQUES[technique](note, performer, rng)
     ]
     part = PlayedPart(tuple(notes), performer.program, 1.0, 0.0)
-    waveform = colour(mix_mono(render_stems([part], samples)), performer.brightness_db)
+    waveform = brighten(mix_mono(render_stems([part], samples)), performer.brightness_db)
     gain = level_gain(waveform, performer.level_db)
     if gain is None:
         return None
@@ -100,12 +100,12 @@ def _sing(
         quarters_per_minute=excerpt.quarters_per_minute,
         start_bar=excerpt.start_bar,
     )
-    return Played(excerpt.piece, performance, waveform * np.float32(gain), gain)
+    return Rendition(excerpt.piece, performance, waveform * np.float32(gain), gain)
 
 
-def _sung(
+def _line_notes(
     line: Part, performer: Performer, quarter_seconds: float, seconds: float, rng: np.random.Generator
-) -> list[Sung]:
+) -> list[LineNote]:
     """Return a line at the octave where the performer is at home, with the performer's timing."""
     instrument = performer.instrument
     octaves = round(((instrument.lowest + instrument.highest) / 2 - float(np.mean(line.pitches))) / 12)
@@ -115,7 +115,7 @@ def _sung(
     velocities = np.clip(np.rint(rng.normal(85, 6, len(pitches))), 60, 110).astype(int)
     starts = np.clip(np.array(line.onsets) * quarter_seconds + late, 0, seconds - 0.05)
     return [
-        Sung(
+        LineNote(
             onset_seconds=float(start),
             duration_seconds=duration * quarter_seconds,
             pitch=pitch,

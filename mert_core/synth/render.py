@@ -1,9 +1,13 @@
 """Playing notes on a SoundFont: deterministic, linear (the mix is the sum of its stems), at 24 kHz.
 
 A sampler after sections 8 and 9 of the SoundFont Technical Specification 2.04: samples with loops, tunings, the
-volume envelope, velocity and panorama, without filters, modulators and effects. symusic 0.5.9 has a synthesiser
-too, but with this SoundFont it plays most programs out of tune (the piano's middle C at 830 Hz), takes no notice of
-velocity, volume and panorama, and never returns from some notes above E6: labels made from the score would be false.
+volume envelope, velocity and panorama, without filters, modulators and effects.
+
+Why an own one. symusic 0.5.9 plays most programs of this SoundFont out of tune (the piano's middle C at 830 Hz),
+takes no notice of velocity, volume and panorama, and never returns from some notes above E6: labels made from the
+score would be false. tinysoundfont 0.3.7, note by note, is in tune, linear and deterministic, and as fast (0.92 of
+the time), but its package requires PyAudio, which Linux has to compile against PortAudio's headers; and it does not
+limit the band when it moves a sample's pitch: beside the harmonics of the violin's C6 it leaves -32 dB, this one -48.
 """
 
 from __future__ import annotations
@@ -57,11 +61,15 @@ class Zone:
     """One sample as one program plays it over a range of keys and velocities.
 
     Attributes:
+        keys, velocities: first and last of the range.
         sample: number of the sample, for caches.
+        rate: sample rate of the sample in hertz.
         loop: first position of the loop and the one after its last, or None; in samples from the sample's start.
         root: key at which the sample sounds at its own rate, as a fraction with all tunings in it.
         cents_per_key: 100, unless the sound does not follow the keys.
+        attenuation_db: attenuation of the whole zone.
         pan: -1 left … 1 right.
+        envelope: volume envelope.
     """
 
     keys: tuple[int, int]
@@ -168,7 +176,7 @@ def _chunks(path: Path) -> dict[str, bytes]:
     data = path.read_bytes()
     if data[:4] != b"RIFF" or data[8:12] != b"sfbk":
         raise MertError(f"{path} is not a SoundFont 2 file")
-    found: dict[str, bytes] = {}
+    chunks: dict[str, bytes] = {}
 
     def walk(position: int, end: int) -> None:
         while position + 8 <= end:
@@ -176,14 +184,14 @@ def _chunks(path: Path) -> dict[str, bytes]:
             if name == b"LIST":
                 walk(position + 12, position + 8 + size)
             else:
-                found[name.decode("ascii", "replace")] = data[position + 8 : position + 8 + size]
+                chunks[name.decode("ascii", "replace")] = data[position + 8 : position + 8 + size]
             position += 8 + size + size % 2
 
     walk(12, len(data))
-    missing = sorted({*_RECORDS, "smpl"} - set(found))
+    missing = sorted({*_RECORDS, "smpl"} - set(chunks))
     if missing:
         raise MertError(f"{path} lacks the chunks {missing}; the file is damaged")
-    return found
+    return chunks
 
 
 def _bags(
@@ -228,12 +236,12 @@ class Expression:
     """How a note moves.
 
     Attributes:
-        tuning_cents: all of it, from the key's pitch.
-        vibrato_hertz: how often its pitch swings.
-        vibrato_cents: how far, to either side.
-        slide_cents: where it begins, from its pitch.
-        slide_seconds: how long it takes to arrive.
-        attack_seconds: how long it takes to reach its loudness, beside the instrument's own attack.
+        tuning_cents: constant distance from the key's pitch.
+        vibrato_hertz: rate of the vibrato.
+        vibrato_cents: reach of the vibrato, to either side.
+        slide_cents: distance from its pitch at which the note begins.
+        slide_seconds: time until it arrives.
+        attack_seconds: time until it reaches its loudness, beside the instrument's own attack.
         levels_db: loudness at equally distant moments of the time that it is held, joined by straight lines.
     """
 
@@ -287,7 +295,7 @@ class PlayedNote:
 
 @dataclass(frozen=True)
 class PlayedPart:
-    """The notes of one part, its program, linear gain and place from -1 (left) to 1 (right)."""
+    """The notes of one part, its program, linear gain and panorama from -1 (left) to 1 (right)."""
 
     notes: tuple[PlayedNote, ...]
     program: int
@@ -325,12 +333,12 @@ def mix_mono(stems: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _play(font: SoundFont, stem: NDArray[np.float32], note: PlayedNote, part: PlayedPart) -> None:
+    """Add a note to its part's stem (2, samples)."""
     start = round(note.onset_seconds * SAMPLE_RATE)
     held = max(round(note.duration_seconds * SAMPLE_RATE), 1)
     for zone in font.zones(part.program):
-        if not (
-            zone.keys[0] <= note.pitch <= zone.keys[1] and zone.velocities[0] <= note.velocity <= zone.velocities[1]
-        ):
+        in_keys = zone.keys[0] <= note.pitch <= zone.keys[1]
+        if not (in_keys and zone.velocities[0] <= note.velocity <= zone.velocities[1]):
             continue
         release = round(_release_seconds(zone.envelope) * SAMPLE_RATE)
         length = min(held + release, stem.shape[1] - start)
@@ -348,6 +356,7 @@ def _play(font: SoundFont, stem: NDArray[np.float32], note: PlayedNote, part: Pl
 
 def _oscillate(font: SoundFont, zone: Zone, note: PlayedNote, length: int) -> NDArray[np.float32]:
     """Return the sample at the note's pitch, float32 (at most ``length``,): shorter when it ends without a loop."""
+    # how fast to walk through the sample: its pitch against the note's, its rate against ours
     step = 2 ** ((note.pitch - zone.root) * zone.cents_per_key / 1200) * zone.rate / SAMPLE_RATE
     position = np.arange(length, dtype=np.float64) * (step * _OVERSAMPLING)
     if note.expression is not None:
@@ -356,6 +365,7 @@ def _oscillate(font: SoundFont, zone: Zone, note: PlayedNote, length: int) -> ND
         step *= float(bend.max())
     half_octaves_down = max(int(np.ceil(np.log2(step) * 2)), 0)
     table = _table(font, zone.sample, zone.loop, half_octaves_down)
+    # from the loop's end on round and round; without one, as far as the sample reaches
     if table.loop is not None:
         first, end = table.loop
         turn = int(np.searchsorted(position, end))
@@ -390,6 +400,7 @@ def _table(font: SoundFont, sample: int, loop: tuple[int, int] | None, half_octa
 
 
 def _oversample(wave: NDArray[np.float32], half_octaves_down: int) -> NDArray[np.float32]:
+    """Return a sample (samples,) at twice its rate, low-passed by that many half octaves, float32."""
     cutoff = 0.95 * 2 ** (-half_octaves_down / 2) / _OVERSAMPLING  # 1 is the Nyquist frequency of the table
     reach = int(np.ceil(_TAPS / cutoff))
     kernel = cutoff * np.sinc(cutoff * np.arange(-reach, reach + 1)) * np.kaiser(2 * reach + 1, 8.0)

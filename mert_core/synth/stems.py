@@ -20,7 +20,7 @@ from mert_core.synth.performance import Performance, ScoreExcerpt, draw_excerpt,
 from mert_core.synth.pieces import Part
 from mert_core.synth.render import PlayedNote, PlayedPart, mix_mono, render_stems
 from mert_core.synth.rng import generator
-from mert_core.synth.track import LEVELS_DB, PEAK, REDRAWS, Played, level_gain, rms, whole_samples
+from mert_core.synth.track import LEVELS_DB, PEAK, REDRAWS, Rendition, level_gain, rms, whole_samples
 
 ROLES = ("vocals", "drums", "bass", "other")
 PERCUSSION = "percussion"
@@ -62,7 +62,7 @@ def stem_items(config: Config, library: Library, split: Split, index: int) -> li
     )
 
 
-def _play(excerpt: ScoreExcerpt, samples: int, rng: np.random.Generator) -> dict[str, Played] | None:
+def _play(excerpt: ScoreExcerpt, samples: int, rng: np.random.Generator) -> dict[str, Rendition] | None:
     """Return each role's performance and sound at its final level; None where one can hardly be heard."""
     roles = _cast(excerpt)
     performance = perform(*_instrumented(excerpt, roles, rng), rng)
@@ -84,7 +84,7 @@ def _play(excerpt: ScoreExcerpt, samples: int, rng: np.random.Generator) -> dict
         return None
     whole = min(whole, PEAK / float(np.abs(balanced).max()))  # a stem can be louder than the sum
     return {
-        role: Played(
+        role: Rendition(
             excerpt.piece,
             replace(
                 performance,
@@ -159,7 +159,7 @@ def _rounded(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     return to_float32(to_int16(waveform)[0])
 
 
-def _tracks(mix: str, stems: dict[str, Played]) -> list[SourceTrack]:
+def _tracks(mix: str, stems: dict[str, Rendition]) -> list[SourceTrack]:
     performances = [stem.performance for stem in stems.values()]
     whole: Performance = replace(
         performances[0],

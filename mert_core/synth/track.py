@@ -1,4 +1,4 @@
-"""From a performance to a track: its sound at a level, and rows of labels, notes and beats."""
+"""From a performance to a track: rendered sound at its level, and rows of labels, notes and beats."""
 
 from __future__ import annotations
 
@@ -29,8 +29,15 @@ _LAST_SHARE = 0.25  # of an item in which something must still be heard
 
 
 @dataclass(frozen=True)
-class Played:
-    """A performance with its sound: mono at its final level, and the gain that brought it there."""
+class Rendition:
+    """A performance and its sound.
+
+    Attributes:
+        piece: the score.
+        performance: notes, beats and key as played.
+        waveform: float32 (samples,), mono at its final level.
+        gain: linear gain that brought it there.
+    """
 
     piece: Piece
     performance: Performance
@@ -43,58 +50,60 @@ def whole_samples(seconds: float) -> int:
     return max(int(seconds * SAMPLE_RATE + 1e-6) // HOP_SAMPLES, 1) * HOP_SAMPLES
 
 
-def choose(library: Library, split: Split, turn: int, rng: np.random.Generator) -> Piece:
+def choose_piece(library: Library, split: Split, turn: int, rng: np.random.Generator) -> Piece:
     """Return a piece of the composer whose turn it is, so that all composers are heard equally often."""
     pieces = library.of(split, library.composers[turn % len(library.composers)])
     return pieces[int(rng.integers(len(pieces)))]
 
 
-def draw(
+def draw_rendition(
     library: Library,
     split: Split,
     turn: int,
     samples: int,
     rng: np.random.Generator,
-    wanted: Callable[[Performance], bool],
-    what: str,
+    accept: Callable[[Performance], bool],
+    property_text: str,
     patience: int = REDRAWS,
-) -> Played:
-    """Draw performances of the composer whose turn it is until one is as wanted and can be heard.
+) -> Rendition:
+    """Draw performances of the composer whose turn it is until one is accepted and can be heard.
 
     Args:
-        library: the pieces.
-        split: of the pieces.
-        turn: number of the track.
-        samples: its length.
-        rng: draws all.
-        wanted: says of a performance whether it will do.
-        what: the same in words, for the error.
-        patience: after so many draws it is the next composer's turn.
+        library: all pieces.
+        split: split to draw pieces from.
+        turn: number of the track, which decides the composer.
+        samples: length of the track.
+        rng: source of every random choice.
+        accept: predicate on a performance.
+        property_text: the accepted property in words for the error: "has a certain key".
+        patience: number of draws after which it is the next composer's turn.
 
     Raises:
         MertError: none of 400 is.
     """
     for attempt in range(REDRAWS):
-        piece = choose(library, split, turn + attempt // patience, rng)
+        piece = choose_piece(library, split, turn + attempt // patience, rng)
         performance = draw_performance(piece, samples / SAMPLE_RATE, rng)
-        if not wanted(performance):
+        if not accept(performance):
             continue
-        played = sound(piece, performance, samples, rng)
-        if played is not None:
-            return played
+        rendition = render_performance(piece, performance, samples, rng)
+        if rendition is not None:
+            return rendition
     turns = range(turn, turn + math.ceil(REDRAWS / patience))
     tried = sorted({library.composers[number % len(library.composers)] for number in turns})
     raise MertError(
-        f"no excerpt of the {split} pieces of {', '.join(tried)} {what}, though {REDRAWS} were tried; "
+        f"no excerpt of the {split} pieces of {', '.join(tried)} {property_text}, though {REDRAWS} were tried; "
         "raise pieces.per_composer"
     )
 
 
-def sound(piece: Piece, performance: Performance, samples: int, rng: np.random.Generator) -> Played | None:
+def render_performance(
+    piece: Piece, performance: Performance, samples: int, rng: np.random.Generator
+) -> Rendition | None:
     """Render and set the level; None where (almost) nothing is heard, or nothing towards the end."""
     waveform = mix_mono(render_stems(list(performance.parts), samples))
     gain = level_gain(waveform, float(rng.uniform(*LEVELS_DB)))
-    return None if gain is None else Played(piece, performance, waveform * np.float32(gain), gain)
+    return None if gain is None else Rendition(piece, performance, waveform * np.float32(gain), gain)
 
 
 def level_gain(waveform: NDArray[np.float32], level_db: float) -> float | None:
@@ -113,12 +122,12 @@ def rms(waveform: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
 
 
-def as_track(track_id: str, played: Played, labels: dict[str, Any]) -> SourceTrack:
+def as_track(track_id: str, rendition: Rendition, labels: dict[str, Any]) -> SourceTrack:
     """Return a track with the labels of its kind and those that every performance has."""
-    piece, performance = played.piece, played.performance
+    piece, performance = rendition.piece, rendition.performance
     return SourceTrack(
         track_id=track_id,
-        waveform=played.waveform,
+        waveform=rendition.waveform,
         source_rate=SAMPLE_RATE,
         source=piece.score,
         piece=piece.group,
@@ -134,7 +143,7 @@ def as_track(track_id: str, played: Played, labels: dict[str, Any]) -> SourceTra
             "transposition": np.int16(performance.transposition),
             "quarters_per_minute": np.float32(performance.quarters_per_minute),
             "start_bar": np.int16(performance.start_bar),
-            "gain": np.float32(played.gain),
+            "gain": np.float32(rendition.gain),
         },
         notes=[
             {
@@ -145,7 +154,7 @@ def as_track(track_id: str, played: Played, labels: dict[str, Any]) -> SourceTra
                 "velocity": np.int16(note.velocity),
                 "program": np.int16(part.program),
                 "family": family,
-                "gain": np.float32(part.gain * played.gain),
+                "gain": np.float32(part.gain * rendition.gain),
                 "pan": np.float32(part.pan),
             }
             for number, (part, family) in enumerate(zip(performance.parts, performance.families, strict=True))

@@ -1,1 +1,1 @@
-"""Labelling a whole corpus with a teacher, and the gate that its targets must pass."""
+"""A teacher's targets for a whole corpus, and the quality gate that they must pass."""

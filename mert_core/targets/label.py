@@ -1,7 +1,13 @@
-"""Labelling one unit: samples in, targets and facts out. What threads and Ray actors do alike."""
+"""Labeling the tracks of a corpus with a teacher: how they are batched, and by which threads or Ray actors.
+
+A PCM shard becomes a `ShardPlan`, its tracks become `TrackBatch`es, and a `Labeler` turns each batch into a
+`LabeledBatch`: targets, and statistics of the sound while its samples are in memory. An `Executor` runs labelers over
+all batches, as many at a time as there are threads or actors.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,15 +24,17 @@ from mert_core.data.corpus import Corpus
 from mert_core.data.manifest import SHARDS_NAME
 from mert_core.data.shards import ShardReader, to_float32
 from mert_core.data.shards import shard_name as pcm_shard_name
-from mert_core.data.target_kinds import Codes
+from mert_core.data.target_kinds import Codes, TargetKind
 from mert_core.data.targets import number_type
 from mert_core.errors import MertError
 from mert_core.parallel import in_order, single_threads
-from mert_core.targets.track_stats import TRACK_FACTS, track_facts
+from mert_core.targets.track_stats import TRACK_STATS, measure_track
 from mert_core.teachers.base import Teacher
 
 BATCH_SAMPLES = {"cpu": 4_000_000, "cuda": 32_000_000}
-"""Samples in one unit, padding included: almost three minutes, or 22. A longer track is a unit of its own."""
+"""Samples in one batch, padding included: almost three minutes, or 22. A longer track is a batch of its own."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,12 @@ class ShardPlan:
     """One PCM shard and its tracks.
 
     Attributes:
-        shard: its number.
-        pcm_sha256: of its bytes.
-        rows: (tracks,) of the manifest, in order of their offsets.
-        offsets: (tracks,) in samples.
-        samples: (tracks,).
-        facts: (tracks,) of `mert_core.targets.track_stats.TRACK_FACTS`, if they are known already.
+        shard: number of the shard.
+        pcm_sha256: SHA-256 of the shard's bytes.
+        rows: (tracks,) rows of the manifest, in order of their offsets.
+        offsets: (tracks,) first samples of the tracks in the shard.
+        samples: (tracks,) lengths.
+        stats: (tracks,) of `mert_core.targets.track_stats.TRACK_STATS`, if the cache has them.
     """
 
     shard: int
@@ -47,7 +55,7 @@ class ShardPlan:
     rows: NDArray[np.int64]
     offsets: NDArray[np.int64]
     samples: NDArray[np.int64]
-    facts: NDArray[np.void] | None = None
+    stats: NDArray[np.void] | None = None
 
     @property
     def frames(self) -> int:
@@ -56,22 +64,22 @@ class ShardPlan:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Tracks of one shard that are labelled together.
+class TrackBatch:
+    """Tracks of one shard that are labeled together.
 
     Attributes:
         shard: number of the shard.
-        places: (tracks,) within the shard's plan.
-        offsets: (tracks,) in samples.
-        samples: (tracks,).
-        facts: (tracks,) of `mert_core.targets.track_stats.TRACK_FACTS`, if they are known already.
+        indices: (tracks,) positions in the shard's plan.
+        offsets: (tracks,) first samples of the tracks in the shard.
+        samples: (tracks,) lengths.
+        stats: (tracks,) of `mert_core.targets.track_stats.TRACK_STATS`, if the cache has them.
     """
 
     shard: int
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     offsets: NDArray[np.int64]
     samples: NDArray[np.int64]
-    facts: NDArray[np.void] | None = None
+    stats: NDArray[np.void] | None = None
 
 
 def plan_shards(corpus: Corpus) -> list[ShardPlan]:
@@ -93,48 +101,48 @@ def plan_shards(corpus: Corpus) -> list[ShardPlan]:
     return plans
 
 
-def units(plans: Iterable[ShardPlan], padded: bool, batch_samples: int) -> Iterator[Unit]:
-    """Return each shard's tracks in units; they depend on the corpus alone, so that the targets' bytes do.
+def plan_batches(plans: Iterable[ShardPlan], padded: bool, batch_samples: int) -> Iterator[TrackBatch]:
+    """Return each shard's tracks in batches; they depend on the corpus alone, so that the targets' bytes do.
 
     Args:
         plans: shards.
-        padded: whether tracks of different lengths may be labelled together, with silence after the shorter ones.
-        batch_samples: the most in a unit of several tracks, padding included.
+        padded: whether tracks of different lengths may be labeled together, with silence after the shorter ones.
+        batch_samples: limit on a batch of several tracks, padding included.
     """
     for plan in plans:
-        places: list[int] = []
-        for place in np.argsort(plan.samples, kind="stable").tolist():
-            length = int(plan.samples[place])
-            alike = padded or not places or length == plan.samples[places[0]]
-            if places and (not alike or (len(places) + 1) * length > batch_samples):
-                yield _unit(plan, places)
-                places = []
-            places.append(place)
-        yield _unit(plan, places)
+        indices: list[int] = []
+        for index in np.argsort(plan.samples, kind="stable").tolist():  # short before long: the last is the longest
+            length = int(plan.samples[index])
+            fits = padded or not indices or length == plan.samples[indices[0]]
+            if indices and (not fits or (len(indices) + 1) * length > batch_samples):
+                yield _batch(plan, indices)
+                indices = []
+            indices.append(index)
+        yield _batch(plan, indices)
 
 
-def _unit(plan: ShardPlan, places: list[int]) -> Unit:
-    chosen = np.array(places, dtype=np.int64)
-    facts = None if plan.facts is None else plan.facts[chosen]
-    return Unit(plan.shard, chosen, plan.offsets[chosen], plan.samples[chosen], facts)
+def _batch(plan: ShardPlan, indices: list[int]) -> TrackBatch:
+    chosen = np.array(indices, dtype=np.int64)
+    stats = None if plan.stats is None else plan.stats[chosen]
+    return TrackBatch(plan.shard, chosen, plan.offsets[chosen], plan.samples[chosen], stats)
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A unit's targets.
+class LabeledBatch:
+    """A batch's targets.
 
     Attributes:
-        unit: the unit.
+        batch: the tracks.
         targets: of each track, uint16 (frames, codebooks) or float16 (frames, bins).
-        facts: of each track, (tracks,) of `TRACK_FACTS`.
+        stats: (tracks,) of `TRACK_STATS`.
     """
 
-    unit: Unit
+    batch: TrackBatch
     targets: list[NDArray[Any]]
-    facts: NDArray[np.void]
+    stats: NDArray[np.void]
 
 
-class Labeller:
+class Labeler:
     """A teacher over the shards of a corpus."""
 
     def __init__(self, teacher: Teacher, shards: Path, device: str = "cpu") -> None:
@@ -142,33 +150,32 @@ class Labeller:
         self._reader = ShardReader(shards)
         self._device = device
 
-    def __call__(self, unit: Unit) -> Labelled:
-        """Label a unit's tracks, each as a whole.
+    def __call__(self, batch: TrackBatch) -> LabeledBatch:
+        """Label a batch of tracks, each as a whole.
 
         Raises:
             MertError: a shard cannot be read, or the teacher gives other targets than it declares.
         """
         kind = self._teacher.kind
-        waveform = torch.zeros(len(unit.samples), int(unit.samples.max()))
-        facts = np.zeros(len(unit.samples), dtype=TRACK_FACTS)
-        for place, (offset, samples) in enumerate(zip(unit.offsets.tolist(), unit.samples.tolist(), strict=True)):
-            pcm = self._reader.view(unit.shard, offset, samples)
-            waveform[place, : len(pcm)] = torch.from_numpy(to_float32(pcm))
-            facts[place] = track_facts(offset, pcm, None if unit.facts is None else unit.facts[place])
+        waveform = torch.zeros(len(batch.samples), int(batch.samples.max()))
+        stats = np.zeros(len(batch.samples), dtype=TRACK_STATS)
+        for index, (offset, samples) in enumerate(zip(batch.offsets.tolist(), batch.samples.tolist(), strict=True)):
+            pcm = self._reader.view(batch.shard, offset, samples)
+            waveform[index, : len(pcm)] = torch.from_numpy(to_float32(pcm))
+            stats[index] = measure_track(offset, pcm, None if batch.stats is None else batch.stats[index])
         with torch.inference_mode():
-            found = self._teacher(waveform.to(self._device)).cpu().numpy()
-        frames = unit.samples // HOP_SAMPLES
-        if found.shape[0] != len(frames) or found.shape[1] < frames.max() or found.shape[2] != kind.width:
+            targets = self._teacher(waveform.to(self._device)).cpu().numpy()
+        frames = batch.samples // HOP_SAMPLES
+        if targets.shape[0] != len(frames) or targets.shape[1] < frames.max() or targets.shape[2] != kind.width:
             raise MertError(
-                f"the teacher {self._teacher.name} gave targets of shape {found.shape} for {len(frames)} tracks of up "
-                f"to {frames.max()} frames; it declares {kind}"
+                f"the teacher {self._teacher.name} gave targets of shape {targets.shape} for {len(frames)} tracks of "
+                f"up to {frames.max()} frames; it declares {kind}"
             )
-        return Labelled(
-            unit, [_stored(found[place, :count], kind) for place, count in enumerate(frames.tolist())], facts
-        )
+        stored = [_as_stored(targets[index, :count], kind) for index, count in enumerate(frames.tolist())]
+        return LabeledBatch(batch, stored, stats)
 
 
-def _stored(targets: NDArray[Any], kind: Any) -> NDArray[Any]:
+def _as_stored(targets: NDArray[Any], kind: TargetKind) -> NDArray[Any]:
     """Return targets as they are stored; a code below 0 becomes the largest number, a value beyond float16 infinite."""
     if isinstance(kind, Codes):
         targets = np.where(targets < 0, np.iinfo(np.uint16).max, np.minimum(targets, np.iinfo(np.uint16).max))
@@ -176,25 +183,35 @@ def _stored(targets: NDArray[Any], kind: Any) -> NDArray[Any]:
         return targets.astype(number_type(kind))
 
 
-Plan = Callable[[int], Iterator[Unit]]
-"""Gives the units, from the most samples that one may have."""
-Crew = Callable[[Teacher, Path, Plan], Iterator[Labelled]]
-"""Labels units of the shards of a folder, in whatever order they are done; only a few wait to be taken."""
+BatchPlan = Callable[[int], Iterator[TrackBatch]]
+"""Gives the batches, from the limit on the samples of one."""
+Executor = Callable[[Teacher, Path, BatchPlan], Iterator[LabeledBatch]]
+"""Labels batches of the shards in a folder, in whatever order they are done; only a few wait to be taken."""
 
 
-def in_threads(teacher: Teacher, shards: Path, plan: Plan) -> Iterator[Labelled]:
+def in_threads(teacher: Teacher, shards: Path, plan: BatchPlan) -> Iterator[LabeledBatch]:
     """Label with as many threads as torch has in this process, which share the teacher; each is one torch thread."""
-    label = Labeller(teacher, shards)
+    label = Labeler(teacher, shards)
     threads = torch.get_num_threads()
     with single_threads(workers=threads) as pool:
         yield from in_order(pool, label, plan(BATCH_SAMPLES["cpu"]), ahead=2 * threads)
 
 
+ACTORS_PAY = 10
+"""Actors are started if the work takes them this many times their start, or longer."""
 START_SECONDS = 10.0
-"""What Ray and its actors take until the first unit is under way, on two busy cores."""
-_RESTARTS = 3  # of an actor that dies, and so often a unit is tried again
-_WAITING = 2  # units per actor that are under way or done: it finds the next when it has done one
-_OBJECT_STORE_BYTES = 400 * 2**20  # a teacher, and a few units' targets of at most some 40 MB
+"""What Ray and its actors take until the first batch is under way, on two busy cores."""
+_RESTARTS = 3  # of an actor that dies, and so often a batch is tried again
+_WAITING = 2  # batches per actor that are under way or done: it finds the next when it has done one
+_OBJECT_STORE_BYTES = 400 * 2**20  # a teacher, and a few batches' targets of at most some 40 MB
+
+
+def choose_executor(actors: int, teacher: Teacher, seconds: float) -> Executor:
+    """Return actors if so much music takes them much longer than their start, else threads."""
+    pays = bool(actors) and seconds / teacher.speed / actors >= ACTORS_PAY * START_SECONDS
+    workers = f"{actors} Ray actors" if pays else f"{torch.get_num_threads()} threads"
+    logger.info("targets: %s s of music to label with %s, by %s", f"{seconds:,.0f}", teacher.name, workers)
+    return with_actors(actors) if pays else in_threads
 
 
 class Actor:
@@ -203,62 +220,62 @@ class Actor:
     def __init__(self, shards: Path, device: str) -> None:
         torch.set_num_threads(1)
         self._shards, self._device = shards, device
-        self._label: Labeller | None = None
+        self._label: Labeler | None = None
 
-    def label(self, unit: Unit, teacher: list[Any]) -> Labelled:
-        """Label one unit.
+    def label(self, batch: TrackBatch, teacher: list[Any]) -> LabeledBatch:
+        """Label one batch.
 
         Args:
-            unit: the unit.
-            teacher: a reference to it, in a list so that Ray leaves it a reference: it is fetched with the first unit
-                alone, and anew by an actor that has been replaced.
+            batch: the tracks.
+            teacher: a reference to the teacher, in a list so that Ray leaves it a reference: it is fetched with the
+                first batch alone, and anew by an actor that has been replaced.
         """
         if self._label is None:
             import ray
 
-            self._label = Labeller(ray.get(teacher[0]).freeze(), self._shards, self._device)
-        return self._label(unit)
+            self._label = Labeler(ray.get(teacher[0]).freeze(), self._shards, self._device)
+        return self._label(batch)
 
 
-def with_actors(actors: int) -> Crew:
-    """Return a crew of so many actors; where there are GPUs, of no more than those."""
-    return partial(_label, actors)
+def with_actors(actors: int) -> Executor:
+    """Return an executor of so many actors; where there are GPUs, of no more than those."""
+    return partial(_label_with_actors, actors)
 
 
-def _label(actors: int, teacher: Teacher, shards: Path, plan: Plan) -> Iterator[Labelled]:
+def _label_with_actors(actors: int, teacher: Teacher, shards: Path, plan: BatchPlan) -> Iterator[LabeledBatch]:
     with ray_running(actors, 1, _OBJECT_STORE_BYTES):
         import ray
 
-        cards, processors = cluster_gpus("auto"), int(ray.cluster_resources().get("CPU", 0))
-        device = "cuda" if cards else "cpu"
-        count = max(1, min(actors, processors, cards or actors))  # one that finds no room would wait for ever
-        make: Any = ray.remote(num_cpus=1, num_gpus=int(cards > 0), max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(
+        gpus, cpus = cluster_gpus("auto"), int(ray.cluster_resources().get("CPU", 0))
+        device = "cuda" if gpus else "cpu"
+        count = max(1, min(actors, cpus, gpus or actors))  # one that finds no room would wait for ever
+        make: Any = ray.remote(num_cpus=1, num_gpus=int(gpus > 0), max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(
             Actor
         )
         shared = ray.put(teacher)
-        crew = [make.remote(shards, device) for _ in range(count)]
+        pool = [make.remote(shards, device) for _ in range(count)]
         try:
-            yield from _all(crew, shared, plan(BATCH_SAMPLES[device]))
+            yield from _keep_busy(pool, shared, plan(BATCH_SAMPLES[device]))
         finally:
-            for actor in crew:
+            for actor in pool:
                 ray.kill(actor)
 
 
-def _all(crew: list[Any], teacher: Any, units: Iterator[Unit]) -> Iterator[Labelled]:
-    """Keep every actor busy, and take what is done; no more than a few units are under way."""
+def _keep_busy(actors: list[Any], teacher: Any, batches: Iterator[TrackBatch]) -> Iterator[LabeledBatch]:
+    """Give every actor its next batch before it has done the last, and yield results as they come."""
     import ray
 
     under_way: dict[Any, int] = {}
-    free = list(range(len(crew))) * _WAITING
+    free = list(range(len(actors))) * _WAITING
     exhausted = False
     while not exhausted or under_way:
         while free and not exhausted:
-            unit = next(units, None)
-            if unit is None:
+            batch = next(batches, None)
+            if batch is None:
                 exhausted = True
                 break
             number = free.pop()
-            under_way[crew[number].label.remote(unit, [teacher])] = number
+            under_way[actors[number].label.remote(batch, [teacher])] = number
         if not under_way:
             break
         done, _ = ray.wait(list(under_way), num_returns=1)
@@ -267,7 +284,7 @@ def _all(crew: list[Any], teacher: Any, units: Iterator[Unit]) -> Iterator[Label
             yield _result(reference)
 
 
-def _result(reference: Any) -> Labelled:
+def _result(reference: Any) -> LabeledBatch:
     import ray
     from ray.exceptions import RayActorError, RayTaskError
 

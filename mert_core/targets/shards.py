@@ -1,11 +1,14 @@
-"""Running a teacher over a corpus, shard by shard; what was made before is used again."""
+"""Target shards: those that earlier runs have finished, and how missing ones are labeled and put together.
+
+A target shard mirrors a PCM shard: sample offset o, frame offset o / 320. `ShardCache` finds finished ones, in the
+previous store and in the folder of an interrupted run; `label_shards` makes the others. Beside its targets a shard has
+an archive of its tracks' statistics and of the targets' own, which the quality checks read afterwards.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,70 +34,75 @@ from mert_core.data.targets import (
 )
 from mert_core.files import atomic_path, sha256_file, write_json
 from mert_core.targets import track_stats
-from mert_core.targets.label import Crew, Labelled, ShardPlan, Unit, units
-from mert_core.targets.track_stats import TRACK_FACTS
+from mert_core.targets.label import Executor, LabeledBatch, ShardPlan, TrackBatch, plan_batches
+from mert_core.targets.track_stats import TRACK_STATS
 from mert_core.teachers.base import Teacher
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Made:
-    """A finished shard: its entry and where its two files lie now.
+class FinishedShard:
+    """A labeled shard and the two files that hold it.
 
     Attributes:
-        entry: as the card will say it.
-        targets: the shard.
-        facts: a NumPy archive: ``tracks`` (tracks,) of `TRACK_FACTS`, and the arrays of `mert_core.targets.shards`.
-        made_now: whether this run made it.
+        entry: the shard's entry in the store's card.
+        targets: path of the targets.
+        statistics: path of a NumPy archive: ``tracks`` (tracks,) of `TRACK_STATS`, and what `target_statistics` gives.
     """
 
     entry: ShardEntry
     targets: Path
-    facts: Path
-    made_now: bool = False
+    statistics: Path
 
     def arrays(self) -> Arrays:
-        """Return what the facts' file holds."""
-        with np.load(self.facts) as stored:
+        """Return the archive's arrays by name."""
+        with np.load(self.statistics) as stored:
             return {name: stored[name] for name in stored.files}
 
+    @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the two files by their paths in a store."""
+        name = self.entry.name
+        return {f"{SHARDS_NAME}/{name}": self.entry.sha256, f"{FACTS_NAME}/{facts_name(name)}": self.entry.facts_sha256}
 
-class Kept:
-    """The shards that a teacher has labelled before: in an earlier store, and those of a run that did not end.
+
+class ShardCache:
+    """The shards that a teacher has labeled before: in the previous store, and in a run that did not end.
 
     Attributes:
-        folder: of unfinished runs; a shard there goes by the checksum of its PCM shard.
-        teacher_id: of the teacher.
-        kind: of its targets.
+        folder: folder of unfinished runs; its files are named by the checksum of the PCM shard.
+        teacher_id: id of the teacher's record.
+        kind: what its targets are.
     """
 
     def __init__(self, folder: Path, previous: Path, teacher_id: str, kind: TargetKind) -> None:
         self.folder, self.teacher_id, self.kind = folder, teacher_id, kind
-        self._previous: dict[str, Made] = {}
+        self._previous: dict[str, FinishedShard] = {}
         try:
             entries = entries_of(json.loads((previous / CHECKSUMS_NAME).read_text(encoding="utf-8")))
         except (OSError, json.JSONDecodeError, KeyError, TypeError):
             return  # no store, or one that cannot be used
         for entry in entries:
             if entry.teacher == teacher_id:
-                targets, facts = previous / SHARDS_NAME / entry.name, previous / FACTS_NAME / facts_name(entry.name)
-                self._previous[entry.pcm_sha256] = Made(entry, targets, facts)
+                targets = previous / SHARDS_NAME / entry.name
+                statistics = previous / FACTS_NAME / facts_name(entry.name)
+                self._previous[entry.pcm_sha256] = FinishedShard(entry, targets, statistics)
 
-    def find(self, plan: ShardPlan) -> Made | None:
+    def find(self, plan: ShardPlan) -> FinishedShard | None:
         """Return a shard that need not be made again: same music, same teacher, same tracks, bytes as written."""
-        for made in (self._unfinished(plan), self._previous.get(plan.pcm_sha256)):
-            if made is not None and self._is_good(made, plan):
+        for shard in (self._of_unfinished_run(plan), self._previous.get(plan.pcm_sha256)):
+            if shard is not None and self._is_intact(shard, plan):
                 name = shard_name(plan.shard, self.kind)
-                return replace(made, entry=replace(made.entry, shard=plan.shard, name=name))
+                return replace(shard, entry=replace(shard.entry, shard=plan.shard, name=name))
         return None
 
     def path(self, plan: ShardPlan) -> Path:
-        """Return where a shard's targets lie while the run has not ended."""
+        """Return the path of a shard's targets while the run has not ended."""
         return self.folder / f"{plan.pcm_sha256}.targets"
 
-    def keep(self, plan: ShardPlan, facts: Arrays) -> Made:
-        """Take in a shard whose targets lie at `path`; from here on it is finished."""
+    def add(self, plan: ShardPlan, arrays: Arrays) -> FinishedShard:
+        """Take in a shard whose targets lie at `path`, with its statistics; from here on it is finished."""
         path = self.path(plan)
         entry = ShardEntry(
             shard=plan.shard,
@@ -105,85 +113,108 @@ class Kept:
             teacher=self.teacher_id,
             facts_sha256="",
         )
-        return self.with_facts(Made(entry, path, path, made_now=True), facts)
+        return self.with_statistics(FinishedShard(entry, path, path), arrays)
 
-    def with_facts(self, made: Made, facts: Arrays) -> Made:
-        """Return the shard with other facts; they lie here, whatever lies in the earlier store stays as it is."""
-        path = self.folder / f"{made.entry.pcm_sha256}.facts.npz"
+    def with_statistics(self, shard: FinishedShard, arrays: Arrays) -> FinishedShard:
+        """Return the shard with other statistics, written to this folder; the previous store stays as it is."""
+        path = self._statistics_path(shard.entry.pcm_sha256)
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **facts)  # type: ignore[arg-type]
-        entry = replace(made.entry, facts_sha256=sha256_file(path))
-        if made.targets.parent == self.folder:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        entry = replace(shard.entry, facts_sha256=sha256_file(path))
+        if shard.targets.parent == self.folder:
             write_json(self.folder / f"{entry.pcm_sha256}.json", asdict(entry))
-        return replace(made, entry=entry, facts=path)
+        return replace(shard, entry=entry, statistics=path)
 
-    def _unfinished(self, plan: ShardPlan) -> Made | None:
+    def _statistics_path(self, pcm_sha256: str) -> Path:
+        return self.folder / f"{pcm_sha256}.facts.npz"
+
+    def _of_unfinished_run(self, plan: ShardPlan) -> FinishedShard | None:
         try:
             text = (self.folder / f"{plan.pcm_sha256}.json").read_text(encoding="utf-8")
             entry = ShardEntry(**json.loads(text))
         except (OSError, json.JSONDecodeError, TypeError):
             return None
-        return Made(entry, self.path(plan), self.folder / f"{plan.pcm_sha256}.facts.npz")
+        return FinishedShard(entry, self.path(plan), self._statistics_path(plan.pcm_sha256))
 
-    def _is_good(self, made: Made, plan: ShardPlan) -> bool:
+    def _is_intact(self, shard: FinishedShard, plan: ShardPlan) -> bool:
         try:
-            whole = (
-                made.entry.teacher == self.teacher_id
-                and made.entry.frames == plan.frames
-                and sha256_file(made.facts) == made.entry.facts_sha256
-                and sha256_file(made.targets) == made.entry.sha256
+            intact = (
+                shard.entry.teacher == self.teacher_id
+                and shard.entry.frames == plan.frames
+                and sha256_file(shard.statistics) == shard.entry.facts_sha256
+                and sha256_file(shard.targets) == shard.entry.sha256
             )
-            tracks = made.arrays()["tracks"] if whole else None
+            tracks = shard.arrays()["tracks"] if intact else None
         except (OSError, ValueError, KeyError):
             return False
         return (
             tracks is not None
-            and tracks.dtype == TRACK_FACTS
+            and tracks.dtype == TRACK_STATS
             and np.array_equal(tracks["offset_samples"], plan.offsets)
             and np.array_equal(tracks["samples"], plan.samples)
         )
 
 
-def link(source: Path, target: Path) -> None:
-    """Give a file a second name; a copy where the file system has none."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+class TrackStatsCache:
+    """A cache of `TRACK_STATS` for all teachers: one file per PCM shard, by its checksum and the measuring code's."""
+
+    def __init__(self, caches: Path) -> None:
+        code = Path(str(track_stats.__file__)).read_bytes()
+        self._folder = caches / "facts" / hashlib.sha256(code).hexdigest()[:16]
+
+    def fill(self, plan: ShardPlan) -> ShardPlan:
+        """Return the plan with the statistics of its tracks; without them if the cache has none."""
+        try:
+            stats = np.load(self._path(plan))
+        except (OSError, ValueError):  # none, or one that cannot be read: the tracks are measured anew
+            return plan
+        fits = stats.shape == plan.rows.shape and stats.dtype == TRACK_STATS
+        return replace(plan, stats=stats) if fits else plan
+
+    def add(self, plan: ShardPlan, stats: NDArray[np.void]) -> None:
+        """Remember the statistics of a shard's tracks (tracks,), in the plan's order."""
+        if plan.stats is None:
+            path = self._path(plan)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                np.save(stream, stats)
+
+    def _path(self, plan: ShardPlan) -> Path:
+        return self._folder / f"{plan.pcm_sha256}.npy"
 
 
 _SUMS = {"counts", "frames", "sums", "squares"}
 
 
-def tally(kind: TargetKind, targets: NDArray[Any], plan: ShardPlan, splits: NDArray[np.int8]) -> Arrays:
-    """Return a shard's figures.
+def target_statistics(kind: TargetKind, targets: NDArray[Any], plan: ShardPlan, splits: NDArray[np.int8]) -> Arrays:
+    """Return statistics of a shard's targets, by track and by split.
 
     Args:
         kind: what the targets are.
-        targets: the shard, (frames, width).
-        plan: where its tracks lie.
-        splits: of each track (tracks,), as places in ``SPLITS``.
+        targets: (frames, width) of the shard.
+        plan: offsets and lengths of its tracks.
+        splits: (tracks,) indices into ``SPLITS``.
 
     Returns:
-        ``splits`` as given and ``invalid`` (tracks,), the numbers of each track that no teacher may give: codes out
-        of range, values that are not finite. For codes ``counts`` (splits, codebooks, entries + 1), the last column
-        what is out of range; for spectra ``frames`` (splits,), ``sums``, ``squares``, ``least`` and ``most`` (splits,
-        bins), of the finite values.
+        ``splits`` as given and ``invalid`` (tracks,), counts of numbers that no teacher may give: codes out of range,
+        values that are not finite. For codes ``counts`` (splits, codebooks, entries + 1), the last column for codes
+        out of range; for spectra ``frames`` (splits,), ``sums``, ``squares``, ``least`` and ``most`` (splits, bins),
+        of the finite values.
     """
-    figures = nothing(kind)
+    statistics = empty_statistics(kind)
     invalid = np.zeros(len(splits), dtype=np.int64)
     begins, lengths = plan.offsets // HOP_SAMPLES, plan.samples // HOP_SAMPLES
-    for place, (begin, count, split) in enumerate(zip(begins.tolist(), lengths.tolist(), splits.tolist(), strict=True)):
+    for index, (begin, count, split) in enumerate(zip(begins.tolist(), lengths.tolist(), splits.tolist(), strict=True)):
         track = targets[begin : begin + count]
         if isinstance(kind, Codes):
-            invalid[place] = _count(figures, track, kind.entries, split)
+            invalid[index] = _add_codes(statistics, track, kind.entries, split)
         else:
-            invalid[place] = _measure(figures, track, split)
-    return {"splits": splits, "invalid": invalid, **figures}
+            invalid[index] = _add_spectrum(statistics, track, split)
+    return {"splits": splits, "invalid": invalid, **statistics}
 
 
-def nothing(kind: TargetKind) -> Arrays:
-    """Return the figures of no frames."""
+def empty_statistics(kind: TargetKind) -> Arrays:
+    """Return the statistics of no frames."""
     if isinstance(kind, Codes):
         return {"counts": np.zeros((len(SPLITS), kind.codebooks, kind.entries + 1), dtype=np.int64)}
     shape = len(SPLITS), kind.bins
@@ -196,138 +227,107 @@ def nothing(kind: TargetKind) -> Arrays:
     }
 
 
-def merge(total: Arrays, figures: Arrays) -> None:
-    """Add a shard's figures to a total."""
+def add_statistics(total: Arrays, statistics: Arrays) -> None:
+    """Add a shard's statistics to a total."""
     for name, values in total.items():
         if name in _SUMS:
-            values += figures[name]
+            values += statistics[name]
         else:
-            (np.minimum if name == "least" else np.maximum)(values, figures[name], out=values)
+            (np.minimum if name == "least" else np.maximum)(values, statistics[name], out=values)
 
 
-def _count(figures: Arrays, track: NDArray[np.uint16], entries: int, split: int) -> int:
+def _add_codes(statistics: Arrays, track: NDArray[np.uint16], entries: int, split: int) -> int:
+    """Count a track's codes (frames, codebooks); return how many are out of range."""
     clipped = np.minimum(track, entries).astype(np.int64)
-    for book, counts in enumerate(figures["counts"][split]):
+    for book, counts in enumerate(statistics["counts"][split]):
         counts += np.bincount(clipped[:, book], minlength=entries + 1)
     return int(np.count_nonzero(clipped == entries))
 
 
-def _measure(figures: Arrays, track: NDArray[np.float16], split: int) -> int:
+def _add_spectrum(statistics: Arrays, track: NDArray[np.float16], split: int) -> int:
+    """Add up a track's values (frames, bins); return how many are not finite."""
     values = track.astype(np.float64)
     finite = np.isfinite(values)
     invalid = int(values.size - np.count_nonzero(finite))
-    figures["frames"][split] += len(values)
-    figures["least"][split] = np.minimum(figures["least"][split], np.where(finite, values, np.inf).min(axis=0))
-    figures["most"][split] = np.maximum(figures["most"][split], np.where(finite, values, -np.inf).max(axis=0))
+    statistics["frames"][split] += len(values)
+    statistics["least"][split] = np.minimum(statistics["least"][split], np.where(finite, values, np.inf).min(axis=0))
+    statistics["most"][split] = np.maximum(statistics["most"][split], np.where(finite, values, -np.inf).max(axis=0))
     values[~finite] = 0.0
-    figures["sums"][split] += values.sum(axis=0)
-    figures["squares"][split] += np.square(values).sum(axis=0)
+    statistics["sums"][split] += values.sum(axis=0)
+    statistics["squares"][split] += np.square(values).sum(axis=0)
     return invalid
-
-
-class KnownFacts:
-    """A cache of `TRACK_FACTS`, one file per PCM shard, by the shard's checksum and by the code that found them."""
-
-    def __init__(self, caches: Path) -> None:
-        code = Path(str(track_stats.__file__)).read_bytes()
-        self._folder = caches / "facts" / hashlib.sha256(code).hexdigest()[:16]
-
-    def on(self, plan: ShardPlan) -> ShardPlan:
-        """Return the plan with what is known of its tracks; as it was if nothing is."""
-        try:
-            found = np.load(self._path(plan))
-        except (OSError, ValueError):  # none, or one that cannot be read: they are found anew
-            return plan
-        return (
-            replace(plan, facts=found)
-            if found.shape == plan.rows.shape and found.dtype == track_stats.TRACK_FACTS
-            else plan
-        )
-
-    def keep(self, plan: ShardPlan, found: NDArray[np.void]) -> None:
-        """Remember the facts of a shard's tracks (tracks,), in the plan's order."""
-        if plan.facts is None:
-            path = self._path(plan)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary, temporary.open("wb") as stream:
-                np.save(stream, found)
-
-    def _path(self, plan: ShardPlan) -> Path:
-        return self._folder / f"{plan.pcm_sha256}.npy"
 
 
 _PARTIAL = ".partial"
 
 
-def make_shards(
+def label_shards(
     corpus: Corpus,
     plans: list[ShardPlan],
     teacher: Teacher,
-    kept: Kept,
-    known: KnownFacts,
-    crew: Crew,
+    cache: ShardCache,
+    track_stats_cache: TrackStatsCache,
+    executor: Executor,
     splits: NDArray[np.int8],
-) -> Iterator[Made]:
-    """Label the given shards and yield each when it is finished, in no particular order.
-
-    Track by track the targets stand where its samples stand in the PCM shard: sample offset o, frame offset o / 320.
+) -> Iterator[FinishedShard]:
+    """Label shards and yield each when it is finished, in no particular order.
 
     Args:
         corpus: tracks whose offsets and lengths are multiples of 320 samples.
         plans: the shards to make.
-        teacher: gives the targets.
-        kept: takes in finished shards.
-        known: what other teachers' runs have found in the music.
-        crew: who labels.
-        splits: of every track of the corpus (tracks,), as places in ``SPLITS``.
+        teacher: the teacher that gives the targets.
+        cache: receives finished shards.
+        track_stats_cache: statistics of the music from other teachers' runs.
+        executor: runs the teacher over batches of tracks.
+        splits: (tracks,) of the whole corpus, indices into ``SPLITS``.
     """
-    plans = [known.on(plan) for plan in plans]
-    kept.folder.mkdir(parents=True, exist_ok=True)
-    for left in kept.folder.glob(f"*{_PARTIAL}"):  # of a run that was killed
+    plans = [track_stats_cache.fill(plan) for plan in plans]
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    for left in cache.folder.glob(f"*{_PARTIAL}"):  # of a run that was killed
         left.unlink()
-    open_shards: dict[int, _Shard] = {}
+    open_shards: dict[int, _ShardBuilder] = {}
     by_number = {plan.shard: plan for plan in plans}
     seconds = sum(int(plan.samples.sum()) for plan in plans) / SAMPLE_RATE
 
-    def plan_units(batch_samples: int) -> Iterator[Unit]:
-        return units(plans, teacher.causal, batch_samples)
+    def batches(batch_samples: int) -> Iterator[TrackBatch]:
+        return plan_batches(plans, teacher.causal, batch_samples)
 
     with tqdm(desc=f"targets {teacher.name}", unit="s", unit_scale=True, total=seconds) as bar:
-        for done in crew(teacher, corpus.folder / SHARDS_NAME, plan_units):
-            number = done.unit.shard
+        for labeled in executor(teacher, corpus.folder / SHARDS_NAME, batches):
+            number = labeled.batch.shard
             if number not in open_shards:
-                open_shards[number] = _Shard(by_number[number], teacher, kept)
+                open_shards[number] = _ShardBuilder(by_number[number], teacher, cache)
             shard = open_shards[number]
-            shard.put(done)
-            bar.update(min(float(done.unit.samples.sum()) / SAMPLE_RATE, seconds - bar.n))  # sums may round up
+            shard.put(labeled)
+            bar.update(min(float(labeled.batch.samples.sum()) / SAMPLE_RATE, seconds - bar.n))  # sums may round up
             if not shard.missing:
-                known.keep(shard.plan, shard.facts)
+                track_stats_cache.add(shard.plan, shard.stats)
                 yield open_shards.pop(number).finish(splits[shard.plan.rows])
 
 
-class _Shard:
-    """A shard that is being put together, in a file, so that memory holds only what has just come."""
+class _ShardBuilder:
+    """A shard that is being put together, in a file, so that memory holds only the batch that has just come."""
 
-    def __init__(self, plan: ShardPlan, teacher: Teacher, kept: Kept) -> None:
+    def __init__(self, plan: ShardPlan, teacher: Teacher, cache: ShardCache) -> None:
         self.plan, self.missing = plan, len(plan.rows)
-        self._kind, self._kept = teacher.kind, kept
-        self._path = Path(f"{kept.path(plan)}{_PARTIAL}")
+        self._kind, self._cache = teacher.kind, cache
+        self._path = Path(f"{cache.path(plan)}{_PARTIAL}")
         shape = plan.frames, self._kind.width
         self._targets: NDArray[Any] = np.memmap(self._path, number_type(self._kind), "w+", shape=shape)
-        self.facts = np.zeros(len(plan.rows), dtype=TRACK_FACTS)
+        self.stats = np.zeros(len(plan.rows), dtype=TRACK_STATS)
 
-    def put(self, done: Labelled) -> None:
-        """Take in a unit."""
-        for place, targets, facts in zip(done.unit.places.tolist(), done.targets, done.facts, strict=True):
-            begin = int(self.plan.offsets[place]) // HOP_SAMPLES
+    def put(self, labeled: LabeledBatch) -> None:
+        """Take in a batch."""
+        for index, targets, stats in zip(labeled.batch.indices.tolist(), labeled.targets, labeled.stats, strict=True):
+            begin = int(self.plan.offsets[index]) // HOP_SAMPLES
             self._targets[begin : begin + len(targets)] = targets
-            self.facts[place] = facts
-        self.missing -= len(done.targets)
+            self.stats[index] = stats
+        self.missing -= len(labeled.targets)
 
-    def finish(self, splits: NDArray[np.int8]) -> Made:
-        """Write what there is to know about the shard and give it its name."""
-        figures = tally(self._kind, self._targets, self.plan, splits)
+    def finish(self, splits: NDArray[np.int8]) -> FinishedShard:
+        """Compute the statistics and give the shard its name in the cache."""
+        statistics = target_statistics(self._kind, self._targets, self.plan, splits)
         assert isinstance(self._targets, np.memmap)
         self._targets.flush()
-        self._path.replace(self._kept.path(self.plan))
-        return self._kept.keep(self.plan, {"tracks": self.facts, **figures})
+        self._path.replace(self._cache.path(self.plan))
+        return self._cache.add(self.plan, {"tracks": self.stats, **statistics})

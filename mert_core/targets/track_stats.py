@@ -1,4 +1,9 @@
-"""Facts about a track's sound, found while its samples are at hand; the gate judges them later."""
+"""Statistics of a track's sound, measured while its samples are in memory; the quality checks judge them later.
+
+They are silence, bandwidth (music that was resampled from a lower rate ends in a wall), the SHA-256 of the samples, and
+a fingerprint: hashes of constellations of spectral peaks, which survive encoding and shifts, so that two tracks of the
+same recording share many of them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from torch import Tensor
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.data.shards import to_float32
 
-SKETCH_NUMBERS = 32
+FINGERPRINT_NUMBERS = 32
 # Measured on the demo hour: of 16,110 pairs of its tracks none shares more than 4 numbers. Of 60 tracks and their like,
 # 7 or more are shared by 83 % if shifted by 512 samples, half a hop, and by 97 % through mp3 of 64 kbit/s, shifted by
 # 5,003.
@@ -27,15 +32,18 @@ _LEAST_POWER = 2e-2
 _BLOCK_SAMPLES = 60 * SAMPLE_RATE
 
 
-def sketch(pcm: NDArray[np.int16]) -> NDArray[np.uint32]:
-    """Return a track's sketch (32,), ascending; filled up with the largest number if the track has few peaks."""
-    found = [np.zeros(0, dtype=np.uint32)]
+def fingerprint(pcm: NDArray[np.int16]) -> NDArray[np.uint32]:
+    """Return a track's fingerprint (32,), ascending; filled up with the largest number if it has few peaks.
+
+    These are the smallest of all the track's hashes, so two tracks that share most hashes share most of these.
+    """
+    hashes = [np.zeros(0, dtype=np.uint32)]
     for first in range(0, len(pcm), _BLOCK_SAMPLES):
         block = pcm[first : first + _BLOCK_SAMPLES]
         if len(block) >= _WINDOW:
-            found.append(_constellations(*_peaks(torch.from_numpy(to_float32(block)))))
-    smallest = np.unique(np.concatenate(found))[:SKETCH_NUMBERS]
-    return np.concatenate([smallest, np.full(SKETCH_NUMBERS - len(smallest), EMPTY)])
+            hashes.append(_constellations(*_peaks(torch.from_numpy(to_float32(block)))))
+    smallest = np.unique(np.concatenate(hashes))[:FINGERPRINT_NUMBERS]
+    return np.concatenate([smallest, np.full(FINGERPRINT_NUMBERS - len(smallest), EMPTY)])
 
 
 def _peaks(waveform: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -56,9 +64,10 @@ def _constellations(frames: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArr
             count = len(frames) - third
             if count <= 0:
                 continue
-            places = [np.arange(start, start + count) for start in (0, second, third)]
-            numbers = [bins[place] // 2 for place in places]
-            numbers += [(frames[place] - frames[places[0]] + 2) // 4 for place in places[1:]]
+            peaks = [np.arange(start, start + count) for start in (0, second, third)]
+            # coarse, so that a peak may move a little: pitches, and distances in time from the first
+            numbers = [bins[peak] // 2 for peak in peaks]
+            numbers += [(frames[peak] - frames[peaks[0]] + 2) // 4 for peak in peaks[1:]]
             hashes.append(_mixed(numbers))
     return np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint32)
 
@@ -77,14 +86,15 @@ def _mixed(numbers: list[NDArray[np.int64]]) -> NDArray[np.uint32]:
 SILENT_DECIBELS = -60.0
 """A frame whose level (RMS, relative to full scale) is below is silent."""
 
-TRACK_FACTS = np.dtype(
+# Stored in every target store, so the names stay.
+TRACK_STATS = np.dtype(
     [
         ("offset_samples", "<i8"),  # of the track in its shard
         ("samples", "<i8"),
         ("sha256", "u1", (32,)),  # of its int16 bytes
         ("silent_frames", "<i8"),
-        ("wall_hertz", "<f4"),  # where its spectrum ends in a wall; 0: it does not
-        ("sketch", "<u4", (SKETCH_NUMBERS,)),  # of the recording, whatever its encoding: see `landmarks`
+        ("wall_hertz", "<f4"),  # where its spectrum ends in a wall; 0: nowhere
+        ("sketch", "<u4", (FINGERPRINT_NUMBERS,)),  # of the recording, whatever its encoding: the fingerprint
     ]
 )
 
@@ -99,33 +109,35 @@ _FLOOR_DECIBELS = -90.0
 _LEAST_BIN = 40  # walls below 940 Hz are not looked for: too few bins to tell one from a tone
 
 
-def track_facts(offset_samples: int, pcm: NDArray[np.int16], known: NDArray[np.void] | None = None) -> NDArray[np.void]:
-    """Return a track's facts, one row of `TRACK_FACTS`, from its int16 samples.
+def measure_track(
+    offset_samples: int, pcm: NDArray[np.int16], cached: NDArray[np.void] | None = None
+) -> NDArray[np.void]:
+    """Return a track's statistics, one row of `TRACK_STATS`, from its int16 samples.
 
     Args:
-        offset_samples: where it begins in its shard.
+        offset_samples: first sample of the track in its shard.
         pcm: its samples (samples,).
-        known: the row that was found before, which holds if the samples are still the same.
+        cached: the row of an earlier run, which holds if the samples are still the same.
     """
-    row = np.zeros((), dtype=TRACK_FACTS)
+    row = np.zeros((), dtype=TRACK_STATS)
     row["offset_samples"], row["samples"] = offset_samples, len(pcm)
     row["sha256"] = np.frombuffer(hashlib.sha256(np.ascontiguousarray(pcm).data).digest(), dtype=np.uint8)
-    if known is not None and all(np.array_equal(known[name], row[name]) for name in ("offset_samples", "sha256")):
-        return known
+    if cached is not None and all(np.array_equal(cached[name], row[name]) for name in ("offset_samples", "sha256")):
+        return cached
     row["silent_frames"] = silent_frames(pcm)
     row["wall_hertz"] = wall_hertz(spectrum_decibels(pcm))
-    row["sketch"] = sketch(pcm)
+    row["sketch"] = fingerprint(pcm)
     return row
 
 
 def silent_frames(pcm: NDArray[np.int16]) -> int:
     """Return how many frames of a track (samples,) are silent."""
     least = HOP_SAMPLES * 10 ** (SILENT_DECIBELS / 10)
-    found = 0
+    count = 0
     for block in _blocks(pcm, HOP_SAMPLES):
         waveform = to_float32(block).reshape(-1, HOP_SAMPLES)
-        found += int(np.count_nonzero(np.einsum("fs,fs->f", waveform, waveform) < least))
-    return found
+        count += int(np.count_nonzero(np.einsum("fs,fs->f", waveform, waveform) < least))
+    return count
 
 
 def spectrum_decibels(pcm: NDArray[np.int16]) -> NDArray[np.float64]:

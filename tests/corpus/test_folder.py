@@ -101,7 +101,7 @@ BAD = {
 }
 
 
-def test_good_and_bad_files(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_good_and_bad_files(mixed: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracker = Seen()
     corpus = build(mixed, tracker=tracker)
     rows = corpus.tracks.to_pylist()
@@ -122,7 +122,7 @@ def test_good_and_bad_files(mixed: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert corpus.record.facts["ignored_files"] == {".jpg": 1, ".txt": 1}
     assert tracker.said["quarantined"] == len(BAD)
     assert len(tracker.said["table quarantine"]) == len(BAD)  # type: ignore[arg-type]
-    assert f"{len(BAD)} of 13 files left out" in capsys.readouterr().err
+    assert f"{len(BAD)} of 13 files left out" in caplog.text
     card = (corpus.folder / "DATACARD.md").read_text()
     assert "| truncated | 1 |" in card
     assert str(mixed) not in card + (corpus.folder / "record.json").read_text()

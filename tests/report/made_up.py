@@ -96,8 +96,8 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
         ]
     parquet.write_table(pa.Table.from_pylist(rows), folder / "usage.parquet")
     limits = load_config(PARAMS).targets.gate
-    checks = check_codebooks(counts["train"], counts["valid"], limits)
-    checks += check_lengths(["a", "b"], np.array([1500, 750]), np.array([20.0, 10.0]), limits)
+    tracks = pa.table({"track_id": ["a", "b"], "frames": [1500, 750], "seconds": [20.0, 10.0]})
+    checks = check_codebooks(np.stack([counts["train"], counts["valid"]]), limits) + check_lengths(tracks, limits)
     write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
     example = {"targets": random.integers(0, ENTRIES, (450, CODEBOOKS)).astype(np.uint16)}
     example["log_mel"] = random.gamma(2.0, 1.0, (450, 128)).astype(np.float16)

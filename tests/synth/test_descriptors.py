@@ -16,7 +16,7 @@ import pytest
 from mert_core.data.track import SourceTrack
 from mert_core.synth.descriptors import describe
 from mert_core.synth.instruments import INSTRUMENTS, PROGRAM_NAMES
-from mert_core.synth.library import SOURCES
+from mert_core.synth.library import COLLECTIONS
 
 
 def _milliseconds(note: dict[str, Any]) -> int:
@@ -35,7 +35,7 @@ def _by_hand(track: SourceTrack) -> tuple[set[str], set[str]]:
         gaps += [(later - earlier) / 1000 for earlier, later in pairwise(own)]
         pairs += len(own)
         onsets |= set(own)
-    moods, genres = set(), set(SOURCES[track.artist].genres)
+    moods, genres = set(), set(COLLECTIONS[track.artist].genres)
     if gaps:
         moods |= {"slow"} if median(gaps) >= 0.5 else set()
         moods |= {"fast"} if median(gaps) <= 0.33 else set()

@@ -132,7 +132,7 @@ def test_same_sound_in_another_process(scores_config: Config, scores_cache: Path
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[2],
         env={"PYTHONHASHSEED": "12345", "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.stdout.strip() == hashlib.sha256(tracks[3].waveform.tobytes()).hexdigest()

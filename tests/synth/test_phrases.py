@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from mert_core.data.track import SourceTrack
-from mert_core.synth.performers import PERFORMERS, TECHNIQUES, Performer, Sung, colour
+from mert_core.synth.performers import PERFORMERS, TECHNIQUES, LineNote, Performer, brighten
 from mert_core.synth.phrases import single_line
 from mert_core.synth.pieces import Part
 from mert_core.synth.render import Expression, PlayedNote, PlayedPart, mix_mono, render_stems
 
 RATE = 24000
 PLAIN = Performer("plain", 71, 0.0, 0.0, -20.0, 0.0, 0.0, 5.5, 50.0)  # a clarinet, whose sample is steady
-NOTE = Sung(onset_seconds=0.0, duration_seconds=1.0, pitch=72, velocity=90, from_cents=-700.0)
+NOTE = LineNote(onset_seconds=0.0, duration_seconds=1.0, pitch=72, velocity=90, from_cents=-700.0)
 
 
 def _sound(notes: list[PlayedNote], seconds: float = 1.0) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ def test_colour_changes_what_is_high_and_nothing_low(brightness_db: float) -> No
     time = np.arange(RATE) / RATE
     for hertz, expected in ((500.0, 0.0), (8000.0, brightness_db)):
         tone = np.sin(2 * np.pi * hertz * time).astype(np.float32)
-        change = 20 * np.log10(np.std(colour(tone, brightness_db)) / np.std(tone))
+        change = 20 * np.log10(np.std(brighten(tone, brightness_db)) / np.std(tone))
         assert change == pytest.approx(expected, abs=0.01)
 
 

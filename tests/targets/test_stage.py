@@ -21,6 +21,7 @@ from mert_core.data.targets import TargetStore
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
+from mert_core.targets.label import BATCH_SAMPLES
 from mert_core.targets.stage import run
 from mert_core.teachers.registry import load_teacher
 from mert_core.teachers.spectra import ConstantQTeacher
@@ -130,7 +131,7 @@ def test_running_anew_gives_the_same_bytes(small: Config, layout: Layout) -> Non
 def test_the_bytes_do_not_depend_on_the_number_of_threads(
     small: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("mert_core.targets.label", fromlist=["x"]).BATCH_SAMPLES, "cpu", 100_000)
+    monkeypatch.setitem(BATCH_SAMPLES, "cpu", 100_000)
     found = []
     for threads in (1, 2):
         run(small.model_copy(update={"threads": threads}), layout, NullTracker(), "rvqvae")
@@ -141,13 +142,14 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
 
 
 def test_the_gate_shows_its_table_and_leaves_nothing(
-    repository: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+    repository: Path, layout: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
     strict = load_config(repository / "params.yaml", ["threads=1", "targets.gate.min_entropy_bits=9"])
     tracker = Tables()
+    caplog.set_level("INFO")
     with pytest.raises(MertError, match=r"codebook 0: entropy bits is .* allowed >= 9; train the teacher"):
         run(strict, layout, tracker, "rvqvae")
-    assert "gate of rvqvae" in capsys.readouterr().err
+    assert "gate of rvqvae" in caplog.text
     assert any(not row["passed"] for row in tracker.tables["gate"])
     assert not layout.targets("rvqvae").exists()
     assert not list(layout.root.glob("data/targets/**/*"))

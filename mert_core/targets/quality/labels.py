@@ -1,4 +1,4 @@
-"""The gate over labels: are the codes or spectra something that a student can learn?"""
+"""Checks over labels: are the codes or spectra something that a student can learn?"""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mert_core.audio.grid import FRAME_RATE
-from mert_core.targets.quality.table import Check, Ids, of_tracks
+from mert_core.targets.quality.table import Check, track_checks
 from mert_core.targets.shards import Arrays
 
 if TYPE_CHECKING:
@@ -29,24 +30,18 @@ _ADVICE = {
 }
 
 
-def count_codes(codes: NDArray[np.uint16], entries: int) -> NDArray[np.int64]:
-    """Return how often each value occurs, int64 (codebooks, entries + 1); the last column is what is out of range."""
-    clipped = np.minimum(codes, entries).astype(np.int64)
-    return np.stack([np.bincount(clipped[:, book], minlength=entries + 1) for book in range(codes.shape[1])])
-
-
-def check_codebooks(train: NDArray[np.int64], others: NDArray[np.int64], limits: GateConfig) -> list[Check]:
-    """Check every codebook.
+def check_codebooks(counts_by_split: NDArray[np.int64], limits: GateConfig) -> list[Check]:
+    """Check every codebook on the training split; of the other splits only the range of the codes matters.
 
     Args:
-        train: counts on the training split, as `count_codes` gives them (codebooks, entries + 1).
-        others: the same over all other splits, where only the range matters.
+        counts_by_split: (splits, codebooks, entries + 1), how often each code occurs, the training split first; the
+            last column counts codes out of range.
         limits: thresholds.
     """
     checks = []
-    for book, counts in enumerate(train):
+    for book, counts in enumerate(counts_by_split[0]):
         where = f"codebook {book}"
-        outside = int(counts[-1] + others[book][-1])
+        outside = int(counts_by_split[:, book, -1].sum())
         checks += [
             Check(_RANGE, where, outside, "0", outside == 0, _ADVICE[_RANGE]),
             _check_usage(where, counts[:-1], limits),
@@ -73,18 +68,18 @@ def _check_top(where: str, counts: NDArray[np.int64], limits: GateConfig) -> Che
     return Check(_TOP, where, top, f"<= {limits.max_top_share:g}", top <= limits.max_top_share, _ADVICE[_TOP])
 
 
-def check_bins(figures: Arrays, limits: GateConfig) -> list[Check]:
+def check_bins(statistics: Arrays, limits: GateConfig) -> list[Check]:
     """Check a spectrum's bins: how many do not vary on the training split, and the largest magnitude anywhere.
 
     Args:
-        figures: by split, as `mert_core.targets.shards` counts them; the training split comes first.
+        statistics: what `mert_core.targets.shards.target_statistics` gives; the training split comes first.
         limits: thresholds.
     """
-    deviation = bin_deviations(figures)[0]
+    deviation = bin_deviations(statistics)[0]
     dead = np.flatnonzero(deviation <= DEAD_SHARE * np.median(deviation))
     some = ", ".join(map(str, dead[:_SOME])) + (", …" if len(dead) > _SOME else "")
     share = len(dead) / len(deviation)
-    ends = np.concatenate([np.abs(figures["least"]), np.abs(figures["most"])])
+    ends = np.concatenate([np.abs(statistics["least"]), np.abs(statistics["most"])])
     largest = float(ends[np.isfinite(ends)].max(initial=0.0))
     return [
         Check(
@@ -107,44 +102,47 @@ def check_bins(figures: Arrays, limits: GateConfig) -> list[Check]:
     ]
 
 
-def bin_deviations(figures: Arrays) -> NDArray[np.float64]:
+def bin_deviations(statistics: Arrays) -> NDArray[np.float64]:
     """Return each bin's standard deviation by split (splits, bins); 0 where a split has no music."""
-    frames = np.maximum(figures["frames"], 1)[:, None]
-    mean = figures["sums"] / frames
-    return np.sqrt(np.maximum(figures["squares"] / frames - np.square(mean), 0.0))
+    frames = np.maximum(statistics["frames"], 1)[:, None]
+    mean = statistics["sums"] / frames
+    return np.sqrt(np.maximum(statistics["squares"] / frames - np.square(mean), 0.0))
 
 
-def check_invalid(ids: Ids, invalid: NDArray[np.int64], what: str) -> list[Check]:
+def check_invalid(tracks: pa.Table, what: str) -> list[Check]:
     """Check that no track has codes out of range, or values that are not finite; the bad tracks are named."""
     advice = f"the teacher gave what it may not: look at the track's audio; if it is sound, {_ANEW}"
-    return of_tracks(what, ids, np.flatnonzero(invalid), invalid, 0, "0", advice)
+    invalid = tracks["invalid"].to_numpy()
+    return track_checks(what, tracks, np.flatnonzero(invalid), invalid, 0, "0", advice)
 
 
-def check_lengths(ids: Ids, frames: NDArray[np.int64], seconds: NDArray[np.float64], limits: GateConfig) -> list[Check]:
+def check_lengths(tracks: pa.Table, limits: GateConfig) -> list[Check]:
     """Check that every track has 75 frames per second; one line for all, and one for each of the first bad tracks."""
-    drift = np.abs(frames - seconds * FRAME_RATE)
+    drift = np.abs(tracks["frames"].to_numpy() - tracks["seconds"].to_numpy() * FRAME_RATE)
     bad = np.flatnonzero(drift > limits.max_drift_frames)
     advice = f"corpus and targets do not fit together; {_ANEW}"
     limit = f"<= {limits.max_drift_frames:g}"
-    return of_tracks("drift in frames", ids, bad, drift, drift.max(initial=0.0), limit, advice)
+    return track_checks("drift in frames", tracks, bad, drift, drift.max(initial=0.0), limit, advice)
 
 
-def check_teachers(shards: Mapping[str, str], teacher: str, teacher_id: str) -> list[Check]:
-    """Check that one and the same teacher labelled all shards, and so training and validation music alike.
+def check_teachers(labeled_by: Mapping[str, str], teacher: str, teacher_id: str) -> list[Check]:
+    """Check that one and the same teacher labeled all shards, and so training and validation music alike.
 
     Args:
-        shards: name of each shard to the id of the teacher that labelled it.
-        teacher: name of the teacher.
-        teacher_id: the id of its record.
+        labeled_by: id of the teacher that labeled each shard, by the shard's name.
+        teacher: name of the present teacher.
+        teacher_id: id of its record.
     """
-    others = sorted(name for name, found in shards.items() if found != teacher_id)
+    others = sorted(name for name, labeler in labeled_by.items() if labeler != teacher_id)
     advice = (
-        f"it was labelled by {{found}}…, not by the present {teacher} ({teacher_id[:12]}…), so that training and "
+        f"it was labelled by {{labeler}}…, not by the present {teacher} ({teacher_id[:12]}…), so that training and "
         f"validation would not mean the same; {_ANEW}"
     )
     if not others:
-        return [Check("labelled by another teacher", f"{len(shards)} shards", 0, "0", True)]
+        return [Check("labelled by another teacher", f"{len(labeled_by)} shards", 0, "0", True)]
     return [
-        Check("labelled by another teacher", f"shard {name}", 1, "0", False, advice.format(found=shards[name][:12]))
+        Check(
+            "labelled by another teacher", f"shard {name}", 1, "0", False, advice.format(labeler=labeled_by[name][:12])
+        )
         for name in others[:_SOME]
     ]

@@ -1,4 +1,4 @@
-"""The gate over the manifest: is the music that validates and tests really other music?"""
+"""Checks over the manifest: is the music that validates and tests really other music?"""
 
 from __future__ import annotations
 
@@ -11,32 +11,28 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mert_core.data.manifest import SPLITS
-from mert_core.targets.quality.table import SHOWN_TRACKS, Check, Ids, name
+from mert_core.targets.quality.table import SHOWN_TRACKS, Check, track_id
 from mert_core.targets.track_stats import ALIKE_NUMBERS, EMPTY
 
 if TYPE_CHECKING:
     from mert_core.config import GateConfig
 
-Sketches = Iterable[tuple[NDArray[np.int64], NDArray[np.uint32]]]
+Fingerprints = Iterable[tuple[NDArray[np.int64], NDArray[np.uint32]]]
 _COMMON = 100  # a number that so many held-out tracks share tells nothing, and would cost much
 
 
-def check_duplicates(ids: Ids, digests: NDArray[np.uint64], splits: NDArray[np.int8]) -> list[Check]:
-    """Check that no two splits have a track of the same samples.
-
-    Args:
-        ids: of the tracks.
-        digests: (tracks,) of their samples.
-        splits: (tracks,) places in ``SPLITS``.
-    """
+def check_duplicates(tracks: pa.Table) -> list[Check]:
+    """Check that no two splits have a track of the same samples."""
+    digests, splits = tracks["digest"].to_numpy(), tracks["split"].to_numpy()
+    # tracks of equal samples beside each other; of those, neighbors in different splits
     order = np.lexsort((splits, digests))
     same = (digests[order][1:] == digests[order][:-1]) & (splits[order][1:] != splits[order][:-1])
-    pairs = [(int(order[at]), int(order[at + 1])) for at in np.flatnonzero(same)]
+    pairs = [(int(order[index]), int(order[index + 1])) for index in np.flatnonzero(same)]
     if not pairs:
-        return [Check("same audio in two splits", f"{len(ids)} tracks", 0, "0", True)]
+        return [Check("same audio in two splits", f"{len(tracks)} tracks", 0, "0", True)]
     advice = "the score on held-out music would be one on training music; remove one of the two from the corpus"
     checks = [
-        Check("same audio in two splits", f"tracks {_pair(ids, splits, *pair)}", 1, "0", False, advice)
+        Check("same audio in two splits", f"tracks {_pair(tracks, *pair)}", 1, "0", False, advice)
         for pair in pairs[:SHOWN_TRACKS]
     ]
     if len(pairs) > SHOWN_TRACKS:
@@ -44,26 +40,23 @@ def check_duplicates(ids: Ids, digests: NDArray[np.uint64], splits: NDArray[np.i
     return checks
 
 
-def check_alike(
-    ids: Ids, splits: NDArray[np.int8], held_out: Sketches, train: Sketches, limits: GateConfig
-) -> list[Check]:
+def check_alike(tracks: pa.Table, held_out: Fingerprints, train: Fingerprints, limits: GateConfig) -> list[Check]:
     """Check that few held-out tracks are, in another encoding or shifted, in the training split too.
 
     Args:
-        ids: of the tracks.
-        splits: (tracks,) places in ``SPLITS``.
-        held_out: rows and sketches (tracks, numbers) of the validation and test tracks; all are held in memory.
-        train: of the training tracks, which come one shard at a time.
+        tracks: all tracks.
+        held_out: rows and fingerprints (tracks, numbers) of the validation and test tracks; all are held in memory.
+        train: rows and fingerprints of the training tracks, which come one shard at a time.
         limits: thresholds.
     """
     mine = list(held_out)
     rows = np.concatenate([part for part, _ in mine]) if mine else np.zeros(0, dtype=np.int64)
-    found: dict[int, tuple[int, int]] = {}
+    best: dict[int, tuple[int, int]] = {}  # by held-out track: numbers shared, row of the training track
     if mine:
-        for training, place, shared in _alike(np.concatenate([part for _, part in mine]), train):
-            if shared > found.get(place, (0, 0))[0]:
-                found[place] = shared, training
-    share = len(found) / max(len(rows), 1)
+        for training, index, shared in _alike(np.concatenate([part for _, part in mine]), train):
+            if shared > best.get(index, (0, 0))[0]:
+                best[index] = shared, training
+    share = len(best) / max(len(rows), 1)
     passed = share <= limits.max_alike
     checks = [
         Check(
@@ -77,30 +70,32 @@ def check_alike(
         )
     ]
     if not passed:
-        worst = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:SHOWN_TRACKS]
+        worst = sorted(best.items(), key=lambda item: (-item[1][0], item[0]))[:SHOWN_TRACKS]
         checks += [
             Check(
                 "numbers of the sketch shared",
-                f"tracks {_pair(ids, splits, training, int(rows[place]))}",
+                f"tracks {_pair(tracks, training, int(rows[index]))}",
                 shared,
                 f"< {ALIKE_NUMBERS}",
                 False,
                 "the same recording, encoded again or shifted; listen to both and remove one from the corpus",
             )
-            for place, (shared, training) in worst
+            for index, (shared, training) in worst
         ]
     return checks
 
 
-def _alike(held_out: NDArray[np.uint32], train: Sketches) -> Iterator[tuple[int, int, int]]:
-    """Yield training row, place among the held-out tracks, and how many numbers of their sketches they share."""
+def _alike(held_out: NDArray[np.uint32], train: Fingerprints) -> Iterator[tuple[int, int, int]]:
+    """Yield training row, index among the held-out tracks, and how many numbers of their fingerprints they share."""
     width = held_out.shape[1]
     order = np.argsort(held_out, axis=None, kind="stable")
     numbers, owners = held_out.reshape(-1)[order], order // width
-    for rows, sketches in train:
-        wanted = sketches.reshape(-1)
-        first, last = np.searchsorted(numbers, wanted, "left"), np.searchsorted(numbers, wanted, "right")
-        hits = np.flatnonzero((last > first) & (last - first < _COMMON) & (wanted != EMPTY))
+    for rows, fingerprints in train:
+        # where each number of the training tracks stands among the sorted numbers of the held-out ones
+        queries = fingerprints.reshape(-1)
+        first, last = np.searchsorted(numbers, queries, "left"), np.searchsorted(numbers, queries, "right")
+        hits = np.flatnonzero((last > first) & (last - first < _COMMON) & (queries != EMPTY))
+        # one entry for every (training number, held-out track that has it), counted by pair of tracks
         counts = (last - first)[hits]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         owner = owners[np.repeat(first[hits], counts) + within]
@@ -109,16 +104,9 @@ def _alike(held_out: NDArray[np.uint32], train: Sketches) -> Iterator[tuple[int,
             yield int(rows[pair // len(held_out)]), int(pair % len(held_out)), int(count)
 
 
-def check_artists(artists: pa.ChunkedArray, splits: NDArray[np.int8], limits: GateConfig) -> list[Check]:
-    """Check that no artist is in two splits, unless that is allowed.
-
-    Args:
-        artists: (tracks,).
-        splits: (tracks,) places in ``SPLITS``.
-        limits: thresholds.
-    """
-    table = pa.table({"artist": artists, "split": splits})
-    counted = table.group_by("artist").aggregate([("split", "count_distinct")])
+def check_artists(tracks: pa.Table, limits: GateConfig) -> list[Check]:
+    """Check that no artist is in two splits, unless that is allowed."""
+    counted = tracks.group_by("artist").aggregate([("split", "count_distinct")])
     shared = sorted(counted.filter(pc.greater(counted["split_count_distinct"], 1))["artist"].to_pylist())
     if limits.shared_artists == "allow" or not shared:
         limit = "any" if limits.shared_artists == "allow" else "0"
@@ -129,7 +117,7 @@ def check_artists(artists: pa.ChunkedArray, splits: NDArray[np.int8], limits: Ga
     )
     checks = []
     for artist in shared[:SHOWN_TRACKS]:
-        numbers = pc.unique(table.filter(pc.equal(table["artist"], artist))["split"]).to_pylist()
+        numbers = pc.unique(tracks.filter(pc.equal(tracks["artist"], artist))["split"]).to_pylist()
         where = " and ".join(SPLITS[number] for number in sorted(numbers))
         checks.append(Check("artists in two splits", f"artist {artist} ({where})", len(numbers), "1", False, advice))
     if len(shared) > SHOWN_TRACKS:
@@ -137,5 +125,5 @@ def check_artists(artists: pa.ChunkedArray, splits: NDArray[np.int8], limits: Ga
     return checks
 
 
-def _pair(ids: Ids, splits: NDArray[np.int8], first: int, second: int) -> str:
-    return " and ".join(f"{name(ids, row)} ({SPLITS[splits[row]]})" for row in (first, second))
+def _pair(tracks: pa.Table, first: int, second: int) -> str:
+    return " and ".join(f"{track_id(tracks, row)} ({SPLITS[tracks['split'][row].as_py()]})" for row in (first, second))

@@ -1,14 +1,15 @@
-"""The gate's table: one line per check, for people, for the tracker and for the report."""
+"""A check's outcome, and the table of all of them: to print, for the tracker and for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+from numpy.typing import NDArray
+
 SHOWN_TRACKS = 5
-Ids = Sequence[Any]
-"""Of tracks: text, or Arrow's array of it."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,11 @@ class Check:
     """One line of the gate's table.
 
     Attributes:
-        check: what was looked at.
-        where: the codebook or the tracks.
-        value: what was found.
-        limit: what is allowed, readable.
-        passed: whether it is.
+        check: name of the property.
+        where: codebook or tracks that have it.
+        value: the property's value there.
+        limit: the allowed values, readable.
+        passed: whether the value is allowed.
         advice: what to do if not.
     """
 
@@ -32,34 +33,35 @@ class Check:
     advice: str = ""
 
 
-def of_tracks(
-    check: str, ids: Ids, bad: Iterable[int], values: Sequence[float] | Any, worst: float, limit: str, advice: str
+def track_checks(
+    check: str, tracks: pa.Table, bad: Iterable[int], values: NDArray[Any], worst: float, limit: str, advice: str
 ) -> list[Check]:
     """Return one line if no track is bad, else one for each of the first bad ones and, if there are more, their number.
 
     Args:
-        check: what was looked at.
-        ids: of all tracks.
-        bad: rows of those that fail.
-        values: of all tracks.
-        worst: value of the one line.
-        limit: what is allowed.
-        advice: what to do.
+        check: name of the property.
+        tracks: all tracks.
+        bad: rows of the tracks that fail.
+        values: (tracks,) the property's values.
+        worst: value for the one line if none fails.
+        limit: the allowed values, readable.
+        advice: what to do about a bad track.
     """
     rows = list(bad)
     if not rows:
-        return [Check(check, f"{len(ids)} tracks", float(worst), limit, True)]
+        return [Check(check, f"{len(tracks)} tracks", float(worst), limit, True)]
     lines = [
-        Check(check, f"track {name(ids, row)}", float(values[row]), limit, False, advice) for row in rows[:SHOWN_TRACKS]
+        Check(check, f"track {track_id(tracks, row)}", float(values[row]), limit, False, advice)
+        for row in rows[:SHOWN_TRACKS]
     ]
     if len(rows) > SHOWN_TRACKS:
         lines.append(Check(f"{check}: tracks", "all tracks", len(rows), "0", False, advice))
     return lines
 
 
-def name(ids: Ids, row: int) -> str:
-    """Return a track's id."""
-    return str(ids[int(row)])
+def track_id(tracks: pa.Table, row: int) -> str:
+    """Return the id of the track in a row."""
+    return str(tracks["track_id"][int(row)])
 
 
 def as_table(checks: list[Check]) -> list[dict[str, Any]]:

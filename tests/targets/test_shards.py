@@ -15,23 +15,23 @@ from mert_core.config import Config
 from mert_core.data.record import write_record
 from mert_core.data.targets import TargetStore
 from mert_core.paths import Layout
-from mert_core.targets.label import Labeller, in_threads
+from mert_core.targets.label import Labeler, in_threads
 from mert_core.targets.stage import run
 from mert_core.tracking import NullTracker
 from tests.targets.conftest import write_corpus
 
 
 @pytest.fixture
-def labelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The shard of every unit that is labelled from here on."""
+def labeled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The shard of every batch that is labeled from here on."""
     seen: list[int] = []
-    whole = Labeller.__call__
+    whole = Labeler.__call__
 
-    def counted(self: Labeller, unit: Any) -> Any:
-        seen.append(unit.shard)
-        return whole(self, unit)
+    def counted(self: Labeler, batch: Any) -> Any:
+        seen.append(batch.shard)
+        return whole(self, batch)
 
-    monkeypatch.setattr(Labeller, "__call__", counted)
+    monkeypatch.setattr(Labeler, "__call__", counted)
     return seen
 
 
@@ -46,29 +46,29 @@ def own_corpus(layout: Layout, **changes: Any) -> None:
     write_corpus(path, **changes)
 
 
-def test_new_music_makes_only_its_own_shards(small: Config, layout: Layout, labelled: list[int]) -> None:
+def test_new_music_makes_only_its_own_shards(small: Config, layout: Layout, labeled: list[int]) -> None:
     own_corpus(layout)
     run(small, layout, NullTracker(), "rvqvae")
     before, track = shard_files(layout), TargetStore.open(layout.targets("rvqvae")).track(3).copy()
     own_corpus(layout, tracks=7)
-    labelled.clear()
+    labeled.clear()
     record = run(small, layout, NullTracker(), "rvqvae")
     after = shard_files(layout)
-    assert set(labelled) == {3} and {"00003.codes", "00003.npz"} == after.keys() - before.keys()
+    assert set(labeled) == {3} and {"00003.codes", "00003.npz"} == after.keys() - before.keys()
     assert {name: after[name] for name in before} == before
     assert np.array_equal(TargetStore.open(layout.targets("rvqvae")).track(3), track)
     shutil.rmtree(layout.targets("rvqvae"))
     assert run(small, layout, NullTracker(), "rvqvae") == record
 
 
-def test_another_split_is_counted_anew_without_labelling(small: Config, layout: Layout, labelled: list[int]) -> None:
+def test_another_split_is_counted_anew_without_labelling(small: Config, layout: Layout, labeled: list[int]) -> None:
     own_corpus(layout)
     run(small, layout, NullTracker(), "rvqvae")
     before = shard_files(layout)
     own_corpus(layout, splits={3: "valid"})
-    labelled.clear()
+    labeled.clear()
     record = run(small, layout, NullTracker(), "rvqvae")
-    assert not labelled
+    assert not labeled
     changed = {name for name, node in shard_files(layout).items() if node != before[name]}
     assert changed == {"00001.npz"}
     usage = pq.read_table(layout.targets("rvqvae") / "usage.parquet").to_pandas()
@@ -79,29 +79,29 @@ def test_another_split_is_counted_anew_without_labelling(small: Config, layout: 
     assert run(small, layout, NullTracker(), "rvqvae") == record
 
 
-def test_another_teacher_makes_all_anew(small: Config, layout: Layout, labelled: list[int], tmp_path: Path) -> None:
+def test_another_teacher_makes_all_anew(small: Config, layout: Layout, labeled: list[int], tmp_path: Path) -> None:
     run(small, layout, NullTracker(), "rvqvae")
     teachers = layout.teacher("rvqvae").parent
     origin = teachers.resolve()
     teachers.unlink()
     shutil.copytree(origin, teachers)
     write_record(layout.teacher("rvqvae"), stage="teachers", kind="teacher", inputs={}, params={"seed": 2}, facts={})
-    labelled.clear()
+    labeled.clear()
     run(small, layout, NullTracker(), "rvqvae")
-    assert set(labelled) == {0, 1, 2}
+    assert set(labeled) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("file", ["shards/00000.codes", "facts/00000.npz"])
-def test_a_damaged_shard_is_made_anew(small: Config, layout: Layout, labelled: list[int], file: str) -> None:
+def test_a_damaged_shard_is_made_anew(small: Config, layout: Layout, labeled: list[int], file: str) -> None:
     record = run(small, layout, NullTracker(), "rvqvae")
     path = layout.targets("rvqvae") / file
     path.write_bytes(path.read_bytes()[:-2] + b"xx")
-    labelled.clear()
+    labeled.clear()
     assert run(small, layout, NullTracker(), "rvqvae") == record
-    assert set(labelled) == {0}
+    assert set(labeled) == {0}
 
 
-def test_a_damaged_card_is_passed_over(small: Config, layout: Layout, labelled: list[int]) -> None:
+def test_a_damaged_card_is_passed_over(small: Config, layout: Layout, labeled: list[int]) -> None:
     record = run(small, layout, NullTracker(), "rvqvae")
     card = layout.targets("rvqvae") / "shards.json"
     card.write_text(json.dumps({"shards": [{"name": "x"}]}))
@@ -109,21 +109,21 @@ def test_a_damaged_card_is_passed_over(small: Config, layout: Layout, labelled: 
 
 
 def test_an_interrupted_run_keeps_its_finished_shards(
-    small: Config, layout: Layout, labelled: list[int], monkeypatch: pytest.MonkeyPatch
+    small: Config, layout: Layout, labeled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: Any) -> Any:
         for done in in_threads(*arguments):
-            if done.unit.shard == 1:
+            if done.batch.shard == 1:
                 raise KeyboardInterrupt
             yield done
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("mert_core.targets.stage.in_threads", interrupted)
+        patch.setattr("mert_core.targets.label.in_threads", interrupted)
         run(small, layout, NullTracker(), "rvqvae")
     assert not layout.targets("rvqvae").exists()
     (kept,) = layout.resume.rglob("*.targets")
     node = kept.stat().st_ino
-    labelled.clear()
+    labeled.clear()
     run(small, layout, NullTracker(), "rvqvae")
-    assert set(labelled) == {1, 2}
+    assert set(labeled) == {1, 2}
     assert shard_files(layout)["00000.codes"] == node

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pyarrow as pa
 import pytest
 
 from mert_core.config import GateConfig
 
 IDS = ["anna", "bert", "carl", "dora"]
+
+
+def tracks(ids: list[str] | None = None, **columns: Any) -> pa.Table:
+    """Return a table of tracks with the columns that a check looks at."""
+    return pa.table({"track_id": ids or IDS, **columns})
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from mert_core.data.manifest import SHARDS_NAME
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.targets import stage
-from mert_core.targets.label import Labeller, Unit, plan_shards, units, with_actors
+from mert_core.targets import label, stage
+from mert_core.targets.label import Labeler, plan_batches, plan_shards, with_actors
 from mert_core.teachers.spectra import ConstantQTeacher
 from mert_core.tracking import NullTracker
 from tests.targets.conftest import LENIENT
@@ -33,15 +34,15 @@ import os, signal, sys
 from pathlib import Path
 from mert_core.config import load_config
 from mert_core.paths import Layout
-from mert_core.targets import shards, stage
+from mert_core.targets import label, shards, stage
 from mert_core.tracking import NullTracker
 
-keep = shards.Kept.keep
-def keep_and_die(self, plan, facts):
-    keep(self, plan, facts)
+add = shards.ShardCache.add
+def add_and_die(self, plan, arrays):
+    add(self, plan, arrays)
     os.kill(os.getpid(), signal.SIGKILL)
 
-shards.Kept.keep, stage.PAYS = keep_and_die, 0
+shards.ShardCache.add, label.ACTORS_PAY = add_and_die, 0
 stage.run(load_config(Path(sys.argv[1]), sys.argv[3:]), Layout.at(sys.argv[2]), NullTracker(), "rvqvae")
 """
 
@@ -85,13 +86,15 @@ def test_the_bytes_do_not_depend_on_who_labels_nor_on_a_kill(
     layout: Layout,
     ray_address: str,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(stage, "PAYS", 0)
+    caplog.set_level("INFO")
+    monkeypatch.setattr(label, "ACTORS_PAY", 0)
     found = []
     for actors in (0, 2):
         stage.run(with_number_of(actors, small), layout, NullTracker(), "rvqvae")
-        assert ("by 2 Ray actors" if actors else "by 1 threads") in capsys.readouterr().err
+        assert ("by 2 Ray actors" if actors else "by 1 threads") in caplog.text
+        caplog.clear()
         found.append(hashes(layout))
         shutil.rmtree(layout.targets("rvqvae"))
 
@@ -106,7 +109,7 @@ def test_the_bytes_do_not_depend_on_who_labels_nor_on_a_kill(
     (kept,) = layout.resume.rglob("*.targets")
     node = kept.stat().st_ino
     stage.run(with_number_of(0, small), layout, NullTracker(), "rvqvae")
-    assert "1 of 3 shards of rvqvae are there already" in capsys.readouterr().err
+    assert "1 of 3 shards of rvqvae are there already" in caplog.text
     assert node in [path.stat().st_ino for path in layout.targets("rvqvae").rglob("*.codes")]
     found.append(hashes(layout))
     assert found[0] == found[1] == found[2]
@@ -118,10 +121,10 @@ def test_an_actor_that_dies_is_replaced_and_one_that_refuses_ends_the_run(
     shards = layout.corpus / SHARDS_NAME
     (plan, *_) = plan_shards(Corpus.open(layout.corpus))
 
-    (unit,) = units([plan], padded=True, batch_samples=10**6)
-    missing = Unit(99, unit.places, unit.offsets, unit.samples)
-    before = Labeller(ConstantQTeacher().freeze(), shards)(unit)
+    (batch,) = plan_batches([plan], padded=True, batch_samples=10**6)
+    missing = replace(batch, shard=99)
+    before = Labeler(ConstantQTeacher().freeze(), shards)(batch)
     with pytest.raises(MertError, match=r"cannot map the shard .*00099\.pcm"):
-        for done in with_actors(1)(Dying(tmp_path / "mark"), shards, lambda _: iter([unit, missing])):
+        for done in with_actors(1)(Dying(tmp_path / "mark"), shards, lambda _: iter([batch, missing])):
             assert all(np.array_equal(one, other) for one, other in zip(done.targets, before.targets, strict=True))
     assert (tmp_path / "mark").exists()

@@ -1,0 +1,159 @@
+"""What a corpus is made from: a folder of audio files, or scores that are performed.
+
+The stage asks a source for tracks and writes them; which source it is decides the parameters in the record, the splits
+and the data card. Only a folder knows the corpus that was made from it before, and hands unchanged tracks on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+from mert_core.config import Config
+from mert_core.corpus.folder import list_folder, read_folder
+from mert_core.corpus.incremental import PreviousCorpus, reuse_tracks, unchanged_tracks
+from mert_core.corpus.splits import assign_splits
+from mert_core.corpus.writer import CorpusWriter
+from mert_core.data.hashes import FileHashes
+from mert_core.data.statistics import folder_card
+from mert_core.data.track import Rejected, SourceTrack
+from mert_core.paths import Layout
+
+CorpusKind = Literal["corpus", "probe_set"]
+
+
+class Source(Protocol):
+    """Where tracks come from, and what the record says of them.
+
+    Attributes:
+        total: number of tracks and rejected files together, for the progress bar.
+        description: the source's name in error messages.
+        params: all that the result depends on, without paths.
+        facts: figures that the manifest does not hold.
+    """
+
+    total: int
+    description: str
+    params: dict[str, Any]
+    facts: dict[str, Any]
+
+    def reuse(self, writer: CorpusWriter) -> int:
+        """Begin the new corpus with the unchanged tracks of the one at the target; return their number."""
+        ...
+
+    def tracks(self) -> Iterable[SourceTrack | Rejected]:
+        """Yield the remaining tracks in a stable order, and the files that could not become one."""
+        ...
+
+    def splits(self, rows: Path) -> tuple[pa.ChunkedArray | None, dict[str, Any]]:
+        """Return the split of every manifest row (None: as written) and facts about the splits."""
+        ...
+
+    def lineage(self, writer: CorpusWriter) -> dict[str, Any]:
+        """Return facts about the corpora that the finished one continues; empty if there are none."""
+        ...
+
+    def card(self, facts: dict[str, Any]) -> str:
+        """Return the data card."""
+        ...
+
+
+class FolderSource:
+    """A tree of audio files. Tracks whose file has not changed since the last run are not decoded again."""
+
+    def __init__(self, config: Config, layout: Layout) -> None:
+        assert config.corpus.folder is not None  # checked by the config
+        self._config, self._layout = config, layout
+        self._listing = list_folder(layout.root / Path(config.corpus.folder).expanduser())
+        self._files: list[str] = self._listing.files  # those to read
+        self._previous: PreviousCorpus | None = None
+        self.total = len(self._listing.files) + len(self._listing.rejected)
+        self.description = f"the folder {self._listing.root}"
+        self.params = {"seed": config.seed, **config.corpus.model_dump(mode="json", exclude={"folder", "scores"})}
+        self.facts = {"ignored_files": dict(sorted(self._listing.ignored.items()))}
+
+    def reuse(self, writer: CorpusWriter) -> int:
+        """Begin the new corpus with the tracks whose files are what they were; return their number."""
+        self._previous = PreviousCorpus.find(self._layout.corpus, self.params)
+        if self._previous is None:
+            return 0
+        with closing(self._hashes()) as hashes:
+            unchanged, self._files = unchanged_tracks(self._listing, self._previous, hashes, self._config.threads)
+        if unchanged.any():
+            reuse_tracks(self._previous, unchanged, writer)
+        return int(unchanged.sum())
+
+    def tracks(self) -> Iterator[SourceTrack | Rejected]:
+        """Yield the files that are new or changed, decoded, and what cannot be used."""
+        corpus = self._config.corpus
+        with closing(self._hashes()) as hashes:
+            yield from read_folder(
+                self._listing,
+                self._files,
+                hashes,
+                licence=corpus.licence,
+                min_seconds=corpus.min_seconds,
+                threads=self._config.threads,
+            )
+
+    def splits(self, rows: Path) -> tuple[pa.ChunkedArray, dict[str, Any]]:
+        """Return a split by artist, or by piece if there is a single artist."""
+        assigned, split_by = assign_splits(rows, self._config.seed, self._config.corpus.valid_fraction)
+        return assigned, {"split_by": split_by}
+
+    def lineage(self, writer: CorpusWriter) -> dict[str, Any]:
+        """Return the ids of the corpora that this one has grown from, oldest first."""
+        ids = self._previous.lineage(writer.tracks, len(writer.reused_files)) if self._previous else []
+        return {"grown_from": ids} if ids else {}
+
+    def card(self, facts: dict[str, Any]) -> str:
+        """Return the data card."""
+        return folder_card(facts)
+
+    def _hashes(self) -> FileHashes:
+        return FileHashes(self._layout.caches, self._listing.root)
+
+
+class ScoreSource:
+    """Scores performed by `mert_core.synth`: the demo corpus, or the labelled probe set. Always made as a whole."""
+
+    def __init__(self, config: Config, layout: Layout, kind: CorpusKind) -> None:
+        from mert_core import synth  # brings music21 and the SoundFont, which a folder does not need
+
+        self._config, self._layout, self._kind, self._synth = config, layout, kind, synth
+        own = {"scores": config.corpus.scores} if kind == "corpus" else {"probe_set": config.probe_set}
+        sections = {name: section.model_dump(mode="json") for name, section in {**own, "pieces": config.pieces}.items()}
+        self.total = synth.count_corpus(config) if kind == "corpus" else synth.count_probe_set(config)
+        self.description = "the score library"
+        self.params = {
+            "seed": config.seed,
+            "shard_megabytes": config.corpus.shard_megabytes,
+            "source": "scores",
+            **sections,
+        }
+        self.facts: dict[str, Any] = {}
+
+    def reuse(self, writer: CorpusWriter) -> int:
+        """Return 0: every track is performed again."""
+        return 0
+
+    def tracks(self) -> Iterable[SourceTrack]:
+        """Yield the performances."""
+        perform = self._synth.perform_corpus if self._kind == "corpus" else self._synth.perform_probe_set
+        return perform(self._config, self._layout.caches)
+
+    def splits(self, rows: Path) -> tuple[None, dict[str, Any]]:
+        """Return no splits: every performance has its piece's."""
+        return None, {"split_by": "piece"}
+
+    def lineage(self, writer: CorpusWriter) -> dict[str, Any]:
+        """Return nothing: a performance continues no earlier corpus."""
+        return {}
+
+    def card(self, facts: dict[str, Any]) -> str:
+        """Return the data card."""
+        return self._synth.data_card(self._config, self._kind, facts)
