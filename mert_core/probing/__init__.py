@@ -18,8 +18,9 @@ From a task to its score:
    `metrics` scores them, `significance` gives each score its interval, `robustness` repeats it on degraded music.
 8. `results.TaskResult` goes to ``scores.json``, ``layers.json``, ``robustness.json``, ``answers/`` and the tracker.
 
-`stage` runs this as a pipeline stage and as ``mert probe``; `validation_score` stops after step 5, for sweeps. Beats and
-stems take the same way with their own probes: `beat_decoder` turns frames into beats, `separation` trains heads per stem.
+`stage` runs this as a pipeline stage and as ``mert probe``; `validation_score` stops after step 5, for sweeps. Beats
+and stems take the same way with probes of their own: `beat_decoder` turns frames into beats, `separation` trains a head
+per stem.
 
 A new task is a row in `tasks` (and, for new data, a question of a data set). A new kind of answer is a member of
 `tasks.TaskKind`, an `evaluate.base.Evaluator`, and its metrics with their titles in `metrics`.

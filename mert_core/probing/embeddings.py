@@ -138,8 +138,8 @@ def embeddings(
         and are listed in `Embeddings.missing`.
 
     Raises:
-        MertError: there are no sounds or none is usable, embeddings are not finite or beyond half precision, or what the
-            cache holds is of another model or other audio, or damaged.
+        MertError: there are no sounds or none is usable, embeddings are not finite or beyond half precision, or what
+            the cache holds is of another model or other audio, or damaged.
     """
     if not sounds:
         raise MertError(f"there is no sound to embed{f' for {name}' if name else ''}; expected at least one")
