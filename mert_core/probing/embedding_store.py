@@ -52,14 +52,14 @@ class Windows:
 
 
 def windows_of(samples: int, chunking: Chunking) -> Windows | None:
-    """Return the windows of a sound, or None for one that is shorter than any encoder hears.
+    """Return the windows of a sound, or None for one that is shorter than any encoder reads.
 
     Args:
-        samples: of the sound, at 24 kHz.
-        chunking: see there; a last window of just half the length is kept.
+        samples: length of the sound at 24 kHz.
+        chunking: how it is cut; a last window of just half the length is kept.
 
     Raises:
-        MertError: windows are asked for that may be too short to embed.
+        MertError: windows may come out too short to embed.
     """
     for name, seconds in (("windows", chunking.seconds), ("limit", chunking.limit_seconds)):
         if seconds is not None and seconds_to_samples(seconds) < 2 * MIN_SAMPLES:

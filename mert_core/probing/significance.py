@@ -239,8 +239,9 @@ def _of_task(task: str, a: Predictions, b: Predictions, resamples: int, flips: i
         if metric.points is None:
             rows.append(_by_bootstrap(task, metric, a, b, resamples, seed))
         else:
-            earned = (metric.points(each.truth, each.outputs) for each in (a, b))
-            rows.append(_by_flips(task, metric.name, *_both_known(task, metric.name, *earned), resamples, flips, seed))
+            of_a, of_b = metric.points(a.truth, a.outputs), metric.points(b.truth, b.outputs)
+            earned = _both_known(task, metric.name, of_a, of_b)
+            rows.append(_by_flips(task, metric.name, *earned, resamples, flips, seed))
     for name in a.points:
         earned = _both_known(task, name, a.points[name], b.points[name])
         if is_median(name):
