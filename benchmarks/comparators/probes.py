@@ -56,18 +56,18 @@ class SameOrder(Sampler[int]):
 class SameDropout(nn.Module):
     """The dropout that our bank draws."""
 
-    def __init__(self, recipe: ProbeSettings, generator: torch.Generator) -> None:
+    def __init__(self, settings: ProbeSettings, generator: torch.Generator) -> None:
         super().__init__()
-        self.recipe, self.generator = recipe, generator
+        self.settings, self.generator = settings, generator
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (batch, hidden)."""
-        factors = dropout_factors(len(hidden), self.recipe, self.generator) if self.training else None
+        factors = dropout_factors(len(hidden), self.settings, self.generator) if self.training else None
         return hidden if factors is None else hidden * factors
 
 
 def train(
-    probe: ProbeSpec, known: Split, held_out: Split, classes: int, recipe: ProbeSettings, same_draws: bool
+    probe: ProbeSpec, known: Split, held_out: Split, classes: int, settings: ProbeSettings, same_draws: bool
 ) -> tuple[nn.Module, float]:
     """Train one probe; return it as it was at its best epoch, and its accuracy there.
 
@@ -76,36 +76,36 @@ def train(
         known: the training split.
         held_out: the validation split.
         classes: of the task.
-        recipe: how.
+        settings: how a probe is trained.
         same_draws: first weights, order and dropout as our bank draws them, to compare results; else torch's own.
     """
     torch.manual_seed(probe.seed)
     width, generator = known.states.shape[2], torch.Generator()
     layers: list[nn.Module] = [WeightedSum(len(known.states) - 1)] if probe.input == WEIGHTED else []
-    linear = [nn.Linear(width, recipe.hidden or classes)]
-    if recipe.hidden:
-        linear.append(nn.Linear(recipe.hidden, classes))
+    linear = [nn.Linear(width, settings.hidden or classes)]
+    if settings.hidden:
+        linear.append(nn.Linear(settings.hidden, classes))
     if same_draws:
-        drawn, generator = first_weights(probe.seed, Shape(width, recipe.hidden, classes))
+        drawn, generator = first_weights(probe.seed, Shape(width, settings.hidden, classes))
         with torch.no_grad():
             for layer, weight, bias in zip(linear, drawn[::2], drawn[1::2], strict=False):
                 layer.weight.copy_(weight)
                 layer.bias.copy_(bias)
     layers.append(linear[0])
-    if recipe.hidden:
-        dropout = SameDropout(recipe, generator) if same_draws else nn.Dropout(recipe.dropout)
+    if settings.hidden:
+        dropout = SameDropout(settings, generator) if same_draws else nn.Dropout(settings.dropout)
         layers += [nn.ReLU(), dropout, linear[1]]
     model = nn.Sequential(*layers)
     optimiser = torch.optim.Adam(model.parameters(), lr=probe.rate)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, "max", factor=recipe.plateau_factor, patience=recipe.plateau_patience, threshold=0
+        optimiser, "max", factor=settings.plateau_factor, patience=settings.plateau_patience, threshold=0
     )
     sampler = SameOrder(known.truth, generator) if same_draws else None
-    batches = known.loader(probe, recipe.batch_items, sampler, shuffle=not same_draws)
-    checks = held_out.loader(probe, recipe.batch_items, None, shuffle=False)
+    batches = known.loader(probe, settings.batch_items, sampler, shuffle=not same_draws)
+    checks = held_out.loader(probe, settings.batch_items, None, shuffle=False)
 
     best, best_epoch, kept = -1.0, 0, model.state_dict()
-    for epoch in range(recipe.max_epochs):
+    for epoch in range(settings.max_epochs):
         model.train()
         for inputs, truth in batches:
             loss = nn.functional.cross_entropy(model(inputs), truth)
@@ -121,7 +121,7 @@ def train(
         scheduler.step(score)
         if score > best:
             best, best_epoch, kept = score, epoch, copy.deepcopy(model.state_dict())
-        if epoch - best_epoch >= recipe.patience:
+        if epoch - best_epoch >= settings.patience:
             break
     model.load_state_dict(kept)
     return model, best

@@ -1,4 +1,4 @@
-"""From sounds to embeddings: read, cut, put into batches of equal length, and ask the encoder."""
+"""From sounds to embeddings: read, cut, put into batches of equal length, and embed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.datasets.base import Sound
 from mert_core.errors import MertError
 from mert_core.parallel import in_order, single_threads
-from mert_core.probing.embedding_store import Entry, Windows, windows_of
+from mert_core.probing.embedding_store import EmbeddedSound, Windows, windows_of
 from mert_core.probing.encoders.base import Encoder
 from mert_core.probing.tasks import Chunking, Pooling
 
@@ -38,7 +38,7 @@ class LoadedSound:
     """A sound as it was read.
 
     Attributes:
-        waveform: (samples,).
+        waveform: mean of the channels (samples,).
         audio: SHA-256 of the samples.
     """
 
@@ -46,7 +46,7 @@ class LoadedSound:
     audio: str
 
 
-def hear(sound: Sound) -> LoadedSound:
+def load_sound(sound: Sound) -> LoadedSound:
     """Read a sound.
 
     Raises:
@@ -59,53 +59,56 @@ def hear(sound: Sound) -> LoadedSound:
 
 
 @dataclass
-class Embedded:
-    """A sound and what of its windows has been embedded.
+class PartialSound:
+    """A sound whose windows are being embedded.
 
     Attributes:
-        identity: of the sound.
-        heard: length and hash of its samples.
+        identity: SHA-256 that tells sounds apart.
+        samples: length of the whole sound.
+        audio: SHA-256 of its samples.
         windows: how it is cut.
-        found: of each window (rows, states, width).
+        vectors: of each embedded window (rows, states, width), by its number.
     """
 
     identity: str
-    heard: tuple[int, str]
+    samples: int
+    audio: str
     windows: Windows
-    found: dict[int, Vectors] = field(default_factory=dict)
+    vectors: dict[int, Vectors] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Whether no window is missing."""
-        return len(self.found) == len(self.windows)
+        return len(self.vectors) == len(self.windows)
 
     @property
     def nbytes(self) -> int:
-        """Size of what was found."""
-        return sum(vectors.nbytes for vectors in self.found.values())
+        """Size of the vectors."""
+        return sum(vectors.nbytes for vectors in self.vectors.values())
 
     @property
-    def entry(self) -> Entry:
-        """What the cache notes of it."""
-        return Entry(self.identity, *self.heard, self.windows, tuple(len(rows) for rows in self.rows))
+    def record(self) -> EmbeddedSound:
+        """The sound as the store lists it."""
+        rows = tuple(len(rows) for rows in self.rows)
+        return EmbeddedSound(self.identity, self.samples, self.audio, self.windows, rows)
 
     @property
     def rows(self) -> list[Vectors]:
         """The rows of each window in the order of time, (rows, states, width)."""
-        return [self.found[window] for window in range(len(self.windows))]
+        return [self.vectors[window] for window in range(len(self.windows))]
 
 
 def embed_sounds(
     encoder: Encoder, sounds: Sequence[tuple[str, Sound]], chunking: Chunking, pooling: Pooling, name: str = ""
-) -> Iterator[Embedded | tuple[str, str]]:
+) -> Iterator[PartialSound | tuple[str, str]]:
     """Embed sounds one by one; memory holds some minutes of sound, whatever their number.
 
     A batch holds windows of one length, so nothing is padded and the batch size changes no embedding (beyond rounding).
 
     Args:
-        encoder: what embeds.
+        encoder: frozen.
         sounds: identity and sound; no identity twice.
-        chunking: how they are cut.
+        chunking: how sounds are cut.
         pooling: mean over time, or frames.
         name: for the progress bar.
 
@@ -114,12 +117,12 @@ def embed_sounds(
         sounds alone.
 
     Raises:
-        MertError: the encoder's answer is not finite, beyond float16, or of the wrong shape.
+        MertError: an embedding is not finite, beyond float16, or of the wrong shape.
     """
 
     def read(sound: Sound) -> LoadedSound | UnusableAudio:
         try:
-            return hear(sound)
+            return load_sound(sound)
         except UnusableAudio as error:
             return error
 
@@ -129,16 +132,18 @@ def embed_sounds(
         single_threads(encoder.device) as pool,
         nullcontext(pool) if on_cpu else ThreadPoolExecutor(threads) as readers,
     ):
-        batches = _Batches(lambda batch: ask(encoder, batch, pooling), pool, 2 * threads if on_cpu else 4, on_cpu)
+        batches = _Batches(
+            lambda batch: embed_batch(encoder, batch, pooling), pool, 2 * threads if on_cpu else 4, on_cpu
+        )
         read_ahead = in_order(readers, read, (sound for _, sound in sounds), 2 * threads)
-        for (identity, _), heard in zip(sounds, read_ahead, strict=True):
-            reason = heard.reason if isinstance(heard, UnusableAudio) else "too short"
-            if isinstance(heard, UnusableAudio) or (windows := windows_of(len(heard.waveform), chunking)) is None:
+        for (identity, _), loaded in zip(sounds, read_ahead, strict=True):
+            reason = loaded.reason if isinstance(loaded, UnusableAudio) else "too short"
+            if isinstance(loaded, UnusableAudio) or (windows := windows_of(len(loaded.waveform), chunking)) is None:
                 bar.update()
                 yield identity, reason
                 continue
-            sound = Embedded(identity, (len(heard.waveform), heard.audio), windows)
-            for complete in batches.add(sound, heard.waveform):
+            sound = PartialSound(identity, len(loaded.waveform), loaded.audio, windows)
+            for complete in batches.add(sound, loaded.waveform):
                 bar.update()
                 yield complete
         for complete in batches.finish():
@@ -154,12 +159,12 @@ class _Batches:
     ) -> None:
         self._work, self._pool, self._ahead = work, pool, ahead
         self._batch_samples = (CPU_BATCH_SECONDS if on_cpu else GPU_BATCH_SECONDS) * SAMPLE_RATE
-        self._waiting: defaultdict[int, list[tuple[Embedded, int, NDArray[np.float32]]]] = defaultdict(list)
-        self._begun: deque[tuple[list[tuple[Embedded, int]], Future[Vectors]]] = deque()
+        self._waiting: defaultdict[int, list[tuple[PartialSound, int, NDArray[np.float32]]]] = defaultdict(list)
+        self._begun: deque[tuple[list[tuple[PartialSound, int]], Future[Vectors]]] = deque()
         self._waiting_samples = 0
         self._held_bytes = 0
 
-    def add(self, sound: Embedded, waveform: NDArray[np.float32]) -> Iterator[Embedded]:
+    def add(self, sound: PartialSound, waveform: NDArray[np.float32]) -> Iterator[PartialSound]:
         """Take a sound's windows; yield sounds that are complete meanwhile."""
         for window, (start, stop) in enumerate(sound.windows.bounds().tolist()):
             length = stop - start
@@ -171,7 +176,7 @@ class _Batches:
             if self._waiting_samples > _WAITING_SECONDS * SAMPLE_RATE or self._held_bytes > _HELD_BYTES:
                 yield from self.finish()
 
-    def finish(self) -> Iterator[Embedded]:
+    def finish(self) -> Iterator[PartialSound]:
         """Embed all that waits; yield the sounds."""
         for length in sorted(self._waiting):
             self._begin(length)
@@ -182,52 +187,52 @@ class _Batches:
         batch = self._waiting.pop(length)
         self._waiting_samples -= length * len(batch)
         waveforms = np.stack([waveform for _, _, waveform in batch])
-        self._begun.append(([place[:2] for place in batch], self._pool.submit(self._work, waveforms)))
+        self._begun.append(([(sound, window) for sound, window, _ in batch], self._pool.submit(self._work, waveforms)))
 
-    def _collect(self, ahead: int) -> Iterator[Embedded]:
+    def _collect(self, ahead: int) -> Iterator[PartialSound]:
         while len(self._begun) > ahead:
-            places, future = self._begun.popleft()
-            for (sound, window), vectors in zip(places, future.result(), strict=True):
-                sound.found[window] = vectors
+            windows, future = self._begun.popleft()
+            for (sound, window), vectors in zip(windows, future.result(), strict=True):
+                sound.vectors[window] = vectors
                 self._held_bytes += vectors.nbytes
                 if sound.complete:
                     self._held_bytes -= sound.nbytes
                     yield sound
 
 
-def ask(encoder: Encoder, waveforms: NDArray[np.float32], pooling: Pooling) -> Vectors:
-    """Return an encoder's answer in half precision, (batch, rows, states, width); one row if pooled.
+def embed_batch(encoder: Encoder, waveforms: NDArray[np.float32], pooling: Pooling) -> Vectors:
+    """Return an encoder's embeddings in half precision, (batch, rows, states, width); one row if pooled.
 
     Args:
-        encoder: what embeds.
+        encoder: frozen.
         waveforms: (batch, samples), 24 kHz.
         pooling: mean over time, or frames.
 
     Raises:
-        MertError: the answer is not finite, beyond float16, or of the wrong shape.
+        MertError: an embedding is not finite, beyond float16, or of the wrong shape.
     """
     waveform = torch.from_numpy(waveforms).to(encoder.device)
-    answer = encoder.pooled(waveform)[:, :, None] if pooling == "mean" else encoder.frames(waveform)
-    if answer.ndim != 4 or answer.shape[:2] != (encoder.states, len(waveforms)) or not answer.shape[2]:
+    embedded = encoder.pooled(waveform)[:, :, None] if pooling == "mean" else encoder.frames(waveform)
+    if embedded.ndim != 4 or embedded.shape[:2] != (encoder.states, len(waveforms)) or not embedded.shape[2]:
         raise MertError(
-            f"the encoder answers {tuple(waveform.shape)} samples with the shape {tuple(answer.shape)}; expected "
+            f"the encoder embeds {tuple(waveform.shape)} samples in the shape {tuple(embedded.shape)}; expected "
             f"({encoder.states} states, {len(waveforms)}, frames, width)"
         )
-    half = answer.half()
+    half = embedded.half()
     if not half.isfinite().all():
-        raise MertError(_reason(answer))
+        raise MertError(_reason(embedded))
     return half.permute(1, 2, 0, 3).contiguous().cpu().numpy()
 
 
-def _reason(answer: Tensor) -> str:
-    state = int((~answer.half().isfinite()).flatten(1).any(dim=1).nonzero()[0])
-    if not answer.isfinite().all():
+def _reason(embedded: Tensor) -> str:
+    state = int((~embedded.half().isfinite()).flatten(1).any(dim=1).nonzero()[0])
+    if not embedded.isfinite().all():
         return (
             f"embeddings are not finite (hidden state {state}): the model has diverged. Look at its training curve and "
             "train it again."
         )
     return (
-        f"embeddings reach {float(answer.abs().max()):.4g} (hidden state {state}), beyond half precision's "
+        f"embeddings reach {float(embedded.abs().max()):.4g} (hidden state {state}), beyond half precision's "
         f"{_LARGEST:g}: the model has diverged, or its states must be scaled down. Look at its training curve, or wrap "
         "it in a callable that scales them."
     )

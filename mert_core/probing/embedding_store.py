@@ -1,8 +1,8 @@
-"""Embeddings on disk: part files of some hundred sounds each, and an index by what was embedded.
+"""Embeddings on disk: shards of some hundred sounds each, and an index by what was embedded.
 
-A part is two files. ``NAME.npy`` holds float16 (rows, states, width); ``NAME.json``, written last, says which rows are
+A shard is two files. ``NAME.npy`` holds float16 (rows, states, width); ``NAME.json``, written last, says which rows are
 whose, and their checksum. The name follows from the content, and nothing is ever changed: processes that write at once
-do not disturb each other, and a part that a killed process did not finish does not exist.
+do not disturb each other, and a shard that a killed process did not finish does not exist.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Windows:
 
 
 def windows_of(samples: int, chunking: Chunking) -> Windows | None:
-    """Return the windows of a sound, or None for one that is shorter than any encoder hears.
+    """Return the windows of a sound, or None for one that is shorter than any encoder reads.
 
     Args:
-        samples: of the sound, at 24 kHz.
-        chunking: see there; a last window of just half the length is kept.
+        samples: length of the sound at 24 kHz.
+        chunking: how it is cut; a last window of just half the length is kept.
 
     Raises:
-        MertError: windows are asked for that may be too short to embed.
+        MertError: windows may come out too short to embed.
     """
     for name, seconds in (("windows", chunking.seconds), ("limit", chunking.limit_seconds)):
         if seconds is not None and seconds_to_samples(seconds) < 2 * MIN_SAMPLES:
@@ -81,20 +81,20 @@ def windows_of(samples: int, chunking: Chunking) -> Windows | None:
 FORMAT = 1
 _CARD = "card.json"
 _NAME_DIGITS = 32
-_STALE_SECONDS = 86_400  # no part takes a day to write
+_STALE_SECONDS = 86_400  # no shard takes a day to write
 
 _verified: set[tuple[str, int, int]] = set()  # files whose checksum this process has seen to be right
 
 
 @dataclass(frozen=True)
-class Entry:
+class EmbeddedSound:
     """One embedded sound.
 
     Attributes:
-        identity: of the sound.
-        samples: of all of it.
+        identity: SHA-256 that tells sounds apart.
+        samples: length of the whole sound.
         audio: SHA-256 of its samples.
-        windows: what of it was embedded.
+        windows: the parts that were embedded.
         window_rows: rows of each window: 1 if pooled, else its frames.
     """
 
@@ -106,7 +106,7 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, Windows]:
-        """What it is found by."""
+        """What it is stored under."""
         return self.identity, self.windows
 
     @property
@@ -120,9 +120,9 @@ class EmbeddingShard:
     """Rows of some sounds, (rows, states, width): a file, opened and checked when it is needed, or an array in memory.
 
     Attributes:
-        path: of the file, with its checksum.
-        sha256: of the file.
-        kept: in place of a file.
+        path: of the file; None: the rows are in memory.
+        sha256: checksum of the file.
+        kept: rows in place of a file.
     """
 
     path: Path | None
@@ -156,10 +156,10 @@ def _opened(path: Path, sha256: str, size: int, modified: int) -> NDArray[np.flo
 
 @dataclass(frozen=True)
 class ShardRows:
-    """Where an entry's rows are."""
+    """Where the rows of a sound are: in a shard, from its row ``first`` on."""
 
-    entry: Entry
-    part: EmbeddingShard
+    sound: EmbeddedSound
+    shard: EmbeddingShard
     first: int
 
 
@@ -167,8 +167,8 @@ class EmbeddingStore:
     """All that was embedded by one encoder with one pooling.
 
     Args:
-        folder: of the parts; None keeps all in memory.
-        card: what the embeddings are of; the folder must hold such, or be new.
+        folder: where shards lie; None: all is kept in memory.
+        card: encoder, pooling and whatever else decides the numbers; the folder must hold such, or be new.
 
     Raises:
         MertError: the folder holds other embeddings, or its cards cannot be read.
@@ -176,39 +176,39 @@ class EmbeddingStore:
 
     def __init__(self, folder: Path | None, card: dict[str, Any]) -> None:
         self.folder, self.card = folder, {"format": FORMAT, **card}
-        self.places: dict[tuple[str, Windows], ShardRows] = {}
-        self.sounds: dict[str, Entry] = {}
-        self._parts: set[str] = set()
+        self.rows: dict[tuple[str, Windows], ShardRows] = {}
+        self.sounds: dict[str, EmbeddedSound] = {}
+        self._shards: set[str] = set()
         if folder is None:
             return
         if not (folder / _CARD).exists():
             write_json(folder / _CARD, self.card)
         _check(folder, self.card)
         self.refresh()
-        for left in folder.glob(".*"):  # what a killed process had begun
+        for left in folder.glob(".*"):  # begun by a process that was killed
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 left.unlink(missing_ok=True)
 
     def refresh(self) -> None:
-        """Take note of parts that are new, from other processes too."""
+        """Index shards that are new, from other processes too."""
         if self.folder is None:
             return
         for path in sorted(self.folder.glob("*.json")):
-            if path.name != _CARD and path.stem not in self._parts:
+            if path.name != _CARD and path.stem not in self._shards:
                 status = path.stat()
-                stored = _read_part_card(path, status.st_mtime_ns, status.st_size)
+                stored = _read_shard_card(path, status.st_mtime_ns, status.st_size)
                 self._register(path.stem, stored[0], EmbeddingShard(path.with_suffix(".npy"), stored[1]))
 
-    def write(self, entries: Sequence[Entry], rows: Sequence[NDArray[np.float16]]) -> None:
-        """Write a part.
+    def write(self, sounds: Sequence[EmbeddedSound], rows: Sequence[NDArray[np.float16]]) -> None:
+        """Write a shard.
 
         Args:
-            entries: its sounds.
+            sounds: the shard's sounds.
             rows: theirs one after the other, in pieces (rows, states, width).
         """
         if self.folder is None:
-            name = f"{len(self._parts)}"
-            self._register(name, entries, EmbeddingShard(None, kept=np.concatenate(rows)))
+            name = f"{len(self._shards)}"
+            self._register(name, sounds, EmbeddingShard(None, kept=np.concatenate(rows)))
             return
         header = BytesIO()
         shape = sum(len(array) for array in rows), *rows[0].shape[1:]
@@ -218,8 +218,11 @@ class EmbeddingStore:
         digest = hashlib.sha256()
         for piece in pieces:
             digest.update(piece)
-        sounds = [_row(entry) for entry in entries]
-        card: dict[str, Any] = {"of": self.card, "sha256": digest.hexdigest(), "sounds": sounds}
+        card: dict[str, Any] = {
+            "of": self.card,
+            "sha256": digest.hexdigest(),
+            "sounds": [_row(sound) for sound in sounds],
+        }
         name = sha256_json(card)[:_NAME_DIGITS]
         path = self.folder / f"{name}.npy"
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -227,15 +230,15 @@ class EmbeddingStore:
         status = path.stat()
         _verified.add((str(path), status.st_size, status.st_mtime_ns))
         write_json(path.with_suffix(".json"), card)
-        self._register(name, entries, EmbeddingShard(path, card["sha256"]))
+        self._register(name, sounds, EmbeddingShard(path, card["sha256"]))
 
-    def _register(self, name: str, entries: Sequence[Entry], part: EmbeddingShard) -> None:
-        self._parts.add(name)
+    def _register(self, name: str, sounds: Sequence[EmbeddedSound], shard: EmbeddingShard) -> None:
+        self._shards.add(name)
         first = 0
-        for entry in entries:
-            self.places.setdefault(entry.key, ShardRows(entry, part, first))
-            self.sounds.setdefault(entry.identity, entry)
-            first += entry.rows
+        for sound in sounds:
+            self.rows.setdefault(sound.key, ShardRows(sound, shard, first))
+            self.sounds.setdefault(sound.identity, sound)
+            first += sound.rows
 
     def check_sound(self, identity: str, samples: int, audio: str) -> None:
         """Refuse a sound that is not what it was when it was embedded.
@@ -252,17 +255,8 @@ class EmbeddingStore:
             )
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """Return what the embeddings in a folder are of.
-
-    Raises:
-        MertError: it holds none, or its card is damaged.
-    """
-    return _read_json(folder / _CARD)
-
-
 def _check(folder: Path, card: dict[str, Any]) -> None:
-    stored = read_card(folder)
+    stored = _read_json(folder / _CARD)
     names = sorted(card.keys() | stored.keys())
     differs = [
         f"{name} is {stored.get(name)!r}, expected {card.get(name)!r}"
@@ -273,22 +267,22 @@ def _check(folder: Path, card: dict[str, Any]) -> None:
         raise MertError(_refusal(folder, "; ".join(differs)))
 
 
-def _row(entry: Entry) -> list[Any]:
-    windows = entry.windows
-    rows = list(entry.window_rows)
-    return [entry.identity, entry.samples, entry.audio, windows.window_samples, windows.used_samples, rows]
+def _row(sound: EmbeddedSound) -> list[Any]:
+    windows = sound.windows
+    rows = list(sound.window_rows)
+    return [sound.identity, sound.samples, sound.audio, windows.window_samples, windows.used_samples, rows]
 
 
 @lru_cache(maxsize=8192)
-def _read_part_card(path: Path, _modified: int, _size: int) -> tuple[tuple[Entry, ...], str]:
+def _read_shard_card(path: Path, _modified: int, _size: int) -> tuple[tuple[EmbeddedSound, ...], str]:
     card = _read_json(path)
     if sha256_json(card)[:_NAME_DIGITS] != path.stem:
         raise MertError(_refusal(path, "the bytes are not those that were written"))
-    entries = tuple(
-        Entry(identity, samples, audio, Windows(window, used), tuple(rows))
+    sounds = tuple(
+        EmbeddedSound(identity, samples, audio, Windows(window, used), tuple(rows))
         for identity, samples, audio, window, used, rows in card["sounds"]
     )
-    return entries, card["sha256"]
+    return sounds, card["sha256"]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,14 +18,14 @@ from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.datasets.base import Sound
 from mert_core.errors import MertError
 from mert_core.files import sha256_json
-from mert_core.probing.embed import Embedded, embed_sounds, hear
-from mert_core.probing.embedding_store import EmbeddingStore, ShardRows, read_card, windows_of
+from mert_core.probing.embed import PartialSound, embed_sounds, load_sound
+from mert_core.probing.embedding_store import EmbeddingStore, ShardRows, windows_of
 from mert_core.probing.encoders.base import Encoder, fingerprint
 from mert_core.probing.tasks import Chunking, Pooling
 
 PROTOCOL = "windows side by side, every hidden state, mean over time or frames, half precision"
-PART_SOUNDS = 256
-PART_BYTES = 256e6
+SHARD_SOUNDS = 256
+SHARD_BYTES = 256e6
 
 
 class Embeddings:
@@ -42,53 +41,53 @@ class Embeddings:
     """
 
     def __init__(
-        self, places: Sequence[ShardRows | None], missing: dict[int, str], pooling: Pooling, frame_rate: float | None
+        self, stored: Sequence[ShardRows | None], missing: dict[int, str], pooling: Pooling, frame_rate: float | None
     ) -> None:
         self.pooling, self.frame_rate, self.missing = pooling, frame_rate, missing
-        self._places = tuple(places)
-        there = [place for place in places if place is not None]
-        self._parts = list({id(place.part): place.part for place in there}.values())
-        numbers = {id(part): number for number, part in enumerate(self._parts)}
-        shapes = [part.array().shape for part in self._parts]  # and so each is checked
+        self._stored = tuple(stored)
+        present = [rows for rows in stored if rows is not None]
+        self._shards = list({id(rows.shard): rows.shard for rows in present}.values())
+        numbers = {id(shard): number for number, shard in enumerate(self._shards)}
+        shapes = [shard.array().shape for shard in self._shards]  # and so each is checked
         self.states, self.width = shapes[0][1:]
-        rows = [0 if place is None else place.entry.rows for place in places]
-        self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
-        self._part_of = np.array([-1 if place is None else numbers[id(place.part)] for place in places])
-        self._first = np.array([0 if place is None else place.first for place in places], dtype=np.int64)
+        counts = [0 if rows is None else rows.sound.rows for rows in stored]
+        self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._shard_of = np.array([-1 if rows is None else numbers[id(rows.shard)] for rows in stored])
+        self._first = np.array([0 if rows is None else rows.first for rows in stored], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._stored)
 
-    def rows(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    def rows(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of sounds, sound by sound."""
-        positions = np.asarray(positions, dtype=np.int64)
-        counts = self.offsets[positions + 1] - self.offsets[positions]
+        indices = np.asarray(indices, dtype=np.int64)
+        counts = self.offsets[indices + 1] - self.offsets[indices]
         begins = np.cumsum(counts) - counts
-        return np.arange(counts.sum()) + np.repeat(self.offsets[positions] - begins, counts)
+        return np.arange(counts.sum()) + np.repeat(self.offsets[indices] - begins, counts)
 
-    def owners(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return of which of ``positions`` (0 …) each of their `rows` is."""
-        positions = np.asarray(positions, dtype=np.int64)
-        return np.repeat(np.arange(len(positions)), self.offsets[positions + 1] - self.offsets[positions])
+    def owners(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return for each of the sounds' `rows` which of ``indices`` (0 …) it is of."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return np.repeat(np.arange(len(indices)), self.offsets[indices + 1] - self.offsets[indices])
 
-    def times(self, position: int) -> NDArray[np.float64]:
+    def times(self, index: int) -> NDArray[np.float64]:
         """Return where in a sound each of its rows begins, in seconds.
 
         A window has no frame where its end is not wholly seen: 449 frames in 6 s, the next window's first at 6 s.
         """
-        place = self._places[position]
-        if place is None:
+        stored = self._stored[index]
+        if stored is None:
             return np.zeros(0)
-        begins = place.entry.windows.bounds()[:, 0] / SAMPLE_RATE
+        begins = stored.sound.windows.bounds()[:, 0] / SAMPLE_RATE
         rate = self.frame_rate or 1.0
         return np.concatenate(
-            [begin + np.arange(rows) / rate for begin, rows in zip(begins, place.entry.window_rows, strict=True)]
+            [begin + np.arange(rows) / rate for begin, rows in zip(begins, stored.sound.window_rows, strict=True)]
         )
 
-    def samples(self, position: int) -> int:
+    def samples(self, index: int) -> int:
         """Return the length of a whole sound, also where windows leave out its end; 0 if it is missing."""
-        place = self._places[position]
-        return 0 if place is None else place.entry.samples
+        stored = self._stored[index]
+        return 0 if stored is None else stored.sound.samples
 
     def take(self, rows: NDArray[np.int64], states: Sequence[int] | None = None) -> Tensor:
         """Read rows.
@@ -106,13 +105,13 @@ class Embeddings:
         """
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.offsets[-1]:
-            raise IndexError(f"rows {rows.min()} to {rows.max()} were asked for; there are {self.offsets[-1]}")
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are out of range; there are {self.offsets[-1]}")
         owners = np.searchsorted(self.offsets, rows, side="right") - 1
-        inside, part_of = rows - self.offsets[owners] + self._first[owners], self._part_of[owners]
+        inside, shard_of = rows - self.offsets[owners] + self._first[owners], self._shard_of[owners]
         chosen = np.arange(self.states) if states is None else np.asarray(states, dtype=np.int64)
         gathered = np.empty((len(rows), len(chosen), self.width), dtype=np.float16)
-        for number in np.unique(part_of):
-            here, array = np.flatnonzero(part_of == number), self._parts[number].array()
+        for number in np.unique(shard_of):  # one pass per shard
+            here, array = np.flatnonzero(shard_of == number), self._shards[number].array()
             gathered[here] = array[inside[here]] if states is None else array[inside[here][:, None], chosen]
         return torch.empty(len(chosen), len(rows), self.width).copy_(torch.from_numpy(gathered).transpose(0, 1))
 
@@ -124,12 +123,12 @@ def embeddings(
 
     Sounds are told apart by their identity and by the windows that their length and ``chunking`` give: two tasks share
     what they both ask for, and one of the sounds that were there already is read again to see that it is the same.
-    Parts of 256 sounds are written as they are done; whoever is interrupted goes on from there.
+    Shards of 256 sounds are written as they are done; a run that is interrupted goes on from there.
 
     Args:
-        encoder: what embeds.
+        encoder: frozen.
         sounds: in any order; one may appear more than once.
-        chunking: how they are cut.
+        chunking: how sounds are cut.
         pooling: ``mean``: a vector per window; ``frames``: time is kept.
         caches: where caches lie; None: nothing is kept.
         name: for the progress bar.
@@ -139,8 +138,8 @@ def embeddings(
         and are listed in `Embeddings.missing`.
 
     Raises:
-        MertError: there are no sounds or none is usable, the encoder's answers are not finite or beyond half precision,
-            or what the cache holds is of another model or other audio, or damaged.
+        MertError: there are no sounds or none is usable, embeddings are not finite or beyond half precision, or what
+            the cache holds is of another model or other audio, or damaged.
     """
     if not sounds:
         raise MertError(f"there is no sound to embed{f' for {name}' if name else ''}; expected at least one")
@@ -156,54 +155,24 @@ def embeddings(
     store = EmbeddingStore(None if caches is None else caches / "embeddings" / sha256_json(card)[:20], card)
     identities, unusable = _identities(sounds)
     by_identity = {identity: sound for identity, sound in zip(identities, sounds, strict=True) if identity}
-    known = [identity for identity in by_identity if _place(store, identity, chunking) is not None]
-    if known:
-        first = min(known)
-        heard = hear(by_identity[first])
-        store.check_sound(first, len(heard.waveform), heard.audio)
-    new = [(identity, sound) for identity, sound in by_identity.items() if _place(store, identity, chunking) is None]
+    cached = [identity for identity in by_identity if _stored_rows(store, identity, chunking) is not None]
+    if cached:
+        first = min(cached)
+        loaded = load_sound(by_identity[first])
+        store.check_sound(first, len(loaded.waveform), loaded.audio)
+    new = [
+        (identity, sound) for identity, sound in by_identity.items() if _stored_rows(store, identity, chunking) is None
+    ]
     reasons = _compute(encoder, store, new, chunking, pooling, name)
-    places: list[ShardRows | None] = []
+    stored: list[ShardRows | None] = []
     for number, identity in enumerate(identities):
-        places.append(_place(store, identity, chunking) if identity else None)
-        if places[-1] is None:
+        stored.append(_stored_rows(store, identity, chunking) if identity else None)
+        if stored[-1] is None:
             unusable.setdefault(number, reasons.get(identity, "too short"))
-    if all(place is None for place in places):
+    if all(rows is None for rows in stored):
         counts = ", ".join(f"{count} × {reason}" for reason, count in Counter(unusable.values()).most_common())
         raise MertError(f"none of the {len(sounds)} sounds{f' of {name}' if name else ''} can be used: {counts}")
-    return Embeddings(places, unusable, pooling, frame_rate)
-
-
-def open_embeddings(
-    folder: Path, encoder: str, sounds: Sequence[Sound], chunking: Chunking, pooling: Pooling
-) -> Embeddings:
-    """Open what one folder of the cache holds of sounds; nothing is computed.
-
-    Args:
-        folder: ``embeddings/KEY`` in the caches.
-        encoder: `fingerprint` of the encoder that they must be of.
-        sounds: all of which must be there.
-        chunking: how they must have been cut.
-        pooling: what must have been kept of time.
-
-    Raises:
-        MertError: they are of another encoder, time was not kept as asked, a sound is not there or is another, or a
-            file is damaged; the message names what differs.
-    """
-    card = read_card(folder)
-    store = EmbeddingStore(folder, {**card, "encoder": encoder, "pooling": pooling})
-    places = []
-    for sound in sounds:
-        place = _place(store, sound.identity, chunking)
-        if place is None:
-            raise MertError(
-                f"the cached embeddings {folder} have no sound {sound.identity[:16]} in windows of {chunking}: the "
-                "audio is another, or was not embedded so. Embed it (mert probe)."
-            )
-        heard = hear(sound)
-        store.check_sound(sound.identity, len(heard.waveform), heard.audio)
-        places.append(place)
-    return Embeddings(places, {}, pooling, card["frame_rate"])
+    return Embeddings(stored, unusable, pooling, frame_rate)
 
 
 def _identities(sounds: Sequence[Sound]) -> tuple[list[str], dict[int, str]]:
@@ -216,20 +185,20 @@ def _identities(sounds: Sequence[Sound]) -> tuple[list[str], dict[int, str]]:
             return error
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        asked = tqdm(pool.map(identity_of, sounds), "identify", len(sounds), leave=False, unit="sound", delay=1)
-        found = list(asked)
-    unusable = {number: str(one.reason) for number, one in enumerate(found) if isinstance(one, UnusableAudio)}
-    return [one if isinstance(one, str) else "" for one in found], unusable
+        bar = tqdm(pool.map(identity_of, sounds), "identify", len(sounds), leave=False, unit="sound", delay=1)
+        identities = list(bar)
+    unusable = {number: str(one.reason) for number, one in enumerate(identities) if isinstance(one, UnusableAudio)}
+    return [one if isinstance(one, str) else "" for one in identities], unusable
 
 
-def _place(store: EmbeddingStore, identity: str, chunking: Chunking) -> ShardRows | None:
-    known = store.sounds.get(identity)
-    windows = None if known is None else windows_of(known.samples, chunking)
-    return None if windows is None else store.places.get((identity, windows))
+def _stored_rows(store: EmbeddingStore, identity: str, chunking: Chunking) -> ShardRows | None:
+    sound = store.sounds.get(identity)
+    windows = None if sound is None else windows_of(sound.samples, chunking)
+    return None if windows is None else store.rows.get((identity, windows))
 
 
-def _write(store: EmbeddingStore, done: list[Embedded]) -> None:
-    store.write([one.entry for one in done], [rows for one in done for rows in one.rows])
+def _write(store: EmbeddingStore, done: list[PartialSound]) -> None:
+    store.write([one.record for one in done], [rows for one in done for rows in one.rows])
 
 
 def _compute(
@@ -240,16 +209,16 @@ def _compute(
     pooling: Pooling,
     name: str,
 ) -> dict[str, str]:
-    """Embed sounds into the store part by part; return the reasons of those that cannot be used, by identity."""
+    """Embed sounds into the store shard by shard; return the reasons of those that cannot be used, by identity."""
     reasons: dict[str, str] = {}
-    done: list[Embedded] = []
-    for found in embed_sounds(encoder, sounds, chunking, pooling, name) if sounds else ():
-        if isinstance(found, tuple):
-            reasons[found[0]] = found[1]
+    done: list[PartialSound] = []
+    for sound in embed_sounds(encoder, sounds, chunking, pooling, name) if sounds else ():
+        if isinstance(sound, tuple):
+            reasons[sound[0]] = sound[1]
             continue
-        store.check_sound(found.identity, *found.heard)
-        done.append(found)
-        if len(done) == PART_SOUNDS or sum(one.nbytes for one in done) >= PART_BYTES:
+        store.check_sound(sound.identity, sound.samples, sound.audio)
+        done.append(sound)
+        if len(done) == SHARD_SOUNDS or sum(one.nbytes for one in done) >= SHARD_BYTES:
             _write(store, done)
             done = []
     if done:
@@ -257,26 +226,16 @@ def _compute(
     return reasons
 
 
-class Taken(Protocol):
-    """What is needed of `mert_core.probing.embeddings.Embeddings`."""
-
-    states: int
-    width: int
-
-    def take(self, rows: NDArray[np.int64], states: Sequence[int] | None = None) -> Tensor:
-        """Return float32 (states, len(rows), width)."""
-
-
 class FeatureView:
-    """A selection of rows and states; a `mert_core.probing.train.Features`.
+    """A selection of rows and states; a `mert_core.probing.features.Features`.
 
     Args:
-        embeddings: of any sounds.
-        rows: which of their rows, in this order.
-        chosen: which of their hidden states; all by default.
+        embeddings: of some sounds.
+        rows: indices of the selected rows, in this order.
+        chosen: indices of the selected hidden states; all by default.
     """
 
-    def __init__(self, embeddings: Taken, rows: NDArray[np.int64], chosen: Sequence[int] | None = None) -> None:
+    def __init__(self, embeddings: Embeddings, rows: NDArray[np.int64], chosen: Sequence[int] | None = None) -> None:
         self._embeddings, self._rows, self._chosen = embeddings, rows, chosen
         self.states = embeddings.states if chosen is None else len(chosen)
         self.width = embeddings.width

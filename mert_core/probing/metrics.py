@@ -18,8 +18,8 @@ from mert_core.errors import MertError
 
 
 @dataclass(frozen=True)
-class Above:
-    """How much stands above each group of equally ranked tracks that holds a positive one, for one output and class.
+class RankCounts:
+    """What stands above each group of equally ranked tracks with a positive one, for one output and class.
 
     Attributes:
         positives: weight of the group's positive tracks (groups, resamples).
@@ -39,26 +39,26 @@ class Above:
         """Return the area under the ROC curve (resamples,); NaN without a positive or a negative track."""
         negatives_to = self.tracks_to - self.positives_to
         negatives_before = negatives_to - (self.tracks_in - self.positives)
-        found = self.positives.sum(axis=0)
-        negatives = self.total - found
+        positives = self.positives.sum(axis=0)
+        negatives = self.total - positives
         passed = (self.positives * (negatives_to + negatives_before) / 2).sum(axis=0)
-        return _divide(found * negatives - passed, found * negatives)
+        return _divide(positives * negatives - passed, positives * negatives)
 
     def average_precision(self) -> NDArray[np.float64]:
         """Return the average precision (resamples,); NaN without a positive or a negative track."""
-        found = self.positives.sum(axis=0)
+        positives = self.positives.sum(axis=0)
         precision = np.divide(
             self.positives_to, self.tracks_to, out=np.zeros_like(self.positives_to), where=self.tracks_to > 0
         )
-        area = _divide((self.positives * precision).sum(axis=0), found)
-        return np.where(found < self.total, area, np.nan)
+        area = _divide((self.positives * precision).sum(axis=0), positives)
+        return np.where(positives < self.total, area, np.nan)
 
 
 def _divide(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(above, below, out=np.full_like(below, np.nan), where=below > 0)
 
 
-def above(truth: NDArray[Any], outputs: NDArray[np.floating], counts: NDArray[np.float32] | None) -> Above:
+def rank_counts(truth: NDArray[Any], outputs: NDArray[np.floating], counts: NDArray[np.float32] | None) -> RankCounts:
     """Rank the tracks for one class by one output.
 
     Args:
@@ -72,7 +72,7 @@ def above(truth: NDArray[Any], outputs: NDArray[np.floating], counts: NDArray[np
     wanted = np.unique(group[holds])
     if counts is None:
         size, positive = np.bincount(group), np.bincount(group, weights=holds)
-        return Above(
+        return RankCounts(
             positive[wanted][:, None],
             np.cumsum(positive)[wanted][:, None],
             np.cumsum(size)[wanted][:, None].astype(np.float64),
@@ -82,10 +82,10 @@ def above(truth: NDArray[Any], outputs: NDArray[np.floating], counts: NDArray[np
     from scipy.sparse import csr_matrix
 
     # Row 2k + 1 adds up the kth group with a positive track, row 2k what stands between it and the one before.
-    place = np.searchsorted(wanted, group)
-    inside = place < len(wanted)
-    inside[inside] = wanted[place[inside]] == group[inside]
-    bins = 2 * place + inside
+    index = np.searchsorted(wanted, group)
+    inside = index < len(wanted)
+    inside[inside] = wanted[index[inside]] == group[inside]
+    bins = 2 * index + inside
     rows = np.searchsorted(bins, np.arange(2 * len(wanted) + 2))
     ones = np.ones(len(order), dtype=np.float32)
     every = (csr_matrix((ones, order, rows), (len(rows) - 1, len(order))) @ counts).astype(np.float64)
@@ -93,7 +93,7 @@ def above(truth: NDArray[Any], outputs: NDArray[np.floating], counts: NDArray[np
     held = csr_matrix((ones[: holds.sum()], order[holds], starts), (len(wanted), len(order)))
     positives = (held @ counts).astype(np.float64)
     to = np.cumsum(every, axis=0)
-    return Above(positives, np.cumsum(positives, axis=0), to[1::2], every[1::2], to[-1])
+    return RankCounts(positives, np.cumsum(positives, axis=0), to[1::2], every[1::2], to[-1])
 
 
 Points = NDArray[np.float64]
@@ -170,12 +170,12 @@ def r2(truth: NDArray[np.floating], outputs: NDArray[np.floating], counts: Count
         # Of one and the same value, whatever rounding leaves.
         spread[spread < 1e-12 * (draws @ np.square(level))] = 0
     missed, spread = np.broadcast_arrays(missed, spread)
-    found = np.divide(missed, spread, out=np.ones_like(missed), where=spread > 0)
-    return np.where((spread == 0) & (missed == 0), 1.0, 1 - found)
+    ratio = np.divide(missed, spread, out=np.ones_like(missed), where=spread > 0)
+    return np.where((spread == 0) & (missed == 0), 1.0, 1 - ratio)
 
 
 def macro(
-    of: Callable[[Above], NDArray[np.float64]],
+    of: Callable[[RankCounts], NDArray[np.float64]],
     truth: NDArray[Any],
     outputs: NDArray[np.floating],
     counts: Counts | None = None,
@@ -199,12 +199,12 @@ def macro(
     mixed = [number for number in range(classes) if 0 < np.count_nonzero(truth[:, number]) < len(truth)]
     for row, output in enumerate(outputs.reshape(-1, *outputs.shape[-2:])):
         for number in mixed:
-            found = of(above(truth[:, number], output[:, number], draws))
-            known = ~np.isnan(found)
-            total[row, known] += found[known]
+            scores = of(rank_counts(truth[:, number], output[:, number], draws))
+            known = ~np.isnan(scores)
+            total[row, known] += scores[known]
             used[row] += known
-    scores = np.divide(total, used, out=np.full_like(total, np.nan), where=used > 0)
-    return scores.reshape(leading) if counts is None else scores.reshape(*leading, resamples)
+    means = np.divide(total, used, out=np.full_like(total, np.nan), where=used > 0)
+    return means.reshape(leading) if counts is None else means.reshape(*leading, resamples)
 
 
 @dataclass(frozen=True)
@@ -243,11 +243,23 @@ def _r2(truth: NDArray[Any], outputs: NDArray[np.floating], counts: Counts | Non
 METRICS: dict[str, Metric] = {
     "accuracy": _of_table("accuracy", accuracy),
     "weighted_score": _of_table("weighted_score", weighted_key),
-    "roc_auc": Metric("roc_auc", lambda truth, outputs, counts: macro(Above.roc_auc, truth, outputs, counts)),
-    "ap": Metric("ap", lambda truth, outputs, counts: macro(Above.average_precision, truth, outputs, counts)),
+    "roc_auc": Metric("roc_auc", lambda truth, outputs, counts: macro(RankCounts.roc_auc, truth, outputs, counts)),
+    "ap": Metric("ap", lambda truth, outputs, counts: macro(RankCounts.average_precision, truth, outputs, counts)),
     "r2": Metric("r2", _r2),
 }
-"""What a task selects by; of ``r2`` the mean over targets."""
+"""Metrics by which a task may select, from the outputs of probes; of ``r2`` the mean over targets."""
+
+METRIC_TITLES = {
+    "accuracy": "accuracy",
+    "weighted_score": "weighted score",
+    "roc_auc": "ROC-AUC",
+    "ap": "AP",
+    "f_measure": "F, ±70 ms",
+    "f_measure_20ms": "F, ±20 ms",
+    "r2": "R², mean",
+    "sdr": "SDR, mean",
+}
+"""Names of metrics for people."""
 
 
 def figures(name: str, classes: Sequence[str]) -> list[Metric]:

@@ -169,7 +169,7 @@ class ProbeBank:
         return torch.cat([weight[probes].flatten(1) for weight in self.weights], dim=1)
 
     def outputs(self, states: Tensor) -> Tensor:
-        """Return (probes, rows, outputs) from standardised states (states, rows, width); nothing is dropped."""
+        """Return (probes, rows, outputs) from standardized states (states, rows, width); nothing is dropped."""
         first, _, _ = self._first(states)
         return self._second(first.relu_()) if self.shape.hidden else first
 
@@ -179,7 +179,7 @@ class ProbeBank:
         """Write the gradient of the sum of the probes' losses.
 
         Args:
-            states: standardised, of a batch (states, rows, width).
+            states: of a batch, standardized (states, rows, width).
             dropout: factors of the hidden units (rows, hidden).
             loss_gradient: from outputs (probes, rows, outputs) to the loss's gradient with respect to them.
             into: tensors in the weights' shapes.
@@ -306,7 +306,7 @@ class ProbeLoss:
 
     Attributes:
         kind: ``single``: cross-entropy over classes; ``multi``: binary cross-entropy per class, with logits;
-            ``regression``: mean squared error on targets that are standardised with the training rows' moments.
+            ``regression``: mean squared error on targets that are standardized with the training rows' moments.
         outputs: how many numbers a probe gives: classes or targets.
     """
 

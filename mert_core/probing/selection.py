@@ -20,7 +20,7 @@ class BestProbe:
 
     Attributes:
         input: number of a hidden state, or `WEIGHTED`.
-        rate: the learning rate.
+        rate: learning rate of the probe.
         validation: its score.
         by_input: every input's score at its best rate, `WEIGHTED` last.
     """

@@ -1,4 +1,10 @@
-"""Percentile bootstrap over test tracks."""
+"""How sure a score is, and a difference between two models: bootstrap intervals, permutation tests, Holm's correction.
+
+Tests and correction are scipy's and statsmodels'. The bootstrap draws tracks with a generator of its own: one draw
+serves all metrics and probe seeds of a task, and a metric takes many resamples at once as counts of how often each
+track is drawn, (resamples, tracks). `scipy.stats.bootstrap` would index the tracks anew for every metric; a ranking
+metric would sort them for each of 1,000 resamples.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +46,11 @@ def scores_of(
     """Return the score of each resample, averaged over the probe seeds, which all see the same tracks (resamples,).
 
     Args:
-        metric: of all tracks.
-        truth: (tracks, …).
-        outputs: (seeds, tracks, outputs).
-        resamples: how many.
-        seed: of the resampling.
+        metric: score of all tracks at once.
+        truth: labels (tracks, …).
+        outputs: predictions (seeds, tracks, outputs).
+        resamples: number of resamples.
+        seed: seed of the draws.
     """
     if metric.points is not None:
         return means_of(metric.points(truth, outputs), resamples, seed)
@@ -66,8 +72,8 @@ def interval(points: Points, resamples: int, seed: int, level: float = 0.95) -> 
 
     Args:
         points: what each track earned (seeds, tracks).
-        resamples: how many resamples; 1,000 by default in ``params.yaml``.
-        seed: of the resampling.
+        resamples: number of resamples; 1,000 by default in ``params.yaml``.
+        seed: seed of the draws.
         level: probability that the interval is to cover.
     """
     return percentiles(means_of(points, resamples, seed), level)
@@ -81,19 +87,19 @@ def interval_of(
 
 
 MUSEVAL = "_museval"
-"""What the name of a figure ends in that is a median of windows and tracks, as museval has it."""
+"""Ending of the names of metrics that are a median of windows and tracks, as museval has it."""
 
 
-def is_median(figure: str) -> bool:
-    """Return whether a figure is a median over tracks; else it is their mean."""
-    return figure.endswith(MUSEVAL)
+def is_median(metric: str) -> bool:
+    """Return whether a metric is a median over tracks; else it is their mean."""
+    return metric.endswith(MUSEVAL)
 
 
 def mean_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
     """Return the mean over the tracks that have a value, in each resample (resamples,); NaN where there is none.
 
     Args:
-        values: of tracks (tracks,); NaN: none.
+        values: one per track (tracks,); NaN: none.
         counts: how often each resample draws a track (resamples, tracks).
     """
     known = ~np.isnan(values)
@@ -111,7 +117,7 @@ def median_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64
     if not len(order):
         return np.full(len(counts), np.nan)
     ranked = values[order]
-    middle = [ranked[(up_to > place).argmax(axis=1)] for place in (np.floor((total - 1) / 2), np.floor(total / 2))]
+    middle = [ranked[(up_to > rank).argmax(axis=1)] for rank in (np.floor((total - 1) / 2), np.floor(total / 2))]
     return np.where(total[:, 0] > 0, (middle[0] + middle[1]) / 2, np.nan)
 
 
@@ -121,10 +127,10 @@ def resampled_scores(
     """Return a score of all tracks, and of resamples of them.
 
     Args:
-        points: of each probe seed and track (seeds, tracks); a track counts with its mean over the seeds.
+        points: what each track earned (seeds, tracks); a track counts with its mean over the seeds.
         median: whether the score is the median over tracks; else it is their mean.
-        resamples: how many.
-        seed: of the resampling; of one seed all scores see the same resamples.
+        resamples: number of resamples.
+        seed: seed of the draws; all scores of one seed see the same resamples.
 
     Returns:
         The score (1,), and those of the resamples (resamples,).
@@ -134,7 +140,8 @@ def resampled_scores(
     return of(values, np.ones((1, len(values)), dtype=np.float32)), np.concatenate(drawn)
 
 
-FLIPS_AT_ONCE = 1 << 22
+FLIPPED_FLOATS = 1 << 20
+"""Differences with flipped signs that are held at once: 8 MB, and some copies of them."""
 
 
 @dataclass(frozen=True)
@@ -142,18 +149,18 @@ class Difference:
     """One row of a table.
 
     Attributes:
-        task: its name.
-        metric: the figure's name.
+        task: name of the task.
+        metric: name of the metric.
         a: score of the first model, averaged over probe seeds.
-        b: of the second.
+        b: score of the second model.
         difference: b − a.
-        low: of its 95 % interval, by a paired bootstrap over tracks.
-        high: the same.
-        p: two-sided, that there is no difference.
+        low: lower bound of its 95 % interval, by a paired bootstrap over tracks.
+        high: upper bound.
+        p: two-sided p-value of no difference.
         test: ``sign-flip``: a permutation test that swaps the models track by track, for metrics that are means over
             tracks; ``bootstrap``: twice the smaller share of resamples on either side of 0.
         p_holm: p after Holm's correction over all rows that `compare` returns.
-        tracks: that both answered, with a finite result where they are scored one by one.
+        tracks: number of tracks that both predicted, with a finite result where they are scored one by one.
     """
 
     task: str
@@ -176,17 +183,17 @@ def compare(
     flips: int = 10_000,
     seed: int = 0,
 ) -> list[Difference]:
-    """Return the difference between two models by each metric of each task that both answered, in the first's order.
+    """Return the difference between two models by each metric of each task that both have, in the first's order.
 
     Args:
-        a: one model's answers by task.
-        b: the other's.
-        resamples: of the bootstrap.
-        flips: of the permutation test.
-        seed: of both.
+        a: one model's predictions by task.
+        b: the other model's predictions.
+        resamples: number of resamples of the bootstrap.
+        flips: number of random assignments of signs in the permutation test.
+        seed: seed of both.
 
     Raises:
-        MertError: the models did not answer the same tracks of a task, or not with the same truth.
+        MertError: the models did not predict the same tracks of a task, or not with the same truth.
     """
     rows = [row for task in a if task in b for row in _of_task(task, a[task], b[task], resamples, flips, seed)]
     corrected = holm([row.p for row in rows])
@@ -195,43 +202,46 @@ def compare(
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Return p-values after Holm's step-down correction (1979), in the order given."""
-    values = np.asarray(ps, dtype=np.float64)
-    order = np.argsort(values, kind="stable")
-    stepped = np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values))))
-    found = np.empty_like(values)
-    found[order] = np.minimum(stepped, 1)
-    return found.tolist()
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(ps, method="holm")[1].tolist() if ps else []
 
 
 def sign_flip(differences: NDArray[np.float64], flips: int, seed: int) -> float:
     """Return the two-sided p-value that the mean of paired differences (tracks,) is 0.
 
-    Where nothing differs between the models, a track's difference is as likely to have the other sign.
+    Where nothing differs between the models, a track's difference is as likely to have the other sign. With so few
+    tracks that there are no more than ``flips`` assignments of signs, all are tried and the p-value is exact.
     """
-    generator = np.random.default_rng(seed)
+    from scipy.stats import permutation_test
+
     differing = differences[differences != 0]
     if not len(differing):
         return 1.0
-    observed = abs(differing.sum())
-    at_once = max(1, FLIPS_AT_ONCE // len(differing))
-    as_far = 0
-    for start in range(0, flips, at_once):
-        signs = generator.integers(0, 2, (min(at_once, flips - start), len(differing)), dtype=np.int8)
-        sums = (signs.astype(np.float64) * 2 - 1) @ differing
-        as_far += int((np.abs(sums) >= observed * (1 - 1e-12)).sum())
-    return (1 + as_far) / (1 + flips)
+    return float(
+        permutation_test(
+            (differing,),
+            lambda flipped, axis: np.abs(flipped.sum(axis=axis)),
+            permutation_type="samples",
+            alternative="greater",  # of the absolute sum: both sides at once
+            n_resamples=flips,
+            vectorized=True,
+            batch=max(1, FLIPPED_FLOATS // len(differing)),
+            rng=np.random.default_rng(seed),
+        ).pvalue
+    )
 
 
 def _of_task(task: str, a: Predictions, b: Predictions, resamples: int, flips: int, seed: int) -> list[Difference]:
     b = _aligned(task, a, b)
     rows = []
-    for figure in a.figures():
-        if figure.points is None:
-            rows.append(_by_bootstrap(task, figure, a, b, resamples, seed))
+    for metric in a.figures():
+        if metric.points is None:
+            rows.append(_by_bootstrap(task, metric, a, b, resamples, seed))
         else:
-            found = (figure.points(each.truth, each.outputs) for each in (a, b))
-            earned = _both_known(task, figure.name, *found)
-            rows.append(_by_flips(task, figure.name, *earned, resamples, flips, seed))
+            of_a, of_b = metric.points(a.truth, a.outputs), metric.points(b.truth, b.outputs)
+            earned = _both_known(task, metric.name, of_a, of_b)
+            rows.append(_by_flips(task, metric.name, *earned, resamples, flips, seed))
     for name in a.points:
         earned = _both_known(task, name, a.points[name], b.points[name])
         if is_median(name):
@@ -267,11 +277,11 @@ def _by_flips(task: str, name: str, a: Points, b: Points, resamples: int, flips:
     )
 
 
-def _by_bootstrap(task: str, figure: Metric, a: Predictions, b: Predictions, resamples: int, seed: int) -> Difference:
+def _by_bootstrap(task: str, metric: Metric, a: Predictions, b: Predictions, resamples: int, seed: int) -> Difference:
     # The same seed draws the same tracks for both.
-    drawn = [scores_of(figure, each.truth, each.outputs, resamples, seed) for each in (a, b)]
-    scores = float(figure(a.truth, a.outputs).mean()), float(figure(b.truth, b.outputs).mean())
-    return _of_resamples(task, figure.name, scores, drawn, len(a.ids))
+    drawn = [scores_of(metric, each.truth, each.outputs, resamples, seed) for each in (a, b)]
+    scores = float(metric(a.truth, a.outputs).mean()), float(metric(b.truth, b.outputs).mean())
+    return _of_resamples(task, metric.name, scores, drawn, len(a.ids))
 
 
 def _by_medians(task: str, name: str, a: Points, b: Points, resamples: int, seed: int) -> Difference:
@@ -294,20 +304,22 @@ def _of_resamples(
 
 
 def _aligned(task: str, a: Predictions, b: Predictions) -> Predictions:
-    """Return the second model's answers in the first's order of tracks."""
-    where = {track: number for number, track in enumerate(b.ids)}
-    missing = [track for track in a.ids if track not in where]
+    """Return the second model's predictions in the first's order of tracks."""
+    index = {track: number for number, track in enumerate(b.ids)}
+    missing = [track for track in a.ids if track not in index]
     if missing or len(a.ids) != len(b.ids):
         raise MertError(
-            f"the models answered different test tracks of {task}: {len(a.ids)} and {len(b.ids)}"
+            f"the models predicted different test tracks of {task}: {len(a.ids)} and {len(b.ids)}"
             + (f", {missing[0]} only one of them" if missing else "")
             + ". Probe both on the same data."
         )
-    order = np.array([where[track] for track in a.ids], dtype=np.int64)
+    order = np.array([index[track] for track in a.ids], dtype=np.int64)
     if (a.metrics, a.classes, sorted(a.points)) != (b.metrics, b.classes, sorted(b.points)):
-        raise MertError(f"the models' answers to {task} have other metrics or classes. Probe both by one protocol.")
+        raise MertError(
+            f"the models' predictions for {task} have other metrics or classes. Probe both by one protocol."
+        )
     truth: NDArray[Any] = b.truth[order] if len(b.truth) else b.truth
     if not np.array_equal(a.truth, truth):
-        raise MertError(f"the models were judged by other labels of {task}. Probe both on the same data.")
+        raise MertError(f"the models were scored by other labels of {task}. Probe both on the same data.")
     outputs = b.outputs[:, order] if len(b.truth) else b.outputs
     return replace(b, ids=a.ids, truth=truth, outputs=outputs, points={n: p[:, order] for n, p in b.points.items()})

@@ -104,7 +104,7 @@ class Request:
             raise MertError(f"--data {data}: no such folder; expected the data set as its authors lay it out")
         if data is not None and len({task.dataset for task in chosen}) > 1:
             raise MertError(
-                f"--data is one data set's folder, but {len(chosen)} tasks of several are asked; give --task"
+                f"--data is one data set's folder, but {len(chosen)} tasks of several are wanted; give --task"
             )
         if run is not None:
             if name is not None:

@@ -143,7 +143,7 @@ def rescaled(outputs: Tensor, scale: tuple[Tensor, Tensor] | None) -> Tensor:
 
 
 @dataclass
-class _Block:
+class _TrainingBlock:
     """The probes of one block that are still training.
 
     Attributes:
@@ -210,14 +210,14 @@ class _Trainer:
         self.blocks = [self._block(indices) for indices in sorted(blocks, key=len, reverse=True)]
         self.segment_rows = max(1, rows_in(SLAB_BYTES, train.features) // settings.batch_items) * settings.batch_items
 
-    def _block(self, indices: list[int]) -> _Block:
+    def _block(self, indices: list[int]) -> _TrainingBlock:
         probes = [self.best.probes[i] for i in indices]
         bank = self.best.bank(indices, weighted=probes[0].input == WEIGHTED)
         bank.dropout = self.settings.dropout
         adam = ProbeAdam(bank.weights, np.array([probe.rate for probe in probes]))
-        return _Block(np.array(indices), bank, adam, np.zeros(len(indices), dtype=np.int64))
+        return _TrainingBlock(np.array(indices), bank, adam, np.zeros(len(indices), dtype=np.int64))
 
-    def _seed(self, block: _Block) -> int:
+    def _seed(self, block: _TrainingBlock) -> int:
         return self.best.probes[block.indices[0]].seed
 
     def epoch(self, number: int, pool: ThreadPoolExecutor) -> None:
@@ -251,7 +251,7 @@ class _Trainer:
 
             yield draw
 
-    def _train_block(self, block: _Block, segments: dict[int, _Segment]) -> None:
+    def _train_block(self, block: _TrainingBlock, segments: dict[int, _Segment]) -> None:
         """Take one step per batch of the segment of the block's seed."""
         segment = segments[self._seed(block)]
         gradient = [torch.empty_like(weight) for weight in block.bank.weights]
@@ -263,14 +263,14 @@ class _Trainer:
             block.bank.gradient(states, dropout, partial(self.loss.gradient, truth=truth), gradient)
             optimizer.step()
 
-    def _add_outputs(self, block: _Block, start: int, states: Tensor) -> None:
+    def _add_outputs(self, block: _TrainingBlock, start: int, states: Tensor) -> None:
         """Add the outputs of some validation rows to those of their tracks."""
         outputs = block.bank.outputs(states)
         if block.sums is None:
             block.sums = outputs.new_zeros(len(outputs), len(self.rows_per_track), outputs.shape[2])
         block.sums.index_add_(1, self.tracks[start : start + states.shape[1]], outputs)
 
-    def _score_block(self, block: _Block, number: int) -> None:
+    def _score_block(self, block: _TrainingBlock, number: int) -> None:
         """Score probes; keep the weights of those at their best, slow those on a plateau, drop those that are done."""
         assert block.sums is not None
         outputs = rescaled(block.sums / self.rows_per_track[:, None], self.target_scale).cpu().numpy()

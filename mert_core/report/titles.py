@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mert_core.probing.metrics import METRIC_TITLES
 from mert_core.probing.tasks import TASKS
 from mert_core.report.published import BESIDE_ENDING, counts, fourteen_metrics
 
-METRIC_TITLES = {
-    "accuracy": "accuracy",
-    "weighted_score": "weighted score",
-    "roc_auc": "ROC-AUC",
-    "ap": "AP",
-    "f_measure": "F, ±70 ms",
-    "f_measure_20ms": "F, ±20 ms",
-    "r2": "R², mean",
-    "sdr": "SDR, mean",
-}
 DEMO_PREFIX = "demo/"
 WEIGHTED = "weighted"
 

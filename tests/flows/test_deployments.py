@@ -53,7 +53,7 @@ def test_wrong_parameters_are_refused_before_the_run(wrong: dict) -> None:
 def test_names_are_those_of_the_parameters() -> None:
     assert set(get_args(RunName)) == set(load_config(ROOT / "params.yaml").runs)
     by_clip = [name for name, task in DEMO.items() if task.kind not in (TaskKind.BEATS, TaskKind.STEMS)]
-    assert list(get_args(TaskName)) == by_clip, "what `quick_score` can ask"
+    assert list(get_args(TaskName)) == by_clip, "what `validation_score` takes"
 
 
 def test_flows_import_no_torch() -> None:

@@ -47,22 +47,22 @@ def train_plain(
     train: tuple[Tensor, Tensor],
     valid: Tensor,
     objective: ProbeLoss,
-    recipe: ProbeSettings,
+    settings: ProbeSettings,
     score: Score,
     tracks: Tensor | None = None,
 ) -> tuple[PlainProbe, float, int, list[float]]:
     """Train on standardised states (states, rows, width) and targets; return the best, its score, epoch, all rates."""
     states, truth = train
-    model = PlainProbe(probe, states.shape[0], states.shape[2], recipe.hidden, objective.outputs)
+    model = PlainProbe(probe, states.shape[0], states.shape[2], settings.hidden, objective.outputs)
     optimiser = torch.optim.Adam(model.parameters(), lr=probe.rate)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, "max", factor=recipe.plateau_factor, patience=recipe.plateau_patience, threshold=0
+        optimiser, "max", factor=settings.plateau_factor, patience=settings.plateau_patience, threshold=0
     )
     losses = {"single": nn.CrossEntropyLoss(), "multi": nn.BCEWithLogitsLoss(), "regression": nn.MSELoss()}
     best, best_epoch, kept, rates = -np.inf, 0, {}, []
-    for epoch in range(1, recipe.max_epochs + 1):
-        for chosen in torch.randperm(len(truth), generator=model.generator).split(recipe.batch_items):
-            dropout = dropout_factors(len(chosen), recipe, model.generator)
+    for epoch in range(1, settings.max_epochs + 1):
+        for chosen in torch.randperm(len(truth), generator=model.generator).split(settings.batch_items):
+            dropout = dropout_factors(len(chosen), settings, model.generator)
             loss = losses[objective.kind](model(states[:, chosen], dropout), truth[chosen])
             optimiser.zero_grad()
             loss.backward()
@@ -77,7 +77,7 @@ def train_plain(
             kept = {name: value.clone() for name, value in model.state_dict().items()}
         scheduler.step(now)
         rates.append(optimiser.param_groups[0]["lr"])
-        if epoch - best_epoch >= recipe.patience:
+        if epoch - best_epoch >= settings.patience:
             break
     model.load_state_dict(kept)
     return model, best, best_epoch, rates

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -16,7 +17,8 @@ from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
 from mert_core.probing import embed
 from mert_core.probing import embeddings as module
-from mert_core.probing.embeddings import Embeddings, embeddings, open_embeddings
+from mert_core.probing.embedding_store import EmbeddingStore
+from mert_core.probing.embeddings import Embeddings, embeddings
 from mert_core.probing.encoders.base import ModelEncoder, fingerprint
 from mert_core.probing.tasks import Chunking
 from tests.probing.sounds import Counting, Loudness, Noise
@@ -88,7 +90,7 @@ def test_order_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.Mon
     one = everything(embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path / "one"))
     monkeypatch.setattr(embed, "CPU_BATCH_SECONDS", 0.25)
     monkeypatch.setattr(embed, "_WAITING_SECONDS", 0.3)
-    monkeypatch.setattr(module, "PART_SOUNDS", 4)
+    monkeypatch.setattr(module, "SHARD_SOUNDS", 4)
     two = everything(embeddings(Loudness(), sounds[::-1], WHOLE, "mean", tmp_path / "two"))
     none = everything(embeddings(Loudness(), sounds, WHOLE, "mean", None))
     assert torch.equal(one, two.flip(1))
@@ -114,7 +116,7 @@ def test_tasks_share_what_both_ask_for(tmp_path: Path) -> None:
 
 
 def test_what_was_interrupted_goes_on_at_the_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PART_SOUNDS", 5)
+    monkeypatch.setattr(module, "SHARD_SOUNDS", 5)
     monkeypatch.setattr(embed, "CPU_BATCH_SECONDS", 0.1)
     sounds = [Noise(number, 0.1) for number in range(23)]
     with pytest.raises(InterruptedError):
@@ -145,7 +147,7 @@ class Slow(Loudness):
         time.sleep(0.1)
         return super().frames(waveform)
 
-module.PART_SOUNDS = 4
+module.SHARD_SOUNDS = 4
 sounds = [Noise(number, 0.1 + 0.01 * number) for number in range(200)]
 module.embeddings(Slow(), sounds, Chunking(), "mean", Path(sys.argv[1]))
 """
@@ -160,7 +162,7 @@ def test_another_process_writes_and_is_killed(tmp_path: Path, repository: Path) 
     encoder = Counting(Loudness())
     sounds = [Noise(number, 0.1 + 0.01 * number) for number in range(20)]
     found = embeddings(encoder, sounds, WHOLE, "mean", tmp_path)
-    assert encoder.windows <= 16, "its finished parts are used"
+    assert encoder.windows <= 16, "its finished shards are used"
     assert other.poll() is None
     other.send_signal(signal.SIGKILL)
     assert other.wait() == -signal.SIGKILL
@@ -203,18 +205,15 @@ def test_a_damaged_card_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
     sounds, folder = kept(tmp_path)
-    mine = fingerprint(Loudness())
-    assert len(open_embeddings(folder, mine, sounds, WHOLE, "mean")) == 3
+    card = json.loads((folder / "card.json").read_text())
+    assert len(EmbeddingStore(folder, card).sounds) == len(sounds)
     with pytest.raises(MertError, match="pooling is 'mean', expected 'frames'"):
-        open_embeddings(folder, mine, sounds, WHOLE, "frames")
-    with pytest.raises(MertError, match=f"encoder is '{mine}', expected"):
-        open_embeddings(folder, fingerprint(Loudness(2.0)), sounds, WHOLE, "mean")
-    with pytest.raises(MertError, match="the audio is another"):
-        open_embeddings(folder, mine, [Noise(9, 0.2)], WHOLE, "mean")
-    with pytest.raises(MertError, match="no sound"):
-        open_embeddings(folder, mine, sounds, Chunking(0.1), "mean")
-    with pytest.raises(MertError, match=r"card\.json"):
-        open_embeddings(tmp_path, mine, sounds, WHOLE, "mean")
+        EmbeddingStore(folder, card | {"pooling": "frames"})
+    with pytest.raises(MertError, match=f"encoder is '{fingerprint(Loudness())}', expected"):
+        EmbeddingStore(folder, card | {"encoder": fingerprint(Loudness(2.0))})
+    (folder / "card.json").write_text("{")
+    with pytest.raises(MertError, match=r"card\.json are refused"):
+        EmbeddingStore(folder, card)
 
 
 def test_other_audio_under_the_same_identity_is_refused(tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def task(kind: str, items: int, seed: int):
 )
 def test_a_bank_is_its_probes_trained_one_by_one(kind, outputs, metric, hidden, monkeypatch) -> None:
     monkeypatch.setattr(train_module, "CACHE_FLOATS", 1300)  # some probes by themselves, some together
-    recipe = replace(RECIPE, max_epochs=9, patience=3, hidden=hidden)
+    settings = replace(RECIPE, max_epochs=9, patience=3, hidden=hidden)
     train, valid = task(kind, 50, 0), task(kind, 40, 1)
     objective, score = ProbeLoss(kind, outputs), scoring(metric, valid.track_truth)
     probes = tuple(ProbeSpec(number, rate, seed) for number in (WEIGHTED, 0, 1) for rate in RATES for seed in (0, 1))
-    trained = train_probes(probes, train, valid, objective, recipe, score)
+    trained = train_probes(probes, train, valid, objective, settings, score)
     assert len(set(trained.epochs.tolist())) > 1, "all stopped together: the test no longer sees probes leave the bank"
 
     found = moments(train.features)
@@ -80,7 +80,7 @@ def test_a_bank_is_its_probes_trained_one_by_one(kind, outputs, metric, hidden, 
             (states, targets),
             held_out,
             objective,
-            recipe,
+            settings,
             lambda out: score(out * scale + shift),
             torch.from_numpy(valid.tracks),
         )
@@ -136,11 +136,11 @@ def test_a_block_of_many_inputs_trains_the_same_probes(monkeypatch) -> None:
     train, valid = splits()
     probes = tuple(ProbeSpec(number, rate, seed) for number in (2, WEIGHTED, 0, 1) for rate in RATES for seed in (0, 1))
     score = scoring("accuracy", valid.truth)
-    recipe = replace(RECIPE, patience=3)
-    expected = train_probes(probes, train, valid, SINGLE, recipe, score)
+    settings = replace(RECIPE, patience=3)
+    expected = train_probes(probes, train, valid, SINGLE, settings, score)
     assert len(list(blocks_of(probes, None, expected.shape))) == 4
     monkeypatch.setattr(train_module, "CACHE_FLOATS", None)  # as on a GPU
-    found = train_probes(probes, train, valid, SINGLE, recipe, score)
+    found = train_probes(probes, train, valid, SINGLE, settings, score)
     assert np.array_equal(found.epochs, expected.epochs)
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-5)
 

@@ -28,8 +28,8 @@ class EvalInputs:
 
     Attributes:
         task: its declaration.
-        clips: in their official splits.
-        encoder: frozen.
+        clips: labelled clips in their official splits.
+        encoder: the frozen encoder.
         settings: the section ``probe`` as it holds for this task.
         seed: of intervals, and of all draws but those of the probes.
         caches: folder where embeddings are kept; None: they are kept nowhere.
@@ -91,7 +91,7 @@ class Evaluator(ABC):
     """How tasks of one kind of answer are scored: train on training clips, choose on validation, score test clips once.
 
     Attributes:
-        kind: of the answer.
+        kind: kind of answer that it scores.
         rules: what of the protocol holds for this kind alone; its hash stands beside each score.
         section: subsection of ``probe`` in ``params.yaml`` that only this kind reads; None: there is none.
     """
