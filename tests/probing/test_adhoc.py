@@ -11,12 +11,12 @@ from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
 from mert_core.probing.stage import Request, probe
 from mert_core.tracking import NullTracker
-from tests.datasets.miniatures_b import nsynth
+from tests.datasets.miniatures import write_nsynth
 
 
 @pytest.fixture(scope="module")
 def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nsynth(tmp_path_factory.mktemp("data") / "nsynth", per_class=(12, 6, 6), seconds=0.5)
+    return write_nsynth(tmp_path_factory.mktemp("data") / "nsynth", per_class=(12, 6, 6), seconds=0.5)
 
 
 @pytest.fixture(scope="module")
