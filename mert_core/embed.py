@@ -51,13 +51,13 @@ def embed_file(
         np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
         begin = stream.tell()
         for first, states in song_states(model, waveform, chunk_seconds, margin_seconds):
-            for place, number in enumerate(chosen):
+            for index, number in enumerate(chosen):
                 if not states[number].isfinite().all():
                     raise MertError(
                         f"{model_folder} gives NaN or infinity for {audio} (state {number}): its weights are damaged "
                         "or the training diverged. Use another checkpoint."
                     )
-                stream.seek(begin + 4 * shape[2] * (place * frames + first))
+                stream.seek(begin + 4 * shape[2] * (index * frames + first))
                 stream.write(np.ascontiguousarray(states[number].numpy(), dtype="<f4").data)
     return shape
 

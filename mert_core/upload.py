@@ -65,7 +65,7 @@ def upload(layout: Layout, url: str) -> str:
     """
     if not url.startswith("s3://"):
         raise MertError(f"--to {url}: `mert upload` knows s3:// alone. Copy data/ with that store's own tools.")
-    shards = find_shards(layout, url)
+    shards = list_shards(layout, url)
     store, _ = filesystem(url)
     missing = _missing(store, shards)
     _copy_all(store, missing)
@@ -77,7 +77,7 @@ def upload(layout: Layout, url: str) -> str:
     )
 
 
-def find_shards(layout: Layout, url: str) -> list[Shard]:
+def list_shards(layout: Layout, url: str) -> list[Shard]:
     """Return the shards that the records of ``data/corpus`` and of the folders in ``data/targets`` name.
 
     Raises:
@@ -86,7 +86,7 @@ def find_shards(layout: Layout, url: str) -> list[Shard]:
     read_record(layout.corpus)  # says what to do if there is none
     targets = layout.data / "targets"
     folders = [layout.corpus, *(sorted(targets.iterdir()) if targets.is_dir() else ())]
-    found = []
+    shards = []
     for folder in folders:
         if not (folder / RECORD_NAME).is_file():
             continue
@@ -96,8 +96,8 @@ def find_shards(layout: Layout, url: str) -> list[Shard]:
                 continue
             if not path.is_file():
                 raise MertError(f"{path} is missing, though the record beside it names it. Run `dvc pull`.")
-            found.append(Shard(path, layout.copy_of(path.parent, url), sha256, path.stat().st_size))
-    return found
+            shards.append(Shard(path, layout.copy_of(path.parent, url), sha256, path.stat().st_size))
+    return shards
 
 
 def _missing(store: AbstractFileSystem, shards: list[Shard]) -> list[Shard]:
@@ -120,7 +120,7 @@ def _copy_all(store: AbstractFileSystem, shards: list[Shard]) -> None:
     counting, stopping = threading.Lock(), threading.Event()
     with tqdm(desc="upload", unit="B", unit_scale=True, total=total, dynamic_ncols=True) as bar:
 
-        def told(count: int) -> None:
+        def advance(count: int) -> None:
             if stopping.is_set():
                 raise MertError("the upload was stopped")  # ends the parts that are still under way
             with counting:
@@ -128,7 +128,7 @@ def _copy_all(store: AbstractFileSystem, shards: list[Shard]) -> None:
 
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
             try:
-                for _ in pool.map(lambda shard: _copy(store, shard, told), shards):
+                for _ in pool.map(lambda shard: _copy(store, shard, advance), shards):
                     pass
             except BaseException:
                 stopping.set()
@@ -136,24 +136,24 @@ def _copy_all(store: AbstractFileSystem, shards: list[Shard]) -> None:
                 raise
 
 
-def _copy(store: AbstractFileSystem, shard: Shard, told: Callable[[int], None]) -> None:
+def _copy(store: AbstractFileSystem, shard: Shard, advance: Callable[[int], None]) -> None:
     from fsspec.callbacks import Callback
 
-    class Told(Callback):
+    class Progress(Callback):
         def relative_update(self, inc: int = 1) -> None:
-            told(inc)
+            advance(inc)
 
-    found = sha256_file(shard.path)
-    if found != shard.sha256:
+    sha256 = sha256_file(shard.path)
+    if sha256 != shard.sha256:
         raise MertError(
-            f"{shard.path} has changed since it was written: its SHA-256 is {found[:16]}…, expected "
+            f"{shard.path} has changed since it was written: its SHA-256 is {sha256[:16]}…, expected "
             f"{shard.sha256[:16]}…. Run `dvc checkout --force`."
         )
     with explained(shard.url, _BUCKET):
         store.put_file(
             str(shard.path),
             shard.url,
-            callback=Told(),
+            callback=Progress(),
             Metadata={_HASH_KEY: shard.sha256},
             chunksize=_PART_BYTES,
             max_concurrency=_PARTS_AT_ONCE,
@@ -163,9 +163,9 @@ def _copy(store: AbstractFileSystem, shard: Shard, told: Callable[[int], None]) 
 def _verify(shards: list[Shard]) -> None:
     sizes = {folder: RemoteFolder(folder).sizes() for folder in sorted({shard.folder for shard in shards})}
     for shard in shards:
-        found = sizes[shard.folder].get(shard.path.name)
-        if found != shard.size:
+        size = sizes[shard.folder].get(shard.path.name)
+        if size != shard.size:
             raise MertError(
-                f"{shard.url} has {found} bytes after the upload, expected {shard.size}. Does something else write "
+                f"{shard.url} has {size} bytes after the upload, expected {shard.size}. Does something else write "
                 "there? Run the command again."
             )

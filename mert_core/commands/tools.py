@@ -6,9 +6,14 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mert_core.commands.context import PARAMS_NAME, context
 from mert_core.errors import MertError
+
+if TYPE_CHECKING:
+    from mert_core.config import Config
+    from mert_core.paths import Layout
 
 
 def list_teachers(options: argparse.Namespace) -> int:
@@ -26,12 +31,24 @@ def doctor(options: argparse.Namespace) -> int:
         raise MertError("--quick goes with --datasets; `mert doctor` alone is quick")
     config, layout = context(options)
     if options.datasets:
-        from mert_core.datasets.registry import survey_all
-
-        return survey_all(config, layout, options.quick)
+        return _survey_datasets(config, layout, options.quick)
     from mert_core.doctor import examine
 
     return examine(config, layout)
+
+
+def _survey_datasets(config: Config, layout: Layout, quick: bool) -> int:
+    """Print each labelled data set's state; 1 when files are damaged. A missing set is no problem."""
+    from mert_core.datasets.registry import survey_all
+
+    surveys = []
+    for survey, text in survey_all(config, layout, quick):
+        surveys.append(survey)
+        print(text)
+    complete = sum(survey.state == "complete" for survey in surveys)
+    damaged = sum(bool(survey.damaged) for survey in surveys)
+    print(f"{complete} of {len(surveys)} complete; {f'{damaged} damaged' if damaged else 'none damaged'}")
+    return 1 if damaged else 0
 
 
 def embed(options: argparse.Namespace) -> int:

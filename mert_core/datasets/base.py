@@ -98,13 +98,13 @@ class Survey:
 
     Attributes:
         state: ``missing``: the folder, or a file without which nothing can be read, is not there.
-        found: counts by what is counted, such as ``clips``; and how many there should be.
+        counts: counts by what is counted, such as ``clips``; and how many there should be.
         notes: what is missing or damaged and what to do, one sentence each.
         damaged: number of files that are there, but not as they were published.
     """
 
     state: State
-    found: dict[str, tuple[int, int]] = field(default_factory=dict)
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     damaged: int = 0
 

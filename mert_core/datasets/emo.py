@@ -1,4 +1,7 @@
-"""Emomusic, MediaEval 2013's "1000 songs": 744 excerpts of 45 s with the mean of listeners' valence and arousal."""
+"""Emomusic, MediaEval 2013's "1000 songs": 744 excerpts of 45 s with the mean of listeners' valence and arousal.
+
+Soleymani et al., CrowdMM 2013.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +52,12 @@ class Emomusic:
         songs, ratings = _songs(tables / SONGS), _ratings(tables / RATINGS)
         present, empty = count_sound(_audio(folder, song) for song in songs)
         rated = len(songs.keys() & ratings.keys())
-        found = {"clips": (present, CLIPS), "songs": (len(songs), CLIPS), "ratings": (rated, CLIPS)}
+        counts = {"clips": (present, CLIPS), "songs": (len(songs), CLIPS), "ratings": (rated, CLIPS)}
         notes = [f"{empty} clip(s) have no bytes; unpack clips_45sec.tar.gz again."] if empty else []
         if present + empty < CLIPS:
             notes.append("clips are missing; unpack clips_45sec.tar.gz into the folder.")
-        state: State = "complete" if all(have >= want for have, want in found.values()) else "incomplete"
-        return Survey(state, found, tuple(notes), empty)
+        state: State = "complete" if all(have >= want for have, want in counts.values()) else "incomplete"
+        return Survey(state, counts, tuple(notes), empty)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the clips with (valence, arousal). Artists are given where they decided about the split.
@@ -120,5 +123,5 @@ def _split(artist: str) -> Split:
 
 def _audio(folder: Path, song: int) -> Path:
     """Return where a song's clip is or should be."""
-    found = (find_audio(folder / place, str(song), _SUFFIXES) for place in _AUDIO)
-    return next((path for path in found if path), folder / _AUDIO[0] / f"{song}.mp3")
+    paths = (find_audio(folder / name, str(song), _SUFFIXES) for name in _AUDIO)
+    return next((path for path in paths if path), folder / _AUDIO[0] / f"{song}.mp3")

@@ -1,4 +1,7 @@
-"""GiantSteps: excerpts of two minutes of electronic dance music with their key."""
+"""GiantSteps: excerpts of two minutes of electronic dance music with their key.
+
+Knees et al., ISMIR 2015; Faraldo, 2017.
+"""
 
 from __future__ import annotations
 
@@ -60,33 +63,35 @@ class GiantSteps:
         Raises:
             MertError: a file that says keys or artists cannot be read or is not as published.
         """
-        found, notes, damaged = {}, [], 0
+        counts, notes, damaged = {}, [], 0
         for part in (TRAIN, TEST):
-            place = _find_part(folder, part)
-            if place is None:
+            checkout = _find_part(folder, part)
+            if checkout is None:
                 notes.append(f"{folder / part} is not there; clone https://github.com/GiantSteps/{part}.")
                 continue
-            if absent := [name for name in _LABELS[part] if not (place / name).exists()]:
-                notes.append(f"{place} lacks {', '.join(absent)}; check it out anew.")
+            if absent := [name for name in _LABELS[part] if not (checkout / name).exists()]:
+                notes.append(f"{checkout} lacks {', '.join(absent)}; check it out anew.")
                 continue
-            _tracks(place, part, Counter())  # what cannot be read is refused
-            sums = _by_number(place / "md5", ".md5")
-            audio = {number: _audio(folder, place, number) for number in sums or _by_number(place / "annotations/key")}
+            _tracks(checkout, part, Counter())  # what cannot be read is refused
+            sums = _by_number(checkout / "md5", ".md5")
+            audio = {
+                number: _audio(folder, checkout, number) for number in sums or _by_number(checkout / "annotations/key")
+            }
             present, empty = count_sound(audio.values())
-            found[part] = present, TRACKS[part]
+            counts[part] = present, TRACKS[part]
             wrong = [] if quick else _differing(audio, sums, part)
             if wrong:
                 numbers = ", ".join(map(str, wrong[:5]))
                 notes.append(f"{len(wrong)} of {part} differ from their MD5 sum, such as {numbers}; fetch them again.")
             if not quick and not sums:
-                notes.append(f"{place / 'md5'} holds no sums to compare with.")
-            if short := found[part][1] - present:
+                notes.append(f"{checkout / 'md5'} holds no sums to compare with.")
+            if short := counts[part][1] - present:
                 notes.append(f"{short} of {part} have no sound; its audio_dl.sh fetches it.")
             damaged += len(wrong) + empty
-        if len(found) < len(TRACKS):
-            return Survey("missing", found, tuple(notes), damaged)
-        state: State = "complete" if not damaged and all(a >= b for a, b in found.values()) else "incomplete"
-        return Survey(state, found, tuple(notes), damaged)
+        if len(counts) < len(TRACKS):
+            return Survey("missing", counts, tuple(notes), damaged)
+        state: State = "complete" if not damaged and all(a >= b for a, b in counts.values()) else "incomplete"
+        return Survey(state, counts, tuple(notes), damaged)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the tracks with their key, one of `KEYS`.
@@ -102,22 +107,22 @@ class GiantSteps:
 
 def _clips(folder: Path, part: str, left_out: Counter[str]) -> Iterator[Clip]:
     """Yield a part's tracks that have a key and sound, and count the others by reason."""
-    place = _require_part(folder, part)
-    for track in _tracks(place, part, left_out):
-        path = _audio(folder, place, track.number)
+    checkout = _require_part(folder, part)
+    for track in _tracks(checkout, part, left_out):
+        path = _audio(folder, checkout, track.number)
         if reason := lack(path):
             left_out[reason] += 1
             continue
         yield Clip(f"{track.number:07d}", track.split, FileSound(path), track.key, track.artist)
 
 
-def _tracks(place: Path, part: str, left_out: Counter[str]) -> list[_KeyTrack]:
+def _tracks(checkout: Path, part: str, left_out: Counter[str]) -> list[_KeyTrack]:
     """Return a part's tracks that have a key, and count the others by reason; sound is not looked for."""
-    return (_train_tracks if part == TRAIN else _test_tracks)(place, left_out)
+    return (_train_tracks if part == TRAIN else _test_tracks)(checkout, left_out)
 
 
-def _train_tracks(place: Path, left_out: Counter[str]) -> list[_KeyTrack]:
-    annotations, metadata = (place / name for name in _LABELS[TRAIN])
+def _train_tracks(checkout: Path, left_out: Counter[str]) -> list[_KeyTrack]:
+    annotations, metadata = (checkout / name for name in _LABELS[TRAIN])
     keys = read_table(annotations, ("ID", "MANUAL KEY", "C"), "a tab-separated table ID, MANUAL KEY, C", "\t")
     artists = {
         row["ID"]: [name.strip() for name in row["ARTIST"].split(",")]
@@ -140,10 +145,10 @@ def _train_tracks(place: Path, left_out: Counter[str]) -> list[_KeyTrack]:
     return tracks
 
 
-def _test_tracks(place: Path, left_out: Counter[str]) -> list[_KeyTrack]:
-    annotations = _by_number(place / _LABELS[TEST][0])
+def _test_tracks(checkout: Path, left_out: Counter[str]) -> list[_KeyTrack]:
+    annotations = _by_number(checkout / _LABELS[TEST][0])
     if not annotations:
-        raise MertError(f"{place / _LABELS[TEST][0]} holds no .key files; check out the repository {TEST} anew")
+        raise MertError(f"{checkout / _LABELS[TEST][0]} holds no .key files; check out the repository {TEST} anew")
     tracks = []
     for number, path in annotations.items():
         text = read_text(path, "a key, such as 'D minor'").strip()
@@ -182,30 +187,30 @@ def _hash(artist: str) -> int:
 
 def _find_part(folder: Path, part: str) -> Path | None:
     """Return the folder of one repository, cloned or unpacked (then its name ends in a branch or commit)."""
-    found = sorted(path for path in folder.glob(f"{part}*") if path.is_dir())
-    return found[0] if found else None
+    folders = sorted(path for path in folder.glob(f"{part}*") if path.is_dir())
+    return folders[0] if folders else None
 
 
 def _require_part(folder: Path, part: str) -> Path:
-    place = _find_part(folder, part)
-    if place is None:
+    checkout = _find_part(folder, part)
+    if checkout is None:
         raise MertError(f"{folder / part} is not there; clone https://github.com/GiantSteps/{part} into {folder}")
-    return place
+    return checkout
 
 
 def _by_number(folder: Path, suffix: str = ".key") -> dict[int, Path]:
     """Return files such as ``10089.LOFI.key`` by the track's number, which some repositories pad with zeros."""
-    found = {path.name.partition(".")[0]: path for path in sorted(folder.glob(f"*{suffix}"))}
-    return {int(number): path for number, path in found.items() if number.isdecimal()}
+    files = {path.name.partition(".")[0]: path for path in sorted(folder.glob(f"*{suffix}"))}
+    return {int(number): path for number, path in files.items() if number.isdecimal()}
 
 
-def _audio(folder: Path, place: Path, number: int) -> Path:
+def _audio(folder: Path, checkout: Path, number: int) -> Path:
     """Return where a track's sound is or should be: its repository's ``audio``, or one for both, MARBLE's way."""
-    for audio in (place / "audio", folder / "audio"):
+    for audio in (checkout / "audio", folder / "audio"):
         for stem in (f"{number}.LOFI", f"{number:07d}.LOFI"):
             if path := find_audio(audio, stem, _SUFFIXES):
                 return path
-    return place / "audio" / f"{number}.LOFI.mp3"
+    return checkout / "audio" / f"{number}.LOFI.mp3"
 
 
 def _differing(audio: dict[int, Path], sums: dict[int, Path], part: str) -> list[int]:

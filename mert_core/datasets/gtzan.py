@@ -1,4 +1,7 @@
-"""GTZAN: excerpts of 30 s of ten genres, on the fault-filtered division, and their beats."""
+"""GTZAN: excerpts of 30 s of ten genres, on the fault-filtered division, and their beats.
+
+Tzanetakis and Cook, 2002.
+"""
 
 from __future__ import annotations
 
@@ -49,22 +52,22 @@ class Gtzan:
     def survey(self, folder: Path, quick: bool = False) -> Survey:
         """Count lists, clips and beats. No checksum of single files is published, so ``quick`` makes no difference."""
         lists = [folder / LIST.format(split) for split in SPLITS]
-        found = {"lists": (sum(path.is_file() for path in lists), len(lists))}
-        if found["lists"][0] < len(lists):
+        counts = {"lists": (sum(path.is_file() for path in lists), len(lists))}
+        if counts["lists"][0] < len(lists):
             names = ", ".join(path.name for path in lists if not path.is_file())
-            return Survey("missing", found, (f"{names} not in {folder}; take the lists from {_LISTS}.",))
+            return Survey("missing", counts, (f"{names} not in {folder}; take the lists from {_LISTS}.",))
         wanted = [clip_id for split in SPLITS for clip_id in _read_list(folder, split) if clip_id != DAMAGED]
         present, empty = count_sound(_audio(folder, clip_id) for clip_id in wanted)
         annotated = _beat_files(folder)
         expected = LISTED - 1
-        found |= {"clips": (present, expected), "beats": (sum(clip_id in annotated for clip_id in wanted), expected)}
+        counts |= {"clips": (present, expected), "beats": (sum(clip_id in annotated for clip_id in wanted), expected)}
         notes = [f"{empty} clip(s) have no bytes; unpack the archive again."] if empty else []
         if present + empty < expected:
             notes.append("clips are missing; the genres' folders belong into the folder genres.")
-        if found["beats"][0] < expected:
+        if counts["beats"][0] < expected:
             notes.append(f"beats are missing, which only the rhythm needs; take GTZAN-Rhythm v2 from {_BEATS}.")
-        state: State = "complete" if all(have >= want for have, want in found.values()) else "incomplete"
-        return Survey(state, found, tuple(notes), empty)
+        state: State = "complete" if all(have >= want for have, want in counts.values()) else "incomplete"
+        return Survey(state, counts, tuple(notes), empty)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the listed clips with their genre, or the seconds of their beats.
@@ -96,18 +99,18 @@ def _read_list(folder: Path, split: str) -> list[str]:
     path = folder / LIST.format(split)
     clip_ids = []
     for line in read_text(path, f"the fault-filtered list of {_LISTS}").split():
-        found = _CLIP.match(line.rpartition("/")[2])
-        if not found or found[1] not in GENRES:
+        match = _CLIP.match(line.rpartition("/")[2])
+        if not match or match[1] not in GENRES:
             raise MertError(f"{path} has the line {line!r}; expected such as blues/blues.00029.wav, as in {_LISTS}")
-        clip_ids.append(f"{found[1]}.{found[2]}")
+        clip_ids.append(f"{match[1]}.{match[2]}")
     return clip_ids
 
 
 def _audio(folder: Path, clip_id: str) -> Path:
     """Return where a clip is or should be."""
     genre = clip_id.partition(".")[0]
-    found = (find_audio(folder / place / genre, clip_id, _SUFFIXES) for place in _AUDIO)
-    return next((path for path in found if path), folder / _AUDIO[0] / genre / f"{clip_id}.wav")
+    paths = (find_audio(folder / name / genre, clip_id, _SUFFIXES) for name in _AUDIO)
+    return next((path for path in paths if path), folder / _AUDIO[0] / genre / f"{clip_id}.wav")
 
 
 def _beat_files(folder: Path) -> dict[str, Path]:
@@ -115,8 +118,8 @@ def _beat_files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for pattern in _BEAT_FILES:
         for path in sorted(folder.glob(pattern)):
-            if found := _CLIP.match(path.name):
-                files.setdefault(f"{found[1]}.{found[2]}", path)
+            if match := _CLIP.match(path.name):
+                files.setdefault(f"{match[1]}.{match[2]}", path)
     return files
 
 

@@ -63,7 +63,7 @@ class MtgJamendo:
     title = "MTG-Jamendo"
     licence = "metadata CC BY-NC-SA 4.0; each track its own Creative Commons licence (audio_licenses.txt)"
     source = "https://github.com/MTG/mtg-jamendo-dataset, Bogdanov et al., ML4MD at ICML 2019"
-    questions = tuple(TAGS)
+    questions: tuple[str, ...] = tuple(TAGS)
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
         """Count tracks and tags of each question; without ``quick`` compare the mp3s with the published SHA-256."""
@@ -71,23 +71,27 @@ class MtgJamendo:
         if not any(labels.values()):
             return Survey("missing", notes=(_no_labels(folder, self.questions[0]),))
         root, there = _audio(folder)
-        found: dict[str, tuple[int, int]] = {}
+        counts: dict[str, tuple[int, int]] = {}
         notes = [] if there else [f"No mp3 in {folder}: looked in {', '.join(_AUDIO)}."]
         used: dict[str, str] = {}  # file → why it cannot be used, or nothing
-        for question, place in labels.items():
-            if place is None:
+        for question, labels_folder in labels.items():
+            if labels_folder is None:
                 notes.append(_no_labels(folder, question))
                 continue
-            tracks = [track for rows in _read(place, question).values() for track in rows]
+            tracks = [track for rows in _read(labels_folder, question).values() for track in rows]
             names = [name for track in tracks if (name := _find(track.path, there))]
             used |= {name: lack(root / name) for name in names if name not in used}
-            found[f"{question} tracks"] = (sum(not used[name] for name in names), len(tracks))
-            found[f"{question} tags"] = (len({tag for track in tracks for tag in track.tags}), TAGS[question])
-        if there and any(count < total for what, (count, total) in found.items() if what.endswith("tracks")):
+            counts[f"{question} tracks"] = (sum(not used[name] for name in names), len(tracks))
+            counts[f"{question} tags"] = (len({tag for track in tracks for tag in track.tags}), TAGS[question])
+        if there and any(count < total for what, (count, total) in counts.items() if what.endswith("tracks")):
             notes.append(f"mp3s are missing in {root}; fetch them with the repository's scripts/download/download.py.")
         if empty := sorted(name for name, reason in used.items() if reason == EMPTY):
             notes.append(f"{len(empty)} mp3s have no bytes, such as {empty[0]}; download them again.")
-        sums = {} if quick else _published([place.parent.parent for place in labels.values() if place])
+        sums = (
+            {}
+            if quick
+            else _published([labels_folder.parent.parent for labels_folder in labels.values() if labels_folder])
+        )
         if not quick and not sums:
             notes.append("The repository's data/download holds no SHA-256 sums to compare with.")
         if damaged := _differing(root, sorted(name for name, reason in used.items() if not reason), sums):
@@ -95,8 +99,8 @@ class MtgJamendo:
                 f"{len(damaged)} mp3s differ from their published SHA-256, such as {damaged[0]}; download them again."
             )
         faults = len(damaged) + len(empty)
-        whole = not faults and all(labels.values()) and all(count == total for count, total in found.values())
-        return Survey("complete" if whole else "incomplete", found, tuple(notes), faults)
+        whole = not faults and all(labels.values()) and all(count == total for count, total in counts.values())
+        return Survey("complete" if whole else "incomplete", counts, tuple(notes), faults)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the tracks of one kind of tags. Tags are as the files have them, such as ``instrument---piano``.
@@ -105,14 +109,14 @@ class MtgJamendo:
             MertError: there is no such question, labels are missing or not as expected, or a split has no mp3.
         """
         check_question(self.name, self.questions, question)
-        place = _labels_folder(folder, question)
-        if place is None:
+        labels_folder = _labels_folder(folder, question)
+        if labels_folder is None:
             raise MertError(_no_labels(folder, question))
         root, there = _audio(folder)
         clips: list[Clip] = []
         tags: set[str] = set()
         left_out = Counter[str]()
-        for split, tracks in _read(place, question).items():
+        for split, tracks in _read(labels_folder, question).items():
             for track in tracks:
                 tags.update(track.tags)
                 name = _find(track.path, there)
@@ -125,10 +129,12 @@ class MtgJamendo:
 
 
 def _labels_folder(folder: Path, question: str) -> Path | None:
-    """Return the first place that has the label files of a question."""
+    """Return the first labels_folder that has the label files of a question."""
     names = [f"autotagging_{question}-{part}.tsv" for part in _FILES.values()]
     places = [folder / name for name in _LABELS]
-    return next((place for place in places if all((place / name).is_file() for name in names)), None)
+    return next(
+        (labels_folder for labels_folder in places if all((labels_folder / name).is_file() for name in names)), None
+    )
 
 
 def _no_labels(folder: Path, question: str) -> str:
@@ -138,9 +144,10 @@ def _no_labels(folder: Path, question: str) -> str:
     )
 
 
-def _read(place: Path, question: str) -> dict[Split, list[_JamendoTrack]]:
+def _read(labels_folder: Path, question: str) -> dict[Split, list[_JamendoTrack]]:
     return {
-        split: list(_rows(place / f"autotagging_{question}-{part}.tsv", question)) for split, part in _FILES.items()
+        split: list(_rows(labels_folder / f"autotagging_{question}-{part}.tsv", question))
+        for split, part in _FILES.items()
     }
 
 

@@ -15,9 +15,9 @@ _WRITTEN = re.compile(r"([A-Ga-g])([#♯b♭]?)\s*[: ]\s*(maj|min)(?:or)?", re.I
 
 def spell_key(text: str) -> str | None:
     """Return how `KEYS` spells a key: ``Db minor`` and ``c# min`` are ``C# minor``; None: it is not one key."""
-    found = _WRITTEN.fullmatch(text.strip())
-    if not found:
+    match = _WRITTEN.fullmatch(text.strip())
+    if not match:
         return None
-    letter, sign, mode = found.groups()
+    letter, sign, mode = match.groups()
     tonic = (_NATURALS[letter.upper()] + _SIGNS[sign.lower()]) % 12
     return KEYS[tonic + (12 if mode.lower() == "min" else 0)]

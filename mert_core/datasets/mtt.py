@@ -1,4 +1,4 @@
-"""MagnaTagATune: 25,863 clips of 29 s with tags that players of a game agreed on."""
+"""MagnaTagATune: 25,863 clips of 29 s with tags that players of a game agreed on (Law et al., ISMIR 2009)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class MagnaTagATune:
         names, rows = _read(folder / ANNOTATIONS)
         counts = Counter(tag for row in rows for tag in row.tags)
         commonest = sorted(range(len(names)), key=lambda tag: (-counts[tag], names[tag]))[:_TAGS]
-        place = {tag: number for number, tag in enumerate(commonest)}
+        rank = {tag: number for number, tag in enumerate(commonest)}
         classes = tuple(names[tag] for tag in commonest)
         audio = _audio_folder(folder)
         clips, left_out = [], Counter[str]()
@@ -74,7 +74,7 @@ class MagnaTagATune:
             if reason := lack(path):
                 left_out[reason] += 1
                 continue
-            label = tuple(classes[number] for number in sorted(place[tag] for tag in row.tags if tag in place))
+            label = tuple(classes[number] for number in sorted(rank[tag] for tag in row.tags if tag in rank))
             clips.append(Clip(row.clip_id, _split(row.mp3), FileSound(path), label))
         return clip_set(self.name, question, clips, classes, left_out, folder)
 

@@ -91,8 +91,8 @@ class StemSound:
             raise UnusableAudio("damaged", f"no stem {self.stem}: {error}") from error
         channels: NDArray[np.float32] = np.ascontiguousarray(samples[0].T)
         if channels.shape[1] + _SLACK_SAMPLES < expected:  # ffmpeg leaves out what it cannot decode
-            found = f"{channels.shape[1] / rate:.2f} of {expected / rate:.2f} s"
-            raise UnusableAudio("truncated", f"cut off or damaged: {found} decode of stem {self.stem}")
+            length = f"{channels.shape[1] / rate:.2f} of {expected / rate:.2f} s"
+            raise UnusableAudio("truncated", f"cut off or damaged: {length} decode of stem {self.stem}")
         return np.stack([resample(channel, rate) for channel in channels])
 
 
@@ -106,7 +106,7 @@ class Musdb18:
     title = "MUSDB18"
     licence = "for academic purposes only; each song has its own licence, most of them non-commercial"
     source = "https://zenodo.org/records/1117372 (stems), https://zenodo.org/records/3338373 (HQ, wav); on request"
-    questions = ("stems",)
+    questions: tuple[str, ...] = ("stems",)
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
         """Count the songs that have all stems; without ``quick`` compare an archive that lies there with its MD5."""
@@ -130,9 +130,9 @@ class Musdb18:
         archives = [] if quick else _damaged_archives(folder)
         notes += archives
         damaged = len(archives) + sum(len(song.empty) for song in songs)
-        found = {f"{split} songs": (counts[split], total) for split, total in totals.items()}
-        enough = all(count == total for count, total in found.values())
-        return Survey("complete" if enough and not notes else "incomplete", found, tuple(notes), damaged)
+        by_split = {f"{split} songs": (counts[split], total) for split, total in totals.items()}
+        enough = all(count == total for count, total in by_split.values())
+        return Survey("complete" if enough and not notes else "incomplete", by_split, tuple(notes), damaged)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the songs with their mixture and the sound of each stem, stereo by `Sound.channels`.
@@ -265,12 +265,12 @@ def _last_words(output: bytes | None) -> str:
 def _damaged_archives(folder: Path) -> list[str]:
     """Return what to say of archives in or beside the folder that differ from what was published."""
     notes = []
-    for path in (place / name for name in ARCHIVES for place in (folder, folder.parent)):
+    for path in (parent / name for name in ARCHIVES for parent in (folder, folder.parent)):
         if path.is_file():
             with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "md5").hexdigest()
-            if found != ARCHIVES[path.name]:
-                notes.append(f"{path} has the MD5 {found}, published is {ARCHIVES[path.name]}: download it again.")
+                md5 = hashlib.file_digest(stream, "md5").hexdigest()
+            if md5 != ARCHIVES[path.name]:
+                notes.append(f"{path} has the MD5 {md5}, published is {ARCHIVES[path.name]}: download it again.")
     return notes
 
 

@@ -33,7 +33,7 @@ class NSynth:
     title = "NSynth"
     licence = "CC BY 4.0"
     source = "https://magenta.tensorflow.org/datasets/nsynth (json/wav archives), arXiv 1704.01279"
-    questions = ("instrument", "pitch")
+    questions: tuple[str, ...] = ("instrument", "pitch")
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
         """Count the notes whose sound is there; without ``quick`` compare them with the labels. No checksums exist.
@@ -44,7 +44,7 @@ class NSynth:
         if lacking:
             names = ", ".join(str(path.relative_to(folder)) for path in lacking)
             return Survey("missing", notes=(f"{folder} has no {names}; unpack the three json/wav archives there.",))
-        found, notes, damaged = {}, [], 0
+        counts, notes, damaged = {}, [], 0
         for split in SPLITS:
             sounds, empty = _sounds(folder, split, quick)
             if not quick:
@@ -61,9 +61,9 @@ class NSynth:
                         "again."
                     )
                 damaged += len(bare)
-            found[f"{split} notes"] = (len(sounds), NOTES[split])
-        whole = not notes and all(count == total for count, total in found.values())
-        return Survey("complete" if whole else "incomplete", found, tuple(notes), damaged)
+            counts[f"{split} notes"] = (len(sounds), NOTES[split])
+        whole = not notes and all(count == total for count, total in counts.values())
+        return Survey("complete" if whole else "incomplete", counts, tuple(notes), damaged)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return the notes with their instrument family or their MIDI pitch.

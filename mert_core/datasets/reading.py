@@ -20,8 +20,8 @@ def read_text(path: Path, what: str) -> str:
     """Return a label file's text.
 
     Args:
-        path: of the file.
-        what: for the error: what it says, and where to get it.
+        path: the label file.
+        what: for the error message: what the file should say, and where to get it.
 
     Raises:
         MertError: it is missing or is not text.
@@ -61,12 +61,12 @@ def read_table(path: Path, columns: Iterable[str], what: str, delimiter: str = "
     if missing := [name for name in columns if name not in header]:
         found = ", ".join(header[:8])
         raise MertError(f"{path} has no column {', '.join(missing)}; its header begins {found}; expected {what}")
-    places = {name: header.index(name) for name in columns}
+    columns_at = {name: header.index(name) for name in columns}
     rows = []
     for line, row in lines:
-        if len(row) <= max(places.values()):
+        if len(row) <= max(columns_at.values()):
             raise MertError(f"{path}, line {line}: {len(row)} cells, expected {len(header)}; {what}")
-        rows.append({name: row[place].strip() for name, place in places.items()})
+        rows.append({name: row[column].strip() for name, column in columns_at.items()})
     return rows
 
 

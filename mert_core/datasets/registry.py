@@ -1,50 +1,36 @@
-"""All labelled data sets by name, and where each one lies."""
+"""All labelled public data sets by name, where each one lies, and what of it is there."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mert_core.config import Config
 from mert_core.datasets.base import Dataset, Survey
+from mert_core.datasets.emo import Emomusic
+from mert_core.datasets.giantsteps import GiantSteps
+from mert_core.datasets.gtzan import Gtzan
+from mert_core.datasets.jamendo import MtgJamendo
+from mert_core.datasets.mtt import MagnaTagATune
+from mert_core.datasets.musdb18 import Musdb18
+from mert_core.datasets.nsynth import NSynth
+from mert_core.datasets.vocalset import VocalSet
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 
-if TYPE_CHECKING:
-    from mert_core.config import Config
-    from mert_core.paths import Layout
+# Each adapter's docstring and attributes say the set's layout, licence and citation.
+_ADAPTERS: tuple[Dataset, ...] = (
+    MagnaTagATune(),
+    GiantSteps(),
+    Gtzan(),
+    Emomusic(),
+    NSynth(),
+    VocalSet(),
+    MtgJamendo(),
+    Musdb18(),
+)
 
-
-_ADAPTERS = {
-    "mtt": "mtt.MagnaTagATune",
-    "giantsteps": "giantsteps.GiantSteps",
-    "gtzan": "gtzan.Gtzan",
-    "emo": "emo.Emomusic",
-    "nsynth": "nsynth.NSynth",
-    "vocalset": "vocalset.VocalSet",
-    "mtg_jamendo": "jamendo.MtgJamendo",
-    "musdb18": "musdb18.Musdb18",
-}
-
-
-class _Datasets(Mapping[str, Dataset]):
-    """A dictionary whose adapters are imported when they are asked for."""
-
-    def __getitem__(self, name: str) -> Dataset:
-        module, _, adapter = _ADAPTERS[name].partition(".")
-        made: Dataset = getattr(importlib.import_module(f"mert_core.datasets.{module}"), adapter)()
-        return made
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_ADAPTERS)
-
-    def __len__(self) -> int:
-        return len(_ADAPTERS)
-
-
-DATASETS: Mapping[str, Dataset] = _Datasets()
+DATASETS: Mapping[str, Dataset] = {adapter.name: adapter for adapter in _ADAPTERS}
 
 
 def folder_of(config: Config, layout: Layout, name: str) -> Path:
@@ -55,38 +41,34 @@ def folder_of(config: Config, layout: Layout, name: str) -> Path:
     """
     if name not in DATASETS:
         raise MertError(f"no data set is named {name!r}; there are {', '.join(DATASETS)}")
-    place = {str(key): value for key, value in config.datasets.places.items()}.get(name)
-    return layout.root / (place or Path(config.datasets.folder) / name)
+    folder = {str(key): value for key, value in config.datasets.places.items()}.get(name)
+    return layout.root / (folder or Path(config.datasets.folder) / name)
 
 
-def survey_all(config: Config, layout: Layout, quick: bool, datasets: Mapping[str, Dataset] = DATASETS) -> int:
-    """Print every data set's state, one block each.
+def survey_all(
+    config: Config, layout: Layout, quick: bool, datasets: Mapping[str, Dataset] = DATASETS
+) -> Iterator[tuple[Survey, str]]:
+    """Yield what of each data set is there, with a block of text that says so, one set after the other.
+
+    A label file that cannot be read counts as damage.
 
     Args:
-        config: says where they lie.
-        layout: of the working directory.
-        quick: count only; else published checksums are compared, which reads every file.
-        datasets: by name.
-
-    Returns:
-        0, or 1 when files are damaged or a label file cannot be read; a missing set is no problem.
+        config: parameters, which say where the sets lie.
+        layout: paths of the working directory.
+        quick: count files only; otherwise published checksums are compared, which reads every file.
+        datasets: adapters by name.
     """
-    problems, complete = 0, 0
     for name, dataset in datasets.items():
         folder = folder_of(config, layout, name)
         try:
             survey = dataset.survey(folder, quick)
         except MertError as error:
             survey = Survey("incomplete", notes=(str(error),), damaged=1)
-        problems += bool(survey.damaged)
-        complete += survey.state == "complete"
-        print("\n".join(_block(dataset, folder, survey)))
-    print(f"{complete} of {len(datasets)} complete; " + (f"{problems} damaged" if problems else "none damaged"))
-    return 1 if problems else 0
+        yield survey, "\n".join(_block(dataset, folder, survey))
 
 
 def _block(dataset: Dataset, folder: Path, survey: Survey) -> Iterator[str]:
-    counts = ", ".join(f"{have:,} of {want:,} {what}" for what, (have, want) in survey.found.items())
+    counts = ", ".join(f"{have:,} of {want:,} {what}" for what, (have, want) in survey.counts.items())
     damaged = f"; {survey.damaged:,} damaged" if survey.damaged else ""
     yield f"{dataset.name:12}{survey.state}{f': {counts}' if counts else ''}{damaged}"
     lines = [("title", dataset.title), ("folder", str(folder)), *(("note", note) for note in survey.notes)]

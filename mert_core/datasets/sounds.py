@@ -28,9 +28,9 @@ class FileSound:
     """The sound of a file in any format and at any rate that `mert_core.audio.decode` reads.
 
     Attributes:
-        path: of the file.
-        start_seconds: where the sound begins in it.
-        seconds: how much of it; None: to its end. A file that ends earlier gives what it has.
+        path: the audio file.
+        start_seconds: where in the file the sound begins.
+        seconds: length of the sound; None: to the file's end. A file that ends earlier gives what it has.
     """
 
     path: Path
@@ -72,8 +72,8 @@ class FileSound:
         stop = None if self.seconds is None else start + round(self.seconds * SAMPLE_RATE)
         cut = samples[..., start:stop]
         if not cut.shape[-1]:
-            found = f"{samples.shape[-1] / SAMPLE_RATE:.3f} s; the clip begins at {self.start_seconds:g} s"
-            raise UnusableAudio("too short", found)
+            length = f"{samples.shape[-1] / SAMPLE_RATE:.3f} s; the clip begins at {self.start_seconds:g} s"
+            raise UnusableAudio("too short", length)
         return cut
 
 
@@ -108,8 +108,8 @@ class StoredSound:
     """One track of a corpus or probe set.
 
     Attributes:
-        folder: of the corpus.
-        row: of its manifest.
+        folder: the corpus or probe set.
+        row: index of the track in the manifest.
         content_hash: SHA-256 of the track's int16 bytes; other bytes are refused.
     """
 

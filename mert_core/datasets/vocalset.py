@@ -1,4 +1,4 @@
-"""Silence taken out of a recording by its energy, as is done with VocalSet before it is cut into windows."""
+"""VocalSet: singers and their techniques, recordings without their silence (Wilkins et al., ISMIR 2018)."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def sounding(waveform: NDArray[np.float32], gate: SilenceGate) -> NDArray[np.boo
     lengths = np.diff(starts, append=len(waveform))
     power = np.add.reduceat(waveform.astype(np.float64) ** 2, starts) / lengths
     loud = power >= power.max() * 10.0 ** (-gate.threshold_db / 10.0)
-    places = np.flatnonzero(loud)
+    loud_windows = np.flatnonzero(loud)
     kept = np.zeros(len(starts), dtype=np.bool_)
-    kept[places[0] : places[-1] + 1] = True
+    kept[loud_windows[0] : loud_windows[-1] + 1] = True
     pause = round(gate.pause_seconds / gate.window_seconds)
-    for place in np.flatnonzero(np.diff(places) > pause):
-        kept[places[place] + 1 : places[place + 1]] = False
+    for pause_start in np.flatnonzero(np.diff(loud_windows) > pause):
+        kept[loud_windows[pause_start] + 1 : loud_windows[pause_start + 1]] = False
     return np.repeat(kept, lengths)
 
 
@@ -160,7 +160,7 @@ class VocalSet:
     title = "VocalSet"
     licence = "CC BY 4.0"
     source = "https://zenodo.org/records/1193957, Wilkins, Seetharaman, Wahl, Pardo: VocalSet, ISMIR 2018"
-    questions = ("technique", "singer")
+    questions: tuple[str, ...] = ("technique", "singer")
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
         """Count singers and techniques; without ``quick`` look for copies, too. No checksums of files exist."""
@@ -168,7 +168,7 @@ class VocalSet:
         if root is None:
             return Survey("missing", notes=(_nothing(folder),))
         recordings, left_out = _recordings(root, quick)
-        found = {
+        counts = {
             "singers": (len({item.singer for item in recordings}), len(SINGERS)),
             "techniques": (len({item.technique for item in recordings}), len(TECHNIQUES + FURTHER_TECHNIQUES)),
         }
@@ -178,8 +178,8 @@ class VocalSet:
         notes += [f"Left out: {count} ({reason})." for reason, count in sorted(left_out.items())]
         if empty := left_out[EMPTY]:
             notes.append(f"{empty} recording(s) have no bytes; unpack the archive again.")
-        whole = not empty and all(count == total for count, total in found.values())
-        return Survey("complete" if whole else "incomplete", found, tuple(notes), empty)
+        whole = not empty and all(count == total for count, total in counts.values())
+        return Survey("complete" if whole else "incomplete", counts, tuple(notes), empty)
 
     def read(self, folder: Path, question: str) -> ClipSet:
         """Return recordings without their silence, and their technique (of ten) or their singer.
@@ -220,8 +220,8 @@ def _within_singers(recordings: Iterable[_Recording]) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for names in of.values():
         names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-        for place, name in enumerate(names):
-            share = (place + 0.5) / len(names) * 25
+        for number, name in enumerate(names):
+            share = (number + 0.5) / len(names) * 25
             splits[name] = "train" if share < 12 else "valid" if share < 20 else "test"
     return splits
 
@@ -244,8 +244,8 @@ def _nothing(folder: Path) -> str:
 
 def _singer(path: Path) -> str:
     """Return the singer of a folder by its name, or nothing."""
-    found = _FOLDER.fullmatch(path.name)
-    singer = found[1][0] + str(int(found[2])) if found else ""
+    match = _FOLDER.fullmatch(path.name)
+    singer = match[1][0] + str(int(match[2])) if match else ""
     return singer if singer in SINGERS and path.is_dir() else ""
 
 

@@ -2,7 +2,7 @@
 
 Inside a beat nothing is decided, so the search goes from beat to beat: the best way to leave interval τ at frame t
 is the best way to have entered it at t - τ, and the densities of τ frames, which are differences of running sums. And
-since no beat is shorter than the shortest interval, that many frames are found in one step. Memory is one number per
+since no beat is shorter than the shortest interval, that many frames are computed in one step. Memory is one number per
 frame and interval; where a beat came from is looked up only on the way back.
 """
 
@@ -95,27 +95,27 @@ def decode(activation: ArrayLike, model: TempoModel) -> NDArray[np.float64]:
 
     Args:
         activation: probability of a beat per frame (frames,).
-        model: of tempo, for the activations' frame rate.
+        model: tempo model for the activations' frame rate.
 
     Raises:
         MertError: the activations are not finite numbers from 0 to 1, (frames,).
     """
-    found = np.asarray(activation, dtype=np.float64)
-    if found.ndim != 1 or not ((found >= 0) & (found <= 1)).all():
+    likely = np.asarray(activation, dtype=np.float64)
+    if likely.ndim != 1 or not ((likely >= 0) & (likely <= 1)).all():
         raise MertError(
-            f"beats are decoded from probabilities (frames,) between 0 and 1; got shape {found.shape}"
-            + (f" with values from {found.min():g} to {found.max():g}" if found.size else "")
+            f"beats are decoded from probabilities (frames,) between 0 and 1; got shape {likely.shape}"
+            + (f" with values from {likely.min():g} to {likely.max():g}" if likely.size else "")
         )
-    loud = np.flatnonzero(found >= model.threshold)
+    loud = np.flatnonzero(likely >= model.threshold)
     if not len(loud):
         return np.zeros(0)
     first = int(loud[0])
-    found = found[first : loud[-1] + 1]
+    likely = likely[first : loud[-1] + 1]
     frames = []
-    for start, interval in best_beats(found, model)[0]:
+    for start, interval in best_beats(likely, model)[0]:
         begin, end = max(start, 0), start + int(model.beat_frames[interval - model.intervals[0]])
-        if begin < min(end, len(found)):
-            frames.append(first + begin + int(found[begin:end].argmax()))
+        if begin < min(end, len(likely)):
+            frames.append(first + begin + int(likely[begin:end].argmax()))
     return np.array(frames) / model.frame_rate
 
 
@@ -124,7 +124,7 @@ def best_beats(activation: NDArray[np.float64], model: TempoModel) -> tuple[list
 
     Args:
         activation: probability of a beat per frame (frames,), at least one frame.
-        model: of tempo.
+        model: tempo model for the activation's frame rate.
 
     Returns:
         (first frame, interval in frames) of each beat; the first may begin before frame 0 and the last end after the
@@ -207,18 +207,18 @@ def trim_seconds_of(clip_seconds: float) -> float:
 
 
 def f_measures(
-    truth: NDArray[np.float64], found: NDArray[np.float64], trim_seconds: float = TRIM_SECONDS
+    truth: NDArray[np.float64], estimate: NDArray[np.float64], trim_seconds: float = TRIM_SECONDS
 ) -> dict[str, float]:
     """Return the F-measure at each of `TOLERANCES` of one clip's beats; 0 where either has no beat to score.
 
     Args:
-        truth: seconds of the beats, rising.
-        found: the same, of the estimate.
+        truth: times of the true beats in seconds, rising.
+        estimate: times of the estimated beats in seconds, rising.
         trim_seconds: beats before this are not scored, in neither.
     """
     from mir_eval import beat
 
-    kept = [beat.trim_beats(np.asarray(beats, dtype=np.float64), trim_seconds) for beats in (truth, found)]
+    kept = [beat.trim_beats(np.asarray(beats, dtype=np.float64), trim_seconds) for beats in (truth, estimate)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* beats are empty")
         return {name: float(beat.f_measure(*kept, tolerance)) for name, tolerance in TOLERANCES.items()}

@@ -52,12 +52,10 @@ class Subject:
             MertError: no such run, or nothing that can be loaded.
         """
         from mert_core.parallel import choose_device
-        from mert_core.probing.encoders.base import load_encoder
+        from mert_core.probing.encoders.load import load_encoder, open_encoder
 
         if self.model is None:
             return load_encoder(config, layout, self.name)
-        from mert_core.probing.encoders.load import open_encoder
-
         return open_encoder(self.model, choose_device(config.pretrain.device))
 
 

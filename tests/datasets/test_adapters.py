@@ -93,7 +93,7 @@ def test_giantsteps_with_the_sound_of_both_in_one_folder(tmp_path: Path) -> None
     for path in [*folder.glob("*/audio/*.mp3")]:
         shutil.move(path, folder / "audio" / path.name)
     assert splits(GiantSteps().read(folder, "key")) == {"train": 2, "valid": 4, "test": 3}
-    assert GiantSteps().survey(folder).found["giantsteps-key-dataset"] == (3, 604)
+    assert GiantSteps().survey(folder).counts["giantsteps-key-dataset"] == (3, 604)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from mert_core.datasets.jamendo import TAGS, MtgJamendo
 from mert_core.datasets.reading import ABSENT, EMPTY
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
-from tests.datasets.miniatures_b import jamendo
+from tests.datasets.miniatures import write_jamendo
 
 JAMENDO = MtgJamendo()
 TRAIN = "data/splits/split-0/autotagging_instrument-train.tsv"
 
 
 def test_reads_split_0(tmp_path: Path) -> None:
-    clips = JAMENDO.read(jamendo(tmp_path), "instrument")
+    clips = JAMENDO.read(write_jamendo(tmp_path), "instrument")
     assert [(clip.clip_id, clip.split, clip.artist, clip.label) for clip in clips.clips] == [
         ("track_0000948", "train", "artist_000087", ("instrument---piano",)),
         ("track_1000214", "valid", "artist_000014", ("instrument---voice",)),
@@ -32,7 +32,7 @@ def test_reads_split_0(tmp_path: Path) -> None:
     ("question", "tags", "tracks"), [("moodtheme", 2, 4), ("genre", 3, 4), ("top50tags", 7, 4), ("instrument", 2, 3)]
 )
 def test_each_question_has_its_tags(tmp_path: Path, question: str, tags: int, tracks: int) -> None:
-    clips = JAMENDO.read(jamendo(tmp_path), question)
+    clips = JAMENDO.read(write_jamendo(tmp_path), question)
     assert len(clips.classes) == tags and len(clips.clips) == tracks
     assert all(set(clip.label) <= set(clips.classes) for clip in clips.clips)
     assert list(clips.classes) == sorted(clips.classes)
@@ -43,13 +43,13 @@ def test_each_question_has_its_tags(tmp_path: Path, question: str, tags: int, tr
     [("raw_30s/audio-low", True), ("raw_30s", False), ("audio", False), ("audio_low", True), (".", True), (".", False)],
 )
 def test_places_of_sound(tmp_path: Path, audio: str, low: bool) -> None:
-    clips = JAMENDO.read(jamendo(tmp_path, audio, low), "genre")
+    clips = JAMENDO.read(write_jamendo(tmp_path, audio, low), "genre")
     assert len(clips.clips) == 4 and clips.left_out == {ABSENT: 1}
     assert clips.clips[0].sound.channels().shape[0] == (1 if low else 2)
 
 
 def test_one_place_is_used(tmp_path: Path) -> None:
-    folder = jamendo(tmp_path, missing=("01/1083401.mp3", "49/949.mp3"))
+    folder = write_jamendo(tmp_path, missing=("01/1083401.mp3", "49/949.mp3"))
     elsewhere = folder / "audio" / "01" / "1083401.mp3"
     elsewhere.parent.mkdir(parents=True)
     elsewhere.write_bytes((folder / "raw_30s/audio/00/1083400.mp3").read_bytes())
@@ -57,7 +57,7 @@ def test_one_place_is_used(tmp_path: Path) -> None:
 
 
 def test_files_without_their_folders_and_a_clone_beside(tmp_path: Path) -> None:
-    folder = jamendo(tmp_path / "set")
+    folder = write_jamendo(tmp_path / "set")
     (folder / "mtg-jamendo-dataset").mkdir()
     (folder / "data").rename(folder / "mtg-jamendo-dataset" / "data")
     for path in list((folder / "raw_30s" / "audio").glob("*/*.mp3")):
@@ -67,10 +67,10 @@ def test_files_without_their_folders_and_a_clone_beside(tmp_path: Path) -> None:
 
 def test_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert JAMENDO.survey(tmp_path).state == "missing"
-    folder = jamendo(tmp_path)
+    folder = write_jamendo(tmp_path)
     found = JAMENDO.survey(folder)
-    assert found.state == "incomplete" and found.found["instrument tags"] == (2, 40)
-    assert found.found["genre tracks"] == (4, 5) and len(found.found) == 8
+    assert found.state == "incomplete" and found.counts["instrument tags"] == (2, 40)
+    assert found.counts["genre tracks"] == (4, 5) and len(found.counts) == 8
     assert len(found.notes) == 2 and "mp3s are missing in" in found.notes[0]
     assert "no SHA-256 sums to compare with" in found.notes[1] and len(JAMENDO.survey(folder, quick=True).notes) == 1
     (folder / "raw_30s/audio/49").mkdir()
@@ -84,7 +84,7 @@ def test_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_quality_is_used(tmp_path: Path) -> None:
-    folder = jamendo(tmp_path, missing=("01/1083401.mp3", "49/949.mp3"))
+    folder = write_jamendo(tmp_path, missing=("01/1083401.mp3", "49/949.mp3"))
     plain = folder / "raw_30s/audio/00/1083400.mp3"
     low = folder / "raw_30s/audio/01/1083401.low.mp3"
     low.parent.mkdir()
@@ -93,16 +93,16 @@ def test_one_quality_is_used(tmp_path: Path) -> None:
 
 
 def test_mp3s_without_bytes_are_left_out(tmp_path: Path) -> None:
-    folder = jamendo(tmp_path)
+    folder = write_jamendo(tmp_path)
     (folder / "raw_30s/audio/01/1083401.mp3").write_bytes(b"")
     assert JAMENDO.read(folder, "genre").left_out == {ABSENT: 1, EMPTY: 1}
     found = JAMENDO.survey(folder, quick=True)
-    assert (found.state, found.damaged, found.found["genre tracks"]) == ("incomplete", 1, (3, 5))
+    assert (found.state, found.damaged, found.counts["genre tracks"]) == ("incomplete", 1, (3, 5))
     assert "1 mp3s have no bytes, such as 01/1083401.mp3" in found.notes[1]
 
 
 def test_checksums_of_files_without_their_folders(tmp_path: Path) -> None:
-    folder = jamendo(tmp_path)
+    folder = write_jamendo(tmp_path)
     lines = []
     for path in sorted((folder / "raw_30s/audio").glob("*/*.mp3")):
         lines.append(f"{sha256_file(path)} {path.parent.name}/{path.name}\n")
@@ -119,7 +119,7 @@ def test_checksums_of_files_without_their_folders(tmp_path: Path) -> None:
 
 
 def test_published_checksums_are_compared(tmp_path: Path) -> None:
-    folder = jamendo(tmp_path)
+    folder = write_jamendo(tmp_path)
     files = sorted((folder / "raw_30s/audio").glob("*/*.mp3"))
     listed = folder / "data/download/raw_30s_audio_sha256_tracks.txt"
     listed.parent.mkdir()
@@ -142,14 +142,14 @@ def test_published_checksums_are_compared(tmp_path: Path) -> None:
     ],
 )
 def test_label_files_that_are_not_as_expected(tmp_path: Path, text: str, said: str) -> None:
-    folder = jamendo(tmp_path)
+    folder = write_jamendo(tmp_path)
     (folder / TRAIN).write_text(text.replace("{head}", (folder / TRAIN).read_text().splitlines()[0] + "\n"))
     with pytest.raises(MertError, match=said):
         JAMENDO.read(folder, "instrument")
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    folder = jamendo(tmp_path)
+    folder = write_jamendo(tmp_path)
     with pytest.raises(MertError, match="cannot be asked 'mood'"):
         JAMENDO.read(folder, "mood")
     (folder / "raw_30s").rename(folder / "elsewhere")

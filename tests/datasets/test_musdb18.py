@@ -18,7 +18,7 @@ from mert_core.datasets.base import SPLITS
 from mert_core.datasets.musdb18 import ARCHIVES, STEMS, TRACKS, Musdb18, StemSound, _songs
 from mert_core.datasets.reading import EMPTY
 from mert_core.errors import MertError
-from tests.datasets.miniatures_b import musdb18hq
+from tests.datasets.miniatures import write_musdb18hq
 
 MUSDB = Musdb18()
 NEEDS_FFMPEG = pytest.mark.skipif(
@@ -28,7 +28,7 @@ NEEDS_FFMPEG = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return musdb18hq(tmp_path)
+    return write_musdb18hq(tmp_path)
 
 
 def test_reads_wav_files_in_the_division_of_musdb(folder: Path) -> None:
@@ -53,7 +53,7 @@ def test_stems_are_stereo_and_add_up(folder: Path) -> None:
 def test_survey_names_a_song_without_a_stem(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = MUSDB.survey(folder)
     assert found.state == "incomplete"
-    assert found.found == {"train songs": (1, 86), "valid songs": (2, 14), "test songs": (2, 50)}
+    assert found.counts == {"train songs": (1, 86), "valid songs": (2, 14), "test songs": (2, 50)}
     assert found.notes == ("train/Actions - Devil's Words has no bass: left out.",)
     assert MUSDB.survey(tmp_path / "none").state == "missing"
     shutil.rmtree(folder / "train" / "Actions - Devil's Words")
@@ -73,7 +73,7 @@ def test_wavs_without_bytes_are_left_out(folder: Path) -> None:
     (folder / "train" / "Leaf - Summerghost" / "drums.wav").write_bytes(b"")
     assert MUSDB.read(folder, "stems").left_out == {"no bass": 1, EMPTY: 1}
     found = MUSDB.survey(folder, quick=True)
-    assert found.damaged == 1 and found.found["valid songs"] == (1, 14)
+    assert found.damaged == 1 and found.counts["valid songs"] == (1, 14)
     assert found.notes[1] == "train/Leaf - Summerghost: drums.wav without bytes: left out; unpack it again."
 
 
@@ -89,7 +89,7 @@ def test_without_the_package_the_division_is_unknown(folder: Path, monkeypatch: 
     with pytest.raises(MertError, match="pip install musdb"):
         MUSDB.read(folder, "stems")
     found = MUSDB.survey(folder)
-    assert found.found == {"train songs": (3, 100), "test songs": (2, 50)} and "pip install musdb" in found.notes[1]
+    assert found.counts == {"train songs": (3, 100), "test songs": (2, 50)} and "pip install musdb" in found.notes[1]
 
 
 def test_importing_needs_neither_musdb_nor_ffmpeg() -> None:
@@ -122,7 +122,7 @@ def test_stems_files_without_ffmpeg(stems: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(MertError, match="Install ffmpeg"):
         StemSound(stems / "test" / "PR - Oh No.stem.mp4", "bass").channels()
     found = MUSDB.survey(stems)
-    assert found.found["valid songs"] == (1, 14) and "Install ffmpeg" in found.notes[0]
+    assert found.counts["valid songs"] == (1, 14) and "Install ffmpeg" in found.notes[0]
 
 
 def test_a_folder_wins_over_a_stems_file_if_it_is_whole(folder: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_stems_file_without_bytes_is_left_out(stems: Path) -> None:
     path.unlink()
     path.write_bytes(b"")
     found = MUSDB.survey(stems)
-    assert found.damaged == 1 and found.found["train songs"] == (0, 86)
+    assert found.damaged == 1 and found.counts["train songs"] == (0, 86)
 
 
 def test_stems_of_one_file_differ_in_identity(stems: Path) -> None:

@@ -14,14 +14,14 @@ import pytest
 from mert_core.datasets.nsynth import FAMILIES, NSynth, _read_labels
 from mert_core.datasets.reading import ABSENT, EMPTY
 from mert_core.errors import MertError
-from tests.datasets.miniatures_b import nsynth
+from tests.datasets.miniatures import write_nsynth
 
 NSYNTH = NSynth()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return nsynth(tmp_path, per_class=(3, 2, 1), seconds=0.3)
+    return write_nsynth(tmp_path, per_class=(3, 2, 1), seconds=0.3)
 
 
 def test_reads_the_official_division(folder: Path) -> None:
@@ -49,7 +49,7 @@ def test_notes_sound_at_their_pitch(folder: Path) -> None:
 def test_survey(folder: Path, tmp_path: Path) -> None:
     found = NSYNTH.survey(folder, quick=True)
     assert found.state == "incomplete" and found.notes == ()
-    assert found.found == {"train notes": (12, 289205), "valid notes": (8, 12678), "test notes": (4, 4096)}
+    assert found.counts == {"train notes": (12, 289205), "valid notes": (8, 12678), "test notes": (4, 4096)}
     assert "nsynth-train: 1 of 13 notes have no wav" in NSYNTH.survey(folder).notes[0]
     assert NSYNTH.survey(tmp_path / "none").state == "missing"
     (folder / "nsynth-valid" / "examples.json").unlink()
@@ -71,7 +71,7 @@ def test_wavs_without_bytes_are_left_out(folder: Path) -> None:
     assert NSYNTH.read(folder, "pitch").left_out == {ABSENT: 1, EMPTY: 1}
     assert path.stem not in {clip.clip_id for clip in NSYNTH.read(folder, "pitch").clips}
     found = NSYNTH.survey(folder)
-    assert found.damaged == 1 and found.found["valid notes"] == (7, 12678)
+    assert found.damaged == 1 and found.counts["valid notes"] == (7, 12678)
     assert f"nsynth-valid: 1 wavs have no bytes, such as {path.name}" in found.notes[1]
     assert NSYNTH.survey(folder, quick=True).damaged == 0
 

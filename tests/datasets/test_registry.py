@@ -40,7 +40,7 @@ def test_a_miniature_is_incomplete_and_an_empty_folder_missing(tmp_path: Path) -
         nothing = dataset.survey(tmp_path / name)
         assert nothing.state == "missing" and nothing.notes and not nothing.damaged
         found = dataset.survey(writers[name](tmp_path / name))
-        assert (found.state, found.found, found.damaged) == ("incomplete", expected[name], 0)
+        assert (found.state, found.counts, found.damaged) == ("incomplete", expected[name], 0)
         assert found.notes
 
 
@@ -50,7 +50,7 @@ def test_a_whole_set_is_complete_and_an_empty_file_is_damage(tmp_path: Path, mon
     assert MagnaTagATune().survey(folder).state == "complete"
     (folder / "c/artist-album-08-29-58.mp3").write_bytes(b"")
     found = MagnaTagATune().survey(folder)
-    assert (found.state, found.damaged, found.found["clips"]) == ("incomplete", 1, (13, 14))
+    assert (found.state, found.damaged, found.counts["clips"]) == ("incomplete", 1, (13, 14))
     assert "unpack" in found.notes[0]
 
 
@@ -82,16 +82,17 @@ def test_lists_or_repositories_that_are_missing_are_named(tmp_path: Path) -> Non
     assert found.state == "missing" and "beatport_metadata.txt" in found.notes[0]
 
 
-def test_the_table_and_its_status(tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    layout = Layout.at(tmp_path)
-    miniatures.write_emo(tmp_path / "datasets/emo")
-    assert survey_all(config, layout, True, OURS) == 0
-    text = capsys.readouterr().out
-    assert "mtt         missing" in text and "emo         incomplete: 39 of 744 clips, 40 of 744 songs" in text
-    assert text.count("licence") == text.count("ask") == 4 and "0 of 4 complete; none damaged" in text
-    (tmp_path / "datasets/emo/annotations/songs_info.csv").write_text("song_id\n")
-    assert survey_all(config, layout, True, OURS) == 1
-    assert "no column Artist" in capsys.readouterr().out
+def test_the_table_and_its_status(tree_at: Path) -> None:
+    miniatures.write_emo(tree_at / "datasets/emo")
+    command = [sys.executable, "-m", "mert_core.cli", "doctor", "--datasets", "--quick", "--workdir", str(tree_at)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "mtt         missing" in run.stdout and "emo         incomplete: 39 of 744 clips, 40 of 744" in run.stdout
+    assert run.stdout.count("  licence") == run.stdout.count("  ask") == len(DATASETS)
+    assert f"0 of {len(DATASETS)} complete; none damaged" in run.stdout
+    (tree_at / "datasets/emo/annotations/songs_info.csv").write_text("song_id\n")
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1 and "no column Artist" in run.stdout and "; 1 damaged" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -104,14 +105,14 @@ def test_the_table_and_its_status(tmp_path: Path, config: Config, capsys: pytest
     ],
 )
 def test_label_files_that_cannot_be_read_are_damage(
-    tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str], name: str, file: str, said: str
+    tmp_path: Path, config: Config, name: str, file: str, said: str
 ) -> None:
     write = {"emo": miniatures.write_emo, "giantsteps": miniatures.write_giantsteps}[name]
     (write(tmp_path / "datasets" / name) / file).write_text("\x01 garbage\n")
     with pytest.raises(MertError, match=said):
         OURS[name].survey(tmp_path / "datasets" / name, quick=True)
-    assert survey_all(config, Layout.at(tmp_path), True, OURS) == 1
-    assert said in capsys.readouterr().out
+    surveys = list(survey_all(config, Layout.at(tmp_path), True, OURS))
+    assert [said in text for survey, text in surveys if survey.damaged] == [True]
 
 
 def test_every_set_has_its_place(config: Config, tree_at: Path) -> None:

@@ -14,7 +14,7 @@ from mert_core.datasets.reading import EMPTY
 from mert_core.datasets.sounds import FileSound
 from mert_core.datasets.vocalset import FURTHER_TECHNIQUES, SINGERS, TECHNIQUES, TEST_SINGERS, VALID_SINGERS, VocalSet
 from mert_core.errors import MertError
-from tests.datasets.miniatures_b import vocalset
+from tests.datasets.miniatures import write_vocalset
 
 VOCALSET = VocalSet()
 LEFT_OUT = {
@@ -27,7 +27,7 @@ LEFT_OUT = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return vocalset(tmp_path_factory.mktemp("vocalset"))
+    return write_vocalset(tmp_path_factory.mktemp("vocalset"))
 
 
 def test_validation_singers_are_chosen_as_said() -> None:
@@ -52,7 +52,7 @@ def test_techniques_of_unseen_singers(folder: Path) -> None:
 
 def test_singers_have_12_8_5_of_their_recordings(tmp_path: Path) -> None:
     vowels = "abcdefghijklmnopqrstuvwxy"  # 25 recordings of each technique
-    folder = vocalset(tmp_path, vowels=vowels, singers=("female5", "male3", "male7"))
+    folder = write_vocalset(tmp_path, vowels=vowels, singers=("female5", "male3", "male7"))
     clips = VOCALSET.read(folder, "singer")
     assert clips.classes == SINGERS and clips.left_out == LEFT_OUT
     of = Counter((clip.label, clip.split) for clip in clips.clips)
@@ -77,25 +77,25 @@ def test_silence_is_taken_out(folder: Path) -> None:
 
 @pytest.mark.parametrize("root", ["data_by_singer", "VocalSet1-2/data_by_singer", "."])
 def test_other_places(tmp_path: Path, folder: Path, root: str) -> None:
-    moved = vocalset(tmp_path, root, vowels="a")
+    moved = write_vocalset(tmp_path, root, vowels="a")
     clips = VOCALSET.read(moved, "technique")
     assert len(clips.clips) == 41 and clips.left_out == LEFT_OUT
 
 
 def test_survey(folder: Path, tmp_path: Path) -> None:
     found = VOCALSET.survey(folder)
-    assert found.state == "incomplete" and found.found == {"singers": (20, 20), "techniques": (4, 17)}
+    assert found.state == "incomplete" and found.counts == {"singers": (20, 20), "techniques": (4, 17)}
     assert "181 recordings" in found.notes[0] and "Left out: 2 (copy of another recording)." in found.notes
     quick = VOCALSET.survey(folder, quick=True)
     assert "Left out: 1 (copy of another recording)." in quick.notes
     assert VOCALSET.survey(tmp_path).state == "missing"
     (tmp_path / "FULL" / "female1").mkdir(parents=True)
     few = VOCALSET.survey(tmp_path)
-    assert few.found["singers"] == (0, 20) and "No recording of f1, f2" in few.notes[1]
+    assert few.counts["singers"] == (0, 20) and "No recording of f1, f2" in few.notes[1]
 
 
 def test_recordings_without_bytes_are_left_out(tmp_path: Path) -> None:
-    folder = vocalset(tmp_path)
+    folder = write_vocalset(tmp_path)
     for vowel in "ae":  # two, which are no copies of one another
         (folder / f"FULL/female1/scales/belt/f1_scales_belt_{vowel}.wav").write_bytes(b"")
     assert VOCALSET.read(folder, "technique").left_out == LEFT_OUT | {EMPTY: 2}

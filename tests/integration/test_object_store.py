@@ -78,7 +78,7 @@ def test_an_upload_goes_on_and_sends_nothing_twice(
     store: Store, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"s3://{BUCKET}/again"
-    shards = upload_module.find_shards(layout, url)
+    shards = upload_module.list_shards(layout, url)
     assert len(shards) >= 4
     last = shards[-1].path
     content = last.read_bytes()

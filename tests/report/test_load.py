@@ -15,7 +15,7 @@ from mert_core.report.compare import compare_models
 from mert_core.report.leaderboard import leaderboard
 from mert_core.report.load import STALE, probed_models, read_all_scores
 from mert_core.tracking import NullTracker
-from tests.datasets.miniatures_b import nsynth
+from tests.datasets.miniatures import write_nsynth
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 PROBED = (("mine", "nsynth_pitch"), ("mine", "nsynth_instrument"), ("yours", "nsynth_pitch"))
@@ -25,7 +25,7 @@ PROBED = (("mine", "nsynth_pitch"), ("mine", "nsynth_instrument"), ("yours", "ns
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """Two models, probed outside the pipeline."""
     work = tmp_path_factory.mktemp("work")
-    nsynth(work / "nsynth", per_class=(12, 6, 6), seconds=0.5)
+    write_nsynth(work / "nsynth", per_class=(12, 6, 6), seconds=0.5)
     MertModel.from_preset("mert-tiny", seed=3).save_pretrained(work / "model")
     layout = Layout.at(work)
     for name, task in PROBED:

@@ -1,4 +1,4 @@
-"""What can be probed: a pre-trained encoder and the two floors."""
+"""Encoders, which turn music into hidden states to probe: the interface, MERT's own, and mel statistics."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, student_frames
-from mert_core.config import Config
 from mert_core.files import canonical_json, sha256_json
-from mert_core.model.config import preset
 from mert_core.model.long_audio import song_states
 from mert_core.model.mert import MertModel
-from mert_core.parallel import choose_device, single_threads
-from mert_core.paths import Layout
-from mert_core.probing.tasks import MEL_STATISTICS, RANDOM_WEIGHTS
+from mert_core.parallel import single_threads
+from mert_core.probing.tasks import MEL_STATISTICS
 
 WHOLE_SECONDS = 60.0
 """What MERT is given at once; attention over a longer window is computed as `song_states` does."""
@@ -76,12 +73,12 @@ class ModelEncoder(HiddenStates):
 
     Args:
         model: the encoder.
-        normalise: bring each window to mean 0 and variance 1 first. MERT was pre-trained without.
+        normalize: bring each window to mean 0 and variance 1 first. MERT was pre-trained without.
     """
 
-    def __init__(self, model: MertModel, normalise: bool = False) -> None:
+    def __init__(self, model: MertModel, normalize: bool = False) -> None:
         self.model = model.eval()
-        self.normalise = normalise
+        self.normalize = normalize
         self.device = str(next(model.parameters()).device)
         self.states = model.config.num_hidden_layers + 1
         self.width = model.config.hidden_size
@@ -89,8 +86,8 @@ class ModelEncoder(HiddenStates):
 
     def hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
         """Return layers + 1 states."""
-        if self.normalise:
-            waveform = normalised(waveform)
+        if self.normalize:
+            waveform = normalized(waveform)
         if waveform.shape[-1] <= WHOLE_SECONDS * SAMPLE_RATE:
             return self.model(waveform).hidden_states
         rows = []
@@ -105,7 +102,8 @@ class ModelEncoder(HiddenStates):
 
     def describe(self) -> dict[str, Any]:
         """Return the hash of names, shapes and bytes of all weights."""
-        return {"encoder": "mert", "weights": self._weights, "normalise": self.normalise}
+        # The key keeps its first spelling: a description's hash stands in the scores.
+        return {"encoder": "mert", "weights": self._weights, "normalise": self.normalize}
 
 
 class MelStatistics:
@@ -151,7 +149,7 @@ class MelStatistics:
         }
 
 
-def normalised(waveform: Tensor) -> Tensor:
+def normalized(waveform: Tensor) -> Tensor:
     """Return each row at mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does; silence stays silence."""
     variance, mean = torch.var_mean(waveform, dim=-1, correction=0, keepdim=True)
     return (waveform - mean) / torch.sqrt(variance + 1e-7)
@@ -186,20 +184,3 @@ def fingerprint(encoder: Encoder) -> str:
     for answer in answers:
         digest.update(answer.cpu().contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def load_encoder(config: Config, layout: Layout, run: str) -> Encoder:
-    """Return the encoder of a named run, or a floor: ``random-weights`` is the network of `probe.floor_run`, untrained.
-
-    Raises:
-        MertError: no such run, or its checkpoint is missing.
-    """
-    if run == MEL_STATISTICS:
-        return MelStatistics(config.probe.mel_bins, choose_device(config.pretrain.device))
-    settings = config.run(config.probe.floor_run if run == RANDOM_WEIGHTS else run)
-    if run == RANDOM_WEIGHTS:
-        shape = preset(settings.preset, settings.layer_norm, settings.deepnorm, settings.attention_relax)
-        model = MertModel(shape, seed=config.seed)
-    else:
-        model = MertModel.from_pretrained(layout.model(run))
-    return ModelEncoder(model.to(choose_device(settings.device)))

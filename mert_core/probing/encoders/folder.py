@@ -1,4 +1,4 @@
-"""What a folder of weights says of itself."""
+"""Folders of weights: what their configuration says of model type, sample rate and normalization."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class ModelFolder:
     """A folder with ``config.json``, weights and perhaps ``preprocessor_config.json``.
 
     Attributes:
-        path: of the folder.
-        model_type: as ``config.json`` calls it.
-        rate: samples per second that it wants.
-        normalise: whether it wants each waveform at mean 0 and variance 1; None where no file says so.
+        path: the folder.
+        model_type: architecture as ``config.json`` calls it.
+        rate: sample rate of the model's input in hertz.
+        normalize: whether it wants each waveform at mean 0 and variance 1; None where no file says so.
     """
 
     path: Path
     model_type: str
     rate: int
-    normalise: bool | None
+    normalize: bool | None
 
     def content_hash(self) -> str:
         """Return the SHA-256 of configuration and weights."""
@@ -57,8 +57,8 @@ def read_model_folder(folder: Path) -> ModelFolder:
     rate = rate or _DEFAULT_RATES.get(model_type, _PUBLISHED_RATE)
     if not isinstance(rate, int) or not 1000 <= rate <= 200_000:
         raise MertError(f"{folder} says a sample rate of {rate!r}; expected hertz, such as 16000")
-    normalise = preprocessor.get("do_normalize")
-    return ModelFolder(folder, model_type, rate, None if normalise is None else bool(normalise))
+    normalize = preprocessor.get("do_normalize")
+    return ModelFolder(folder, model_type, rate, None if normalize is None else bool(normalize))
 
 
 def _read(path: Path) -> dict[str, Any]:

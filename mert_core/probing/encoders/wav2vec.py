@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.errors import MertError
-from mert_core.probing.encoders.base import HiddenStates, normalised
+from mert_core.probing.encoders.base import HiddenStates, normalized
 from mert_core.probing.encoders.folder import ModelFolder
 
 FAMILY = {"hubert": "HubertModel", "wav2vec2": "Wav2Vec2Model", "data2vec-audio": "Data2VecAudioModel"}
@@ -24,12 +24,12 @@ class Wav2VecEncoder(HiddenStates):
     Args:
         model: of ``transformers``, on its device.
         rate: samples per second that it wants.
-        normalise: bring each window to mean 0 and variance 1.
+        normalize: bring each window to mean 0 and variance 1.
         description: what it is, its weights' hash included.
     """
 
-    def __init__(self, model: nn.Module, rate: int, normalise: bool, description: dict[str, Any]) -> None:
-        self.model, self.normalise, self.description = model.eval(), normalise, description
+    def __init__(self, model: nn.Module, rate: int, normalize: bool, description: dict[str, Any]) -> None:
+        self.model, self.normalize, self.description = model.eval(), normalize, description
         config: Any = model.config
         self.device = str(next(model.parameters()).device)
         self.states = config.num_hidden_layers + 1
@@ -40,7 +40,7 @@ class Wav2VecEncoder(HiddenStates):
     def hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
         """Return the states of layers 0 to L."""
         waveform = self.resample(waveform)
-        return self.model(normalised(waveform) if self.normalise else waveform, output_hidden_states=True).hidden_states
+        return self.model(normalized(waveform) if self.normalize else waveform, output_hidden_states=True).hidden_states
 
     def describe(self) -> dict[str, Any]:
         """Return kind, content hash, rate and normalisation."""
@@ -58,13 +58,13 @@ def resampler(rate: int, device: str) -> nn.Module:
     ).to(device)
 
 
-def load_wav2vec(folder: ModelFolder, device: str, normalise: bool | None) -> Wav2VecEncoder:
+def load_wav2vec(folder: ModelFolder, device: str, normalize: bool | None) -> Wav2VecEncoder:
     """Load a model of the family from a local folder.
 
     Args:
         folder: where it lies.
         device: where it shall compute.
-        normalise: as ``preprocessor_config.json`` says, where None.
+        normalize: as ``preprocessor_config.json`` says, where None.
 
     Raises:
         MertError: ``transformers`` is not installed, the weights do not fit the configuration, or cannot be read.
@@ -89,20 +89,20 @@ def load_wav2vec(folder: ModelFolder, device: str, normalise: bool | None) -> Wa
         raise MertError(f"transformers cannot load {folder.path}: {error}") from error
     finally:
         transformers.logging.set_verbosity(loud)
-    found = [f"missing: {name}" for name in sorted(set(loading["missing_keys"]) - _UNUSED)]
+    problems = [f"missing: {name}" for name in sorted(set(loading["missing_keys"]) - _UNUSED)]
     for name, stored, wanted in sorted(loading["mismatched_keys"]):
-        found.append(f"misshapen: {name} {tuple(stored)}, expected {tuple(wanted)}")
-    if found:
+        problems.append(f"misshapen: {name} {tuple(stored)}, expected {tuple(wanted)}")
+    if problems:
         raise MertError(
-            f"the weights in {folder.path} do not fit config.json, {len(found)} tensor(s): {'; '.join(found[:8])}. "
-            "Check that both are of one model."
+            f"the weights in {folder.path} do not fit config.json, {len(problems)} tensor(s): "
+            f"{'; '.join(problems[:8])}. Check that both are of one model."
         )
-    if normalise is None:
-        normalise = folder.normalise is not False
+    if normalize is None:
+        normalize = folder.normalize is not False
     description = {
         "encoder": folder.model_type,
         "content": folder.content_hash(),
         "rate": folder.rate,
-        "normalise": normalise,
+        "normalise": normalize,  # spelled so in descriptions, whose hash stands in scores
     }
-    return Wav2VecEncoder(model.to(device), folder.rate, normalise, description)
+    return Wav2VecEncoder(model.to(device), folder.rate, normalize, description)

@@ -37,23 +37,23 @@ class _BeatTrack:
     Attributes:
         beats: true ones, in seconds.
         rows: its rows among those of its split.
-        places: of each row the frame it is, counted from the clip's start (rows,). Windows leave gaps.
+        frame_indices: frame of each row, counted from the clip's start (rows,). Windows leave gaps.
         trim_seconds: how much of its start is not scored.
     """
 
     beats: NDArray[np.float64]
     rows: slice
-    places: NDArray[np.int64]
+    frame_indices: NDArray[np.int64]
     trim_seconds: float
 
     def targets(self, frame_rate: float) -> NDArray[np.int64]:
         """Return whether a beat is near, for each row."""
-        return frame_targets(self.beats, int(self.places[-1]) + 1, frame_rate)[self.places]
+        return frame_targets(self.beats, int(self.frame_indices[-1]) + 1, frame_rate)[self.frame_indices]
 
     def scores(self, logits: NDArray[np.float32], model: TempoModel) -> list[float]:
         """Return the F-measure at each tolerance of the beats that a probe's logits (rows,) lead to."""
         likely = 0.5 + 0.5 * np.tanh(0.5 * logits[self.rows].astype(np.float64))
-        activation = np.interp(np.arange(self.places[-1] + 1), self.places, likely)
+        activation = np.interp(np.arange(self.frame_indices[-1] + 1), self.frame_indices, likely)
         return [*f_measures(self.beats, decode(activation, model), self.trim_seconds).values()]
 
 
@@ -74,27 +74,27 @@ class _Frames:
     frame_rate: float
 
     @classmethod
-    def of(cls, found: Embeddings, clips: Sequence[Clip], positions: Sequence[int]) -> _Frames:
+    def of(cls, embedded: Embeddings, clips: Sequence[Clip], positions: Sequence[int]) -> _Frames:
         """Return the frames of clips; ``positions`` are their numbers among the embedded sounds."""
-        assert found.frame_rate is not None
+        assert embedded.frame_rate is not None
         tracks, start = [], 0
         for clip, position in zip(clips, positions, strict=True):
-            places = np.round(found.times(position) * found.frame_rate).astype(np.int64)
-            trim_seconds = trim_seconds_of(found.samples(position) / SAMPLE_RATE)
+            frame_indices = np.round(embedded.times(position) * embedded.frame_rate).astype(np.int64)
+            trim_seconds = trim_seconds_of(embedded.samples(position) / SAMPLE_RATE)
             beats = np.asarray(clip.label, dtype=np.float64)
-            tracks.append(_BeatTrack(beats, slice(start, start + len(places)), places, trim_seconds))
-            start += len(places)
-        return cls(list(clips), tracks, FeatureView(found, found.rows(positions)), found.frame_rate)
+            tracks.append(_BeatTrack(beats, slice(start, start + len(frame_indices)), frame_indices, trim_seconds))
+            start += len(frame_indices)
+        return cls(list(clips), tracks, FeatureView(embedded, embedded.rows(positions)), embedded.frame_rate)
 
-    def examples(self, found: Embeddings, positions: Sequence[int], share: float, seed: int) -> Examples:
+    def examples(self, embedded: Embeddings, positions: Sequence[int], share: float, seed: int) -> Examples:
         """Return a random share of the frames with their targets."""
         targets = np.concatenate([track.targets(self.frame_rate) for track in self.tracks])
-        rows = found.rows(positions)
+        rows = embedded.rows(positions)
         if share < 1:
             count = max(1, round(share * len(rows)))
             chosen = np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))
             rows, targets = rows[chosen], targets[chosen]
-        return Examples(FeatureView(found, rows), targets[:, None])
+        return Examples(FeatureView(embedded, rows), targets[:, None])
 
     def points(self, outputs: NDArray[np.float32], name: str) -> dict[str, Points]:
         """Return the F-measures of each probe on each clip, (probes, clips) by metric.
@@ -107,8 +107,8 @@ class _Frames:
         work = [(logits, track) for logits in outputs[..., 0] for track in self.tracks]
         with tqdm(total=len(work), desc=f"beats {name}", unit="clip", leave=False) as bar, single_threads() as pool:
             scores = []
-            for found in pool.map(lambda pair: pair[1].scores(pair[0], model), work):
-                scores.append(found)
+            for f_scores in pool.map(lambda pair: pair[1].scores(pair[0], model), work):
+                scores.append(f_scores)
                 bar.update()
         by_metric = np.array(scores).reshape(len(outputs), len(self.tracks), len(TOLERANCES))
         return {metric: by_metric[..., number] for number, metric in enumerate(TOLERANCES)}

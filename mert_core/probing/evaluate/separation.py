@@ -18,7 +18,7 @@ from mert_core.errors import MertError
 from mert_core.parallel import single_threads
 from mert_core.probing.embeddings import Embeddings, FeatureView, embeddings
 from mert_core.probing.evaluate.base import EvalInputs, Evaluator
-from mert_core.probing.features import Moments, Standardized, moments
+from mert_core.probing.features import Standardized, moments
 from mert_core.probing.metrics import Points
 from mert_core.probing.probe_bank import WEIGHTED
 from mert_core.probing.results import Estimate, Predictions, TaskResult
@@ -48,25 +48,25 @@ def evaluate_separation(case: EvalInputs) -> TaskResult:
 
     Raises:
         MertError: a split has no clip, a stem is missing, the model has diverged, or the task is to be asked again of
-            deformed music, which has no stems to compare with.
+            degraded music, which has no stems to compare with.
     """
     task = case.task
     if task.name in case.settings.robustness.tasks:
-        raise MertError(f"probe.robustness.tasks has {task.name}; there are no stems of deformed mixtures: remove it")
+        raise MertError(f"probe.robustness.tasks has {task.name}; there are no stems of degraded mixtures: remove it")
     if task.chunking.seconds is None or task.chunking.limit_seconds is not None:
         raise MertError(f"{task.name} needs windows of so many seconds without a limit, found {task.chunking}")
     with ExitStack() as stack:
         caches = case.caches or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bench = _Bench(case, caches, task.chunking.seconds)
-        trained = bench.train()
-        rates = {rate: bench.validation(trained, rate) for rate in sorted(set(case.settings.separation.rates))}
+        work = _SeparationTask(case, caches, task.chunking.seconds)
+        trained = work.train()
+        rates = {rate: work.validation(trained, rate) for rate in sorted(set(case.settings.separation.rates))}
         rate = max(rates, key=rates.__getitem__)
         if not np.isfinite(rates[rate]):
             raise MertError(f"{task.name}: heads diverged at each of the rates {list(rates)}. Try lower rates.")
-        read = input_name(WEIGHTED if len(bench.inputs) > 1 else bench.inputs[0])
+        read = input_name(WEIGHTED if len(work.inputs) > 1 else work.inputs[0])
         case.before_test(read, rate)
-        points = bench.points(trained, "test", rate)
-    return _verdict(case, [track.track_id for track in bench.tracks["test"]], points, read, rate, rates[rate])
+        points = work.points(trained, "test", rate)
+    return _result(case, [track.track_id for track in work.tracks["test"]], points, read, rate, rates[rate])
 
 
 class SeparationEvaluator(Evaluator):
@@ -88,7 +88,7 @@ class SeparationEvaluator(Evaluator):
         return evaluate_separation(inputs)
 
 
-def recipe_of(case: EvalInputs) -> SeparationSettings:
+def settings_of(case: EvalInputs) -> SeparationSettings:
     """Return how the parameters say heads are trained."""
     settings, own = case.settings, case.settings.separation
     return SeparationSettings(
@@ -104,7 +104,7 @@ def recipe_of(case: EvalInputs) -> SeparationSettings:
     )
 
 
-class _Bench:
+class _SeparationTask:
     """Tracks, their embeddings, and what is done with them."""
 
     def __init__(self, case: EvalInputs, caches: Path, window_seconds: float) -> None:
@@ -137,29 +137,28 @@ class _Bench:
                 first[track.track_id] = len(sounds)
                 sounds += windows_of_track(track, self.window_seconds)
         task, caches = self.case.task, self.case.caches
-        found = embeddings(self.case.encoder, sounds, Chunking(), task.pooling, caches, task.name)
-        if found.missing:
-            number, reason = next(iter(found.missing.items()))
+        embedded = embeddings(self.case.encoder, sounds, Chunking(), task.pooling, caches, task.name)
+        if embedded.missing:
+            number, reason = next(iter(embedded.missing.items()))
             raise MertError(
-                f"{task.name}: {len(found.missing)} excerpts cannot be embedded ({reason}), the first is of "
+                f"{task.name}: {len(embedded.missing)} excerpts cannot be embedded ({reason}), the first is of "
                 f"{sounds[number].parts[0].path}. Leave that track out."
             )
-        return found, first
+        return embedded, first
 
     def _rows(self, start: int, stop: int) -> FeatureView:
         offsets = self.embedded.offsets
         return FeatureView(self.embedded, np.arange(offsets[start], offsets[stop]), self.inputs)
 
     def _features(self, start: int, stop: int, hold: bool) -> tuple[Standardized, NDArray[np.int64], float]:
-        """Return standardised features of some sounds, where each begins among their rows, and the frame rate."""
+        """Return standardized features of some sounds, where each begins among their rows, and the frame rate."""
         assert self.embedded.frame_rate is not None
-        found: Moments = self.moments
         offsets = self.embedded.offsets[start : stop + 1] - self.embedded.offsets[start]
-        return Standardized(self._rows(start, stop), found, self.device, hold), offsets, self.embedded.frame_rate
+        return Standardized(self._rows(start, stop), self.moments, self.device, hold), offsets, self.embedded.frame_rate
 
     def train(self) -> TrainedHeads:
         """Train stems × rates × seeds."""
-        settings, recipe = self.case.settings, recipe_of(self.case)
+        probe, settings = self.case.settings, settings_of(self.case)
         mixes = [SeparationExcerpt(sound, sound.parts) for sound in self.mixes]
         train = Excerpts(mixes, *self._features(0, len(mixes), True), self.device)
         windows = [
@@ -170,14 +169,14 @@ class _Bench:
         valid = Excerpts(windows, *self._features(len(mixes), len(mixes) + len(windows), True), self.device)
         specs = [
             HeadSpec(stem, rate, seed)
-            for rate in settings.separation.rates
-            for seed in settings.seeds
+            for rate in probe.separation.rates
+            for seed in probe.seeds
             for stem in range(len(self.stems))
         ]
-        shape = HeadShape(len(self.inputs), self.embedded.width, recipe.hidden, recipe.layers, train.channels)
-        total = len(specs) * recipe.max_epochs
+        shape = HeadShape(len(self.inputs), self.embedded.width, settings.hidden, settings.layers, train.channels)
+        total = len(specs) * settings.max_epochs
         with tqdm(total=total, desc=f"heads {self.case.task.name}", unit="epoch", leave=False) as bar:
-            return train_heads(specs, train, valid, shape, recipe, bar)
+            return train_heads(specs, train, valid, shape, settings, bar)
 
     def _excerpt(self, track: StoredTrack, sound: RemixSound) -> SeparationExcerpt:
         start = sound.parts[0].start
@@ -195,9 +194,9 @@ class _Bench:
         losses = [loss for spec, loss in zip(trained.specs, trained.losses, strict=True) if spec.rate == rate]
         if not np.isfinite(losses).all():
             return -np.inf
-        found = self.points(trained, "valid", rate)
-        points = {name: found[name] for name in (f"sdr_{stem}" for stem in self.stems)}
-        _check_told(self.case.task.name, points, "validation")
+        all_points = self.points(trained, "valid", rate)
+        points = {name: all_points[name] for name in (f"sdr_{stem}" for stem in self.stems)}
+        _check_scored(self.case.task.name, points, "validation")
         return _mean_of(points.values())
 
     def points(self, trained: TrainedHeads, split: Split, rate: float) -> dict[str, Points]:
@@ -210,11 +209,11 @@ class _Bench:
         of_track = partial(self._ratios, ensembles)
         tracks, name = self.tracks[split], f"separate {self.case.task.name} {split}"
         with tqdm(total=len(tracks), desc=name, unit="track", leave=False) as bar, single_threads(self.device) as pool:
-            found = []
+            by_track = []
             for ratios in pool.map(of_track, tracks):
-                found.append(ratios)
+                by_track.append(ratios)
                 bar.update()
-        by_figure = np.stack(found, axis=2)  # (2, seeds, tracks, stems)
+        by_figure = np.stack(by_track, axis=2)  # (2, seeds, tracks, stems)
         return {
             f"sdr_{stem}{suffix}": by_figure[kind, :, :, number]
             for kind, suffix in enumerate(("", MUSEVAL))
@@ -229,11 +228,11 @@ class _Bench:
         return track_ratios(ensembles, TrackFeatures(features, offsets, bounds, frame_rate), track, self.device)
 
 
-def _check_told(task: str, points: Mapping[str, Points], split: str) -> None:
-    untold = [name for name, each in points.items() if np.isnan(each.mean(axis=0)).all()]
-    if untold:
+def _check_scored(task: str, points: Mapping[str, Points], split: str) -> None:
+    unscored = [name for name, each in points.items() if np.isnan(each.mean(axis=0)).all()]
+    if unscored:
         raise MertError(
-            f"{task}: {', '.join(untold)} cannot be told: in no {split} track do all stems sound. "
+            f"{task}: {', '.join(unscored)} cannot be told: in no {split} track do all stems sound. "
             "Look at the data set's stems."
         )
 
@@ -243,26 +242,26 @@ def _mean_of(points: Iterable[Points]) -> float:
     return float(np.mean([np.nanmean(each.mean(axis=0)) for each in points]))
 
 
-def _verdict(
+def _result(
     case: EvalInputs, ids: Sequence[str], points: dict[str, Points], read: int | str, rate: float, validation: float
 ) -> TaskResult:
-    _check_told(case.task.name, points, "test")
+    _check_scored(case.task.name, points, "test")
     drawn = {
         name: resampled_scores(values, is_median(name), case.settings.bootstrap, case.seed)
         for name, values in points.items()
     }
     main = [f"sdr_{stem}" for stem in case.clips.classes]
 
-    def figure(value: NDArray[np.float64], resamples: NDArray[np.float64]) -> Estimate:
+    def estimate(value: NDArray[np.float64], resamples: NDArray[np.float64]) -> Estimate:
         return Estimate(float(value[0]), *percentiles(resamples))
 
-    summary = figure(*(np.mean([drawn[name][part] for name in main], axis=0) for part in (0, 1)))
+    summary = estimate(*(np.mean([drawn[name][part] for name in main], axis=0) for part in (0, 1)))
     per_seed = [_mean_of(points[name][[seed]] for name in main) for seed in range(len(case.settings.seeds))]
     return TaskResult(
         task=case.task.name,
         metric=case.task.metrics[0],
         summary=summary,
-        metrics={name: figure(*scores) for name, scores in drawn.items()},
+        metrics={name: estimate(*scores) for name, scores in drawn.items()},
         tracks=len(ids),
         classes=len(case.clips.classes),
         input=read,

@@ -34,11 +34,11 @@ class StoredTrack:
     """One clip's mixture and stems. Cheap to hold and to pickle.
 
     Attributes:
-        track_id: the clip's.
+        track_id: identifier of the clip.
         identity: SHA-256 of the identities of mixture and stems.
         path: NumPy file, float32 (1 + stems, channels, samples); the mixture comes first.
-        channels: of all of them.
-        samples: of all of them.
+        channels: number of channels of mixture and stems.
+        samples: length of mixture and stems at 24 kHz.
     """
 
     track_id: str
@@ -56,15 +56,15 @@ def store_tracks(clips: Sequence[Clip], stems: Sequence[str], caches: Path, name
     """Decode clips whose label is stems, unless it has been done.
 
     Args:
-        clips: of one split.
-        stems: their names, in order.
-        caches: where caches lie; files go to ``stems/`` there.
-        name: for the progress bar.
+        clips: clips of one split.
+        stems: names of the stems, in order.
+        caches: folder of the caches; files go to ``stems/`` in it.
+        name: label of the progress bar.
 
     Raises:
         MertError: a clip cannot be decoded, lacks a stem, or has stems that do not fit its mixture.
     """
-    found = []
+    tracks = []
     for clip in tqdm(clips, desc=f"decode {name}".strip(), unit="track", leave=False):
         label: Mapping[str, Sound] = clip.label
         missing = [stem for stem in stems if stem not in label]
@@ -84,8 +84,8 @@ def store_tracks(clips: Sequence[Clip], stems: Sequence[str], caches: Path, name
                 "track from the data set's folder."
             ) from error
         shape = np.load(path, mmap_mode="r").shape
-        found.append(StoredTrack(clip.clip_id, identity, path, shape[1], shape[2]))
-    return found
+        tracks.append(StoredTrack(clip.clip_id, identity, path, shape[1], shape[2]))
+    return tracks
 
 
 def _together(track_id: str, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -108,11 +108,11 @@ class MixPart:
     """A piece of one row of a stored track, as it enters a mixture.
 
     Attributes:
-        path: of the track's file.
-        identity: of the track.
-        row: 0: its mixture; from 1: its stems.
-        start: first sample.
-        gain: factor.
+        path: file of the stored track.
+        identity: hash of the track, see `StoredTrack.identity`.
+        row: 0 for the mixture, from 1 on for the stems.
+        start: index of the first sample.
+        gain: factor on the samples.
         swapped: whether the channels change places.
     """
 
@@ -125,9 +125,9 @@ class MixPart:
 
     def read(self, channels: int, samples: int) -> NDArray[np.float32]:
         """Return (channels, samples); silence after the track's end, and one channel stands for all."""
-        found = np.load(self.path, mmap_mode="r")[self.row, :, self.start : self.start + samples]
+        stored = np.load(self.path, mmap_mode="r")[self.row, :, self.start : self.start + samples]
         piece = np.zeros((channels, samples), dtype=np.float32)
-        piece[:, : found.shape[1]] = found[::-1] if self.swapped else found
+        piece[:, : stored.shape[1]] = stored[::-1] if self.swapped else stored
         piece *= np.float32(self.gain)
         return piece
 
@@ -137,9 +137,9 @@ class RemixSound:
     """The sum of parts: a `mert_core.datasets.base.Sound`.
 
     Attributes:
-        parts: what is added.
-        track_channels: of the result.
-        samples: of the result.
+        parts: pieces that are added up.
+        track_channels: number of channels of the sum.
+        samples: length of the sum at 24 kHz.
     """
 
     parts: tuple[MixPart, ...]
@@ -148,7 +148,7 @@ class RemixSound:
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of the parts, their places and levels."""
+        """SHA-256 (hexadecimal) of the parts, with where each begins and how loud it is."""
         parts = [[part.identity, part.row, part.start, part.gain, part.swapped] for part in self.parts]
         return sha256_json({"remix": parts, "channels": self.track_channels, "samples": self.samples})
 
@@ -173,14 +173,14 @@ def draw_remixes(
     What is drawn for a track's n-th mixture follows from the seed, the track's id, n and the list of tracks.
 
     Args:
-        tracks: of the training split.
-        stems: how many there are.
+        tracks: stored tracks of the training split.
+        stems: number of stems.
         seconds: length of a mixture.
-        per_track: how many mixtures per track.
-        seed: of the draws.
+        per_track: number of mixtures per track.
+        seed: base of all draws.
     """
     samples, channels = seconds_to_samples(seconds), max(track.channels for track in tracks)
-    found = []
+    remixes = []
     for track in tracks:
         for number in range(per_track):
             draw = hashlib.sha256(f"{seed} {number} {track.track_id}".encode()).digest()
@@ -192,8 +192,8 @@ def draw_remixes(
                 gain = float(np.float32(generator.uniform(*GAINS)))
                 swapped = bool(generator.uniform() < SWAP_PROBABILITY) and source.channels == 2
                 parts.append(MixPart(source.path, source.identity, row, start, gain, swapped))
-            found.append(RemixSound(tuple(parts), channels, samples))
-    return found
+            remixes.append(RemixSound(tuple(parts), channels, samples))
+    return remixes
 
 
 def windows_of_track(track: StoredTrack, seconds: float) -> list[RemixSound]:
@@ -296,11 +296,11 @@ class Excerpts:
             starts: of each, the first frame.
             frames: how many frames.
         """
-        places: NDArray[np.int64] = (starts[:, None] + np.arange(frames)) * HOP_SAMPLES
+        samples: NDArray[np.int64] = (starts[:, None] + np.arange(frames)) * HOP_SAMPLES
         counts = (self._offsets[which + 1] - self._offsets[which])[:, None]
-        rows: NDArray[np.int64] = self._offsets[which][:, None] + nearest_rows(places, counts, self._frame_rate)
-        found = self._features.take(rows.ravel())
-        return found.view(len(found), *rows.shape, -1)
+        rows: NDArray[np.int64] = self._offsets[which][:, None] + nearest_rows(samples, counts, self._frame_rate)
+        features = self._features.take(rows.ravel())
+        return features.view(len(features), *rows.shape, -1)
 
     def spectra(self, which: NDArray[np.int64], starts: NDArray[np.int64], frames: int, every: int = 1) -> Tensor:
         """Return magnitudes of mixture and stems (1 + stems, excerpts, ⌈frames / every⌉, channels, bins).
@@ -311,8 +311,8 @@ class Excerpts:
             frames: up to how many after it.
             every: of those, each n-th.
         """
-        found = []
+        spectra = []
         for number, start in zip(which, starts, strict=True):
             held = self.excerpts[number].spectra(self.device) if self._held is None else self._held[number]
-            found.append(held[:, start : start + frames : every])
-        return torch.stack(found, dim=1).float()
+            spectra.append(held[:, start : start + frames : every])
+        return torch.stack(spectra, dim=1).float()

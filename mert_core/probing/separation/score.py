@@ -1,4 +1,4 @@
-"""Separating whole tracks with trained networks, and how well it goes."""
+"""Separation of whole tracks with trained heads, and its signal-to-distortion ratios (SDR)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def global_sdr(truth: Stems, estimate: Stems) -> NDArray[np.float64]:
     NaN for a stem that is silent, which has no ratio.
 
     Args:
-        truth: (stems, channels, samples).
-        estimate: the same.
+        truth: true stems (stems, channels, samples).
+        estimate: estimated stems (stems, channels, samples).
     """
     signal = np.square(truth, dtype=np.float64).sum(axis=(1, 2))
     return _decibels(signal, np.square(truth - estimate, dtype=np.float64).sum(axis=(1, 2)))
@@ -47,9 +47,9 @@ def museval_sdr(truth: Stems, estimate: Stems, window_samples: int = SAMPLE_RATE
     count, nor does what is left after the last whole window; NaN if none counts, or if a whole true stem is silent.
 
     Args:
-        truth: (stems, channels, samples).
-        estimate: the same.
-        window_samples: length of a window; they do not overlap.
+        truth: true stems (stems, channels, samples).
+        estimate: estimated stems (stems, channels, samples).
+        window_samples: length of a window in samples; they do not overlap.
     """
     samples = truth.shape[-1]
     window = min(window_samples, samples)
@@ -61,11 +61,11 @@ def museval_sdr(truth: Stems, estimate: Stems, window_samples: int = SAMPLE_RATE
     # museval's silence is a sum of channels that is 0 everywhere
     silent = [(windows(stems).sum(axis=1) == 0).all(axis=-1) for stems in (truth, estimate)]
     signal = np.square(windows(truth), dtype=np.float64).sum(axis=(1, 3))
-    found = _decibels(signal, np.square(windows(truth - estimate), dtype=np.float64).sum(axis=(1, 3)))
+    ratios = _decibels(signal, np.square(windows(truth - estimate), dtype=np.float64).sum(axis=(1, 3)))
     counts = ~(silent[0] | silent[1]).any(axis=0)
     if not counts.any() or (truth.sum(axis=1) == 0).all(axis=-1).any():
         return np.full(len(truth), np.nan)
-    return np.nanmedian(found[:, counts], axis=1)
+    return np.nanmedian(ratios[:, counts], axis=1)
 
 
 class TrackFeatures:
@@ -89,12 +89,12 @@ class TrackFeatures:
         window_of = np.minimum(
             np.searchsorted(self._bounds, frames * HOP_SAMPLES, side="right") - 1, len(self._bounds) - 2
         )
-        found = []
+        windows = []
         for window, first in enumerate(self._offsets[:-1]):
-            places = frames[window_of == window] * HOP_SAMPLES - self._bounds[window]
-            rows = first + nearest_rows(places, int(self._offsets[window + 1] - first), self._frame_rate)
-            found.append(self._features.take(rows)[:, None])
-        return found
+            samples = frames[window_of == window] * HOP_SAMPLES - self._bounds[window]
+            rows = first + nearest_rows(samples, int(self._offsets[window + 1] - first), self._frame_rate)
+            windows.append(self._features.take(rows)[:, None])
+        return windows
 
 
 class _StemModel(nn.Module):

@@ -14,7 +14,8 @@ from mert_core.model.config import preset
 from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
 from mert_core.probing.encoders import base
-from mert_core.probing.encoders.base import MelStatistics, ModelEncoder, fingerprint, load_encoder, normalised
+from mert_core.probing.encoders.base import MelStatistics, ModelEncoder, fingerprint, normalized
+from mert_core.probing.encoders.load import load_encoder
 from mert_core.probing.tasks import MEL_STATISTICS, RANDOM_WEIGHTS
 
 
@@ -69,8 +70,8 @@ def test_mel_statistics_are_those_of_torchaudio() -> None:
 def test_normalised_is_what_the_feature_extractor_does() -> None:
     waveform = noise(0.1) * 3 + 0.2
     expected = [(row - row.mean()) / np.sqrt(row.var() + 1e-7) for row in waveform.numpy()]
-    np.testing.assert_allclose(normalised(waveform), expected, rtol=1e-4, atol=1e-5)
-    assert not normalised(torch.zeros(1, 100)).any()
+    np.testing.assert_allclose(normalized(waveform), expected, rtol=1e-4, atol=1e-5)
+    assert not normalized(torch.zeros(1, 100)).any()
 
 
 def test_the_fingerprint_is_of_the_weights_and_the_answer_not_of_threads(tiny: MertModel) -> None:
@@ -85,7 +86,7 @@ def test_the_fingerprint_is_of_the_weights_and_the_answer_not_of_threads(tiny: M
     assert len(found) == 1
     others = {
         fingerprint(ModelEncoder(MertModel.from_preset("mert-tiny", seed=4))),
-        fingerprint(ModelEncoder(tiny, normalise=True)),
+        fingerprint(ModelEncoder(tiny, normalize=True)),
         fingerprint(MelStatistics(20)),
         fingerprint(MelStatistics(21)),
     }

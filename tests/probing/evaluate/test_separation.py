@@ -12,7 +12,7 @@ from mert_core.datasets.base import Clip, ClipSet
 from mert_core.errors import MertError
 from mert_core.probing.encoders.base import MelStatistics
 from mert_core.probing.evaluate.base import EvalInputs
-from mert_core.probing.evaluate.separation import _Bench
+from mert_core.probing.evaluate.separation import _SeparationTask
 from mert_core.probing.significance import mean_of, median_of
 from mert_core.probing.tasks import TASKS, Chunking
 from tests.probing.evaluate.planted import evaluate
@@ -72,9 +72,11 @@ def test_the_test_split_decides_nothing_and_is_announced_before_it_is_read(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    points = _Bench.points
+    points = _SeparationTask.points
     monkeypatch.setattr(
-        _Bench, "points", lambda self, heads, split, rate: (seen.append(split), points(self, heads, split, rate))[1]
+        _SeparationTask,
+        "points",
+        lambda self, heads, split, rate: (seen.append(split), points(self, heads, split, rate))[1],
     )
     honest = _clips()
     swapped = tuple(

@@ -20,7 +20,7 @@ from mert_core.model.config import preset
 from mert_core.model.export import export_hubert
 from mert_core.model.mert import MertModel
 from mert_core.probing.embeddings import embeddings
-from mert_core.probing.encoders.base import ModelEncoder, fingerprint, normalised
+from mert_core.probing.encoders.base import ModelEncoder, fingerprint, normalized
 from mert_core.probing.encoders.load import open_encoder
 from mert_core.probing.tasks import Chunking
 from tests.probing.sounds import Noise
@@ -57,22 +57,22 @@ def music(seconds: float = 0.6, below_hertz: float | None = 7000.0) -> torch.Ten
 
 
 def write(
-    folder: Path, kind: str, normalise: bool | None = True, rate: int | None = 16000
+    folder: Path, kind: str, normalize: bool | None = True, rate: int | None = 16000
 ) -> transformers.PreTrainedModel:
     configuration, model_class, more = KINDS[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         model = getattr(transformers, model_class)(getattr(transformers, configuration)(**SHAPE, **more))
     model.save_pretrained(folder)
-    if normalise is not None:
-        transformers.Wav2Vec2FeatureExtractor(do_normalize=normalise, sampling_rate=16000).save_pretrained(folder)
+    if normalize is not None:
+        transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize, sampling_rate=16000).save_pretrained(folder)
     return model.eval()
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("normalise", [True, False])
-def test_a_transformers_folder_answers_as_transformers_does(tmp_path: Path, kind: str, normalise: bool) -> None:
-    model = write(tmp_path / "model", kind, normalise)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_transformers_folder_answers_as_transformers_does(tmp_path: Path, kind: str, normalize: bool) -> None:
+    model = write(tmp_path / "model", kind, normalize)
     encoder = open_encoder(str(tmp_path / "model"))
     waveform = music()
     extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "model")
@@ -92,13 +92,13 @@ def test_a_transformers_folder_answers_as_transformers_does(tmp_path: Path, kind
 
 
 def test_normalisation_is_what_the_folder_says_or_the_caller(tmp_path: Path) -> None:
-    for name, normalise in (("yes", True), ("no", False), ("silent", None)):
-        write(tmp_path / name, "wav2vec2-large", normalise)
+    for name, normalize in (("yes", True), ("no", False), ("silent", None)):
+        write(tmp_path / name, "wav2vec2-large", normalize)
     yes, no, silent = (open_encoder(str(tmp_path / name)) for name in ("yes", "no", "silent"))
     waveform = music()
     assert not torch.allclose(yes.pooled(waveform), no.pooled(waveform), atol=1e-2)
     assert torch.equal(silent.pooled(waveform), yes.pooled(waveform))
-    forced = open_encoder(str(tmp_path / "no"), normalise=True)
+    forced = open_encoder(str(tmp_path / "no"), normalize=True)
     assert torch.equal(forced.pooled(waveform), yes.pooled(waveform))
     assert len({fingerprint(encoder) for encoder in (yes, no, forced)}) == 3
     assert fingerprint(open_encoder(str(tmp_path / "no"))) == fingerprint(no)
@@ -161,8 +161,8 @@ def test_mert_folders_of_ours_exported_and_published(tmp_path: Path) -> None:
         assert torch.equal(encoder.frames(waveform), expected), "MERT hears the waveform as it is"
         prints.add(fingerprint(encoder))
     assert prints == {fingerprint(ModelEncoder(model))}
-    asked = open_encoder(str(tmp_path / "published"), normalise=True)
-    assert torch.equal(asked.frames(waveform), ModelEncoder(model).frames(normalised(waveform)))
+    asked = open_encoder(str(tmp_path / "published"), normalize=True)
+    assert torch.equal(asked.frames(waveform), ModelEncoder(model).frames(normalized(waveform)))
 
 
 def test_folders_that_are_no_encoder(tmp_path: Path) -> None:
@@ -350,5 +350,5 @@ def test_a_callable_whose_frames_do_not_grow_answers_clips_alone(callables: str)
 def test_a_module_that_is_not_there(callables: str) -> None:
     with pytest.raises(MertError, match="cannot import 'no_such_module_of_mine'"):
         open_encoder("no_such_module_of_mine:encoder")
-    with pytest.raises(MertError, match="let it normalise by itself"):
-        open_encoder(f"{callables}:one_state", normalise=True)
+    with pytest.raises(MertError, match="let it normalize by itself"):
+        open_encoder(f"{callables}:one_state", normalize=True)
