@@ -51,8 +51,8 @@ def standings(data: ReportData) -> list[Standing]:
 
     Tasks at which the two cannot be compared do not count.
     """
-    runs = [item for item in data.scores if not item.is_baseline]
-    baselines = [item for item in data.scores if item.is_baseline]
+    runs = [item for item in data.scored if not item.is_baseline]
+    baselines = [item for item in data.scored if item.is_baseline]
     result = []
     for group in (data.proxy_tasks, data.fourteen):
         for run in runs:

@@ -148,14 +148,19 @@ class ReportData:
     scores: list[Scores]
 
     @property
+    def scored(self) -> list[Scores]:
+        """Scores of those encoders that have any: where no data set is here, every task is skipped."""
+        return [item for item in self.scores if item.tasks]
+
+    @property
     def proxy_tasks(self) -> list[str]:
-        """Proxy tasks that every probed encoder has, in the order in which they are declared."""
-        return common_tasks(self.scores, DEMO)
+        """Proxy tasks that every scored encoder has, in the order in which they are declared."""
+        return common_tasks(self.scored, DEMO)
 
     @property
     def fourteen(self) -> list[str]:
-        """Those of the fourteen tasks that every probed encoder has."""
-        return common_tasks(self.scores, FOURTEEN)
+        """Those of the fourteen tasks that every scored encoder has."""
+        return common_tasks(self.scored, FOURTEEN)
 
     @property
     def tasks(self) -> list[str]:
@@ -165,13 +170,15 @@ class ReportData:
     @property
     def pending(self) -> dict[str, str]:
         """Why each run or baseline that is shown has no scores yet."""
-        probed = {item.run for item in self.scores}
+        probed = {item.run: item for item in self.scores}
         trained = {training.run for training in self.trainings}
-        return {
-            name: "not pre-trained yet" if name in self.runs and name not in trained else "not probed yet"
-            for name in (*self.runs, *FLOORS)
-            if name not in probed
-        }
+        reasons = {}
+        for name in (*self.runs, *FLOORS):
+            if name in probed:
+                reasons[name] = "" if probed[name].tasks else "probed on nothing: every task was skipped"
+            else:
+                reasons[name] = "not pre-trained yet" if name in {*self.runs} - trained else "not probed yet"
+        return {name: reason for name, reason in reasons.items() if reason}
 
 
 def common_tasks(scores: Sequence[Scores], tasks: Iterable[str]) -> list[str]:
@@ -195,9 +202,9 @@ def load_report(config: Config, layout: Layout) -> ReportData:
         trainings=[read_training(layout, run) for run in runs if layout.model(run).exists()],
         scores=[read_scores(layout, run) for run in (*runs, *FLOORS) if layout.scores(run).exists()],
     )
-    if data.scores and not data.tasks:
+    if data.scored and not data.tasks:
         raise MertError(
-            f"{', '.join(item.run for item in data.scores)} have no probed task in common. "
+            f"{', '.join(item.run for item in data.scored)} have no probed task in common. "
             "Run `dvc repro` so that all are probed alike."
         )
     return data

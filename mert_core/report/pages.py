@@ -222,7 +222,7 @@ def lineage_rows(data: ReportData) -> list[tuple[str, str, str]]:
         *(("baseline" if item.is_baseline else "scores", item.run, item.record.id) for item in data.scores),
         *(
             ("score", f"{item.run}/{task}", score_id(item.record.id, task))
-            for item in data.scores
+            for item in data.scored
             if not item.is_baseline
             for task in data.tasks
         ),

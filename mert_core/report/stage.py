@@ -66,7 +66,7 @@ def _inputs(data: ReportData) -> dict[str, str]:
 
 
 def _track(data: ReportData, layout: Layout, tracker: Tracker) -> None:
-    for item in data.scores:
+    for item in data.scored:
         for task in data.tasks:
             score = item.tasks[task]
             tracker.metrics({f"{item.run}/{task}/{name}": score[name] for name in ("value", "low", "high")})

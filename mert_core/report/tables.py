@@ -89,7 +89,7 @@ def _scores(data: ReportData) -> list[dict[str, Any]]:
         {"task": task, "encoder": item.run, "metric": metric}
         | {name: item.tasks[task]["metrics"][metric][name] for name in ("value", "low", "high")}
         for task in data.tasks
-        for item in data.scores
+        for item in data.scored
         for metric in ordered(task, item.tasks[task]["metrics"])
     ]
 
@@ -97,7 +97,7 @@ def _scores(data: ReportData) -> list[dict[str, Any]]:
 def _layers(data: ReportData) -> list[dict[str, Any]]:
     return [
         {"encoder": item.run, "task": task, "input": state, "validation": value}
-        for item in data.scores
+        for item in data.scored
         for task in data.tasks
         for state, value in item.layers[task]
     ]
@@ -107,7 +107,7 @@ def _robustness(data: ReportData) -> list[dict[str, Any]]:
     return [
         {"encoder": item.run, "task": task, "deformation": deformation}
         | {name: point[name] for name in ("level", "label", "value", "low", "high")}
-        for item in data.scores
+        for item in data.scored
         for task, deformations in item.robustness.items()
         for deformation, points in deformations.items()
         for point in points

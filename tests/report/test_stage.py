@@ -167,16 +167,21 @@ def test_a_run_without_training_or_scores_is_a_row_that_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     layout = write_pipeline(tmp_path)
-    write_training(layout, "95m", read_record(layout.targets("rvqvae")))
-    config = load_config(PARAMS, ["report.runs=[tiny, 95m, 330m]", "report.teachers=[rvqvae]"])
+    for run in ("95m", "skips"):
+        write_training(layout, run, read_record(layout.targets("rvqvae")))
+    write_scores(layout, "skips", None, {})
+    runs = ["tiny", "95m", "330m", "skips"]
+    changes = ["runs=" + str({name: {} for name in runs}), f"report.runs={runs}", "report.teachers=[rvqvae]"]
+    config = load_config(PARAMS, changes)
     record = stage.run(config, layout, NullTracker())
     page = Page((layout.report / "report.html").read_text())
     assert "95m is not probed yet" in page.text and "330m is not pre-trained yet" in page.text
+    assert "skips is probed on nothing: every task was skipped" in page.text
     assert "tiny beats random weights on 3 of 14 proxy tasks" in page.text
     assert ["95m" in text for text in caplog.messages if "not probed yet" in text] == [True]
     assert {"checkpoint/95m", "scores/tiny"} <= set(record.inputs)
     assert not {"checkpoint/330m", "scores/95m"} & set(record.inputs)
-    assert set(json.loads(layout.metrics.read_text())["probe"]) == {"tiny", *BASELINES}
+    assert set(json.loads(layout.metrics.read_text())["probe"]) == {"tiny", "skips", *BASELINES}
     data = load_report(config, layout)
     assert Column("95m", "run") in proxy_board(data.scores, data.pending).columns
 

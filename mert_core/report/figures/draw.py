@@ -90,7 +90,7 @@ def _of_probes(data: ReportData, tasks: list[str], ending: str, kind: str) -> It
         "The same probes on the pre-trained model, on the same network with random weights, and on mel statistics. "
         "Hidden state and learning rate were chosen on validation; the test split was read once. Shown is each "
         "task's main metric; the table has them all.",
-        partial(scores_against_baselines, data.scores, tasks),
+        partial(scores_against_baselines, data.scored, tasks),
         of_probes=True,
     )
     yield Plan(
@@ -98,7 +98,7 @@ def _of_probes(data: ReportData, tasks: list[str], ending: str, kind: str) -> It
         f"Layer guide · {kind}",
         "Validation score of a probe on each hidden state (0: the encoder's input) and on a learned weighted sum "
         "of all others. Framed: chosen on validation. A task's colours have one scale across the panels.",
-        partial(layer_guide, data.scores, tasks),
+        partial(layer_guide, data.scored, tasks),
         of_probes=True,
     )
     yield Plan(
@@ -106,7 +106,7 @@ def _of_probes(data: ReportData, tasks: list[str], ending: str, kind: str) -> It
         f"Robustness · {kind}",
         "The same probes, trained on clean music, tested on deformed music; from left to right it gets worse. "
         "Band: 95 % interval.",
-        partial(robustness_curves, data.scores, tasks),
+        partial(robustness_curves, data.scored, tasks),
         of_probes=True,
     )
 
