@@ -57,7 +57,7 @@ class _Conv(nn.Module):
         return out
 
 
-class _Block(nn.Module):
+class _CodecBlock(nn.Module):
     """EnCodec's residual block over rows."""
 
     def __init__(self, block: nn.Module) -> None:
@@ -91,7 +91,7 @@ class Convolutions(nn.Module):
             if isinstance(layer, nn.ELU):
                 self._steps.append(layer)
             elif hasattr(layer, "shortcut"):
-                self._steps.append(_Block(layer))
+                self._steps.append(_CodecBlock(layer))
             else:
                 self._steps.append(_Conv(_conv_of(layer)))
 
