@@ -11,17 +11,15 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
+from mert_core.experiments.rendered import command_of
 from mert_core.paths import Layout
 from mert_core.services.local import MLFLOW_PAGE, Addresses
 
 
 def note_path(layout: Layout, stage: str) -> Path:
     """Return the note that a stage's last MLflow run left, by the stage's DVC name."""
-    command, _, run = stage.rpartition(":")[2].partition("@")
-    command = {"floor": "probe"}.get(command, command)  # a floor is a probe of something untrained
-    suffix = f"@{run}.json" if run else ".json"
-    names = [layout.last_runs / (item + suffix) for item in (command, command.replace("_", "-"))]
-    return next((path for path in names if path.exists()), names[0])
+    command, name = command_of(stage)
+    return layout.last_runs / f"{command}{f'@{name}' if name else ''}.json"
 
 
 def run_address(note: dict[str, Any]) -> str:

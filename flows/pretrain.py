@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from prefect import flow
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from flows.stages import dvc_stage
+from flows.stages import dvc_stage, here
+from mert_core.config import load_config
+from mert_core.experiments.rendered import stage_name
 
-RunName = Literal["tiny", "95m", "330m"]
+
+def known_run(name: str) -> str:
+    """Return a run's name as it is.
+
+    Raises:
+        ValueError: ``params.yaml`` has no such run; the message lists those there are.
+    """
+    runs = load_config(here().root / "params.yaml").runs
+    if name not in runs:
+        raise ValueError(f"no run is named {name!r}; params.yaml has {', '.join(runs)}")
+    return name
+
+
+RunName = Annotated[str, AfterValidator(known_run)]
 Count = Annotated[int, Field(ge=1)]
 
 
 @flow(name="pretrain", flow_run_name="pretrain-{run}", persist_result=False)
 def pretrain(
-    run: RunName = "tiny",
+    run: RunName,
     max_steps: Count | None = None,
-    batch_clips: Count | None = None,
-    accumulate: Count | None = None,
+    global_batch_size: Count | None = None,
+    local_batch_size: Count | None = None,
     workers: Annotated[int, Field(ge=0)] | None = None,
 ) -> None:
-    """Pre-train one named run of ``params.yaml`` on the corpus that lies here.
+    """Pre-train one named run of ``params.yaml``, with what it needs first: corpus, teachers, targets.
 
     Args:
         run: the named run.
-        max_steps: stop after this many optimiser steps. This and all below make it a DVC experiment: the committed
-            parameters and results stay as they are.
-        batch_clips: clips per worker and micro-batch.
-        accumulate: micro-batches per optimiser step.
+        max_steps: stop after this many updates. This and all below make it a DVC experiment: the committed parameters
+            and results stay as they are.
+        global_batch_size: clips per update, over all workers.
+        local_batch_size: clips that a worker holds at a time.
         workers: Ray Train workers; 0 trains in the stage's own process.
     """
-    given = {"max_steps": max_steps, "batch_clips": batch_clips, "accumulate": accumulate, "workers": workers}
-    dvc_stage(f"pretrain@{run}", run, {key: value for key, value in given.items() if value is not None})
+    given = {
+        "max_steps": max_steps,
+        "global_batch_size": global_batch_size,
+        "local_batch_size": local_batch_size,
+        "workers": workers,
+    }
+    dvc_stage(stage_name("pretrain", run), run, {key: value for key, value in given.items() if value is not None})
 
 
 if __name__ == "__main__":
-    pretrain()
+    pretrain(run="tiny")

@@ -13,10 +13,10 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment, flow_run
 
-from flows import experiments
 from flows.links import link_mlflow_run
 from mert_core.config import load_config
 from mert_core.errors import MertError
+from mert_core.experiments.rendered import HEAVY_NAME, PIPELINE_NAME, outdated
 from mert_core.paths import Layout
 from mert_core.services import processes
 from mert_core.tracking.mlflow_store import tracking_uri
@@ -79,30 +79,31 @@ def run_command(command: list[str], layout: Layout, what: str) -> None:
 
 
 @cache
-def stage_names(layout: Layout) -> tuple[str, ...]:
-    """Return the stages of ``dvc.yaml``, in the order of the file. DVC is asked once per flow run."""
-    found: list[str] = []
-    command = [processes.tool("dvc"), "stage", "list", "--name-only", "dvc.yaml"]
-    if status := processes.stream(command, cwd=layout.root, env=processes.environment(), emit=found.append):
-        raise StageFailed(f"`dvc stage list` ended with status {status}:\n" + "\n".join(found))
-    return tuple(found)
+def stage_names(layout: Layout, file: str = PIPELINE_NAME) -> tuple[str, ...]:
+    """Return the stages of a rendered file, in its order; none where it is missing. DVC is asked once per flow run."""
+    if not (layout.root / file).exists():
+        return ()
+    lines: list[str] = []
+    command = [processes.tool("dvc"), "stage", "list", "--name-only", file]
+    if status := processes.stream(command, cwd=layout.root, env=processes.environment(), emit=lines.append):
+        raise StageFailed(f"`dvc stage list` ended with status {status}:\n" + "\n".join(lines))
+    return tuple(line.rpartition(":")[2] for line in lines)
 
 
 def address(layout: Layout, name: str) -> str:
-    """Return what DVC calls a stage from the repository root: its name, with the path of its file if that is another.
+    """Return what DVC calls a stage from the repository root: its name, with the path of its file if it is a heavy one.
 
     Raises:
-        MertError: no ``dvc.yaml`` has such a stage.
+        MertError: no rendered file has such a stage, or they are older than ``params.yaml``.
     """
-    names = stage_names(layout)
-    if name in names:
+    if line := outdated(load_config(layout.root / "params.yaml"), layout):
+        raise MertError(line)
+    if name in stage_names(layout):
         return name
-    if experiments.run_of(layout, name) is not None:
-        return f"{experiments.STAGES_FILE}:{name}"
-    raise MertError(
-        f"no stage {name!r}; dvc.yaml has {', '.join(names)}, and {experiments.STAGES_FILE} has pretrain and probe of "
-        "the other runs of params.yaml"
-    )
+    if name in stage_names(layout, HEAVY_NAME):
+        return f"{HEAVY_NAME}:{name}"
+    known = [*stage_names(layout), *stage_names(layout, HEAVY_NAME)]
+    raise MertError(f"no stage {name!r}; there are {', '.join(known)}")
 
 
 def override(run: str, changes: Changes) -> str:
@@ -134,13 +135,10 @@ def dvc_stage(stage: str, run: str | None = None, changes: Changes | None = None
     """
     layout = here()
     target = address(layout, stage)
-    heavy = experiments.run_of(layout, stage) if target != stage else None
     began = time.time()
     if changes:
         assert run is not None
-        assignments = [override(run, changes), *([experiments.listing(layout, heavy)] if heavy else [])]
-        set_all = [part for assignment in assignments for part in ("-S", assignment)]
-        command = [processes.tool("dvc"), "exp", "run", "--temp", *set_all, target]
+        command = [processes.tool("dvc"), "exp", "run", "--temp", "-S", override(run, changes), target]
         copies = layout.root / ".dvc" / "tmp" / "exps" / "standalone"
         before = set(copies.glob("tmp*"))
         try:
@@ -149,7 +147,5 @@ def dvc_stage(stage: str, run: str | None = None, changes: Changes | None = None
             for copy in set(copies.glob("tmp*")) - before:  # DVC leaves it behind when it is killed
                 shutil.rmtree(copy, ignore_errors=True)
     else:
-        if heavy and experiments.list_run(layout, heavy):
-            get_run_logger().info("%s is listed in %s from now on", heavy, experiments.LIST_FILE)
         run_command([processes.tool("dvc"), "repro", target], layout, f"dvc repro {target}")
     link_mlflow_run(layout, stage, since=began, experiment=bool(changes))

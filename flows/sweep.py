@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from typing import Annotated
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import AfterValidator
 
 from flows.links import link_mlflow_run
 from flows.pretrain import Count, RunName
 from flows.stages import dvc_stage, here, run_command
 from mert_core.config import load_config
+from mert_core.experiments.rendered import stage_name
 from mert_core.services import processes
 
-TaskName = Literal[
-    "demo/mtt",
-    "demo/gs_key",
-    "demo/gtzan_genre",
-    "demo/emo",
-    "demo/nsynth_instrument",
-    "demo/nsynth_pitch",
-    "demo/vocalset_technique",
-    "demo/vocalset_singer",
-    "demo/mtg_instrument",
-    "demo/mtg_mood",
-    "demo/mtg_genre",
-    "demo/mtg_top50",
-]
+
+def known_task(name: str) -> str:
+    """Return a task's name as it is.
+
+    Raises:
+        ValueError: no validation score of that task can judge a trial; the message lists those that can.
+    """
+    from mert_core.probing.tasks import sweep_tasks
+
+    if name not in sweep_tasks():
+        raise ValueError(f"no trial can be judged by {name!r}; there are {', '.join(sweep_tasks())}")
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(known_task)]
 
 
 @task(name="search", cache_policy=NO_CACHE, retries=0, persist_result=False)
@@ -71,7 +74,7 @@ def sweep(
     }
     config = load_config(here().root / "params.yaml")
     stored = [term.teacher for term in config.run(run or config.sweep.run).teachers if term.targets == "stored"]
-    for stage in (*(f"targets@{name}" for name in stored), "probe_set"):  # what a trial reads
+    for stage in (*(stage_name("targets", name) for name in stored), "probe_set"):  # what a trial reads
         dvc_stage(stage)
     search([f"sweep.{key}={value}" for key, value in given.items() if value is not None])
 

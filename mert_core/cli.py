@@ -41,6 +41,16 @@ def _parser() -> argparse.ArgumentParser:
         _common(stage)
         stage.set_defaults(action=stages.run_stage)
 
+    plan = commands.add_parser("plan", help="render dvc.yaml from params.yaml")
+    plan.add_argument("--check", action="store_true", help="say whether it is up to date, and write nothing")
+    _common(plan)
+    plan.set_defaults(action=tools.plan)
+
+    config = commands.add_parser("config", help="the resolved parameters, each with where it comes from")
+    config.add_argument("--run", metavar="NAME", help="those of one run of params.yaml")
+    _common(config)
+    config.set_defaults(action=tools.config)
+
     teachers = commands.add_parser("teachers", help="list all teachers, or fit one")
     todo = teachers.add_subparsers(dest="todo", required=True, metavar="list|fit")
     listed = todo.add_parser("list", help="every teacher: what it gives, what it is fitted on, whether it is here")
@@ -108,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     import_.add_argument("--to", type=Path, required=True, metavar="DIR")
     import_.set_defaults(action=tools.import_)
 
-    leaderboard = commands.add_parser("leaderboard", help="scores of all probed runs beside floors and published ones")
+    leaderboard = commands.add_parser(
+        "leaderboard", help="scores of all probed runs beside baselines and published ones"
+    )
     leaderboard.add_argument("--format", choices=("text", "csv", "html"), default="text", help="default: text")
     leaderboard.add_argument("--demo", action="store_true", help="the stand-ins from performed scores instead")
     leaderboard.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two probed runs, paired, task by task")

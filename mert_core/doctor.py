@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 
 from mert_core.data.record import read_record
 from mert_core.errors import MertError
+from mert_core.experiments.rendered import outdated, stage_name
 from mert_core.services import local
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def source(config: Config, layout: Layout) -> Iterator[Finding]:
         yield Finding("ok", "teachers", "settings and runs name known ones; `mert teachers list` shows all")
     except MertError as error:
         yield Finding("problem", "teachers", str(error))
-    checkpoint = (config.teachers.get("encodec") or {}).get("checkpoint")
+    checkpoint = config.teacher("encodec").settings.get("checkpoint")
     if checkpoint is not None:
         path = layout.root / checkpoint
         text = f"{path}" + ("" if path.is_file() else ": no such file (teachers.encodec.checkpoint)")
@@ -260,14 +261,16 @@ def source(config: Config, layout: Layout) -> Iterator[Finding]:
 
 
 def stages(config: Config, layout: Layout) -> Iterator[Finding]:
-    """Say which stages have left a result here; a missing one is no problem, a damaged one is."""
+    """Say which stages have left a result here; a missing one is no problem, a damaged one or an old plan is."""
+    if line := outdated(config, layout):
+        yield Finding("problem", "plan", line)
     folders = {
         "corpus": layout.corpus,
         "probe_set": layout.probe_set,
-        **{f"teachers@{name}": layout.teacher(name) for name in config.teachers},
-        **{f"targets@{name}": layout.targets(name) for name in config.teachers},
-        **{f"pretrain@{run}": layout.model(run) for run in config.runs},
-        **{f"probe@{run}": layout.scores(run) for run in config.runs},
+        **{stage_name("teachers", name): layout.teacher(name) for name in config.teachers},
+        **{stage_name("targets", name): layout.targets(name) for name in config.teachers},
+        **{stage_name("pretrain", run): layout.model(run) for run in config.runs},
+        **{stage_name("probe", run): layout.scores(run) for run in config.runs},
         "report": layout.report,
     }
     present = []

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from mert_core.config import load_config
+from mert_core.experiments.rendered import source_hash
+from mert_core.paths import Layout
+
 ROOT = Path(__file__).resolve().parents[1]
 DVC = str(Path(sys.executable).parent / "dvc")
 
 STAGES = """\
+# source: {source}
 stages:
   quick:
     cmd: python quick.py
@@ -21,22 +26,23 @@ stages:
     outs: [quick.txt]
   broken:
     cmd: python -c "import sys; print('what went wrong'); sys.exit(3)"
-  pretrain:
-    foreach: [tiny]
-    do:
-      cmd: python slow.py
+  pretrain-tiny:
+    cmd: python slow.py
 """
-RUNS = """\
+HEAVY = """\
 stages:
-  pretrain:
-    foreach: ${runs}
-    do:
-      wdir: ..
-      cmd: python train.py ${item}
-      deps: [train.py, quick.txt]
-      params: [seed, "runs.${item}"]
-      outs:
-        - ${item}.txt
+  pretrain-95m:
+    wdir: ..
+    cmd: python train.py 95m
+    deps: [train.py, quick.txt]
+    params: [seed, runs.95m]
+    outs: [95m.txt]
+  pretrain-330m:
+    wdir: ..
+    cmd: python train.py 330m
+    deps: [train.py, quick.txt]
+    params: [seed, runs.330m]
+    outs: [330m.txt]
 """
 QUICK = "print('hello from the stage')\nopen('quick.txt', 'w').write('1')\n"
 # Starts a child of its own and writes both process ids to MERT_HOME.
@@ -54,8 +60,8 @@ notes = pathlib.Path(os.environ["MERT_HOME"], "last-runs")
 notes.mkdir(parents=True, exist_ok=True)
 note = {"mlflow_run_id": "abc", "mlflow_uri": os.environ["MLFLOW_TRACKING_URI"], "experiment_id": "7"}
 (notes / f"pretrain@{run}.json").write_text(json.dumps(note))
-(notes / "seen.json").write_text(json.dumps({"max_steps": chosen["max_steps"], "folder": os.getcwd()}))
-pathlib.Path(f"{run}.txt").write_text(str(chosen["max_steps"]))
+(notes / "seen.json").write_text(json.dumps({"max_steps": chosen.get("max_steps"), "folder": os.getcwd()}))
+pathlib.Path(f"{run}.txt").write_text(str(chosen.get("max_steps")))
 """
 IGNORED = ".mert/\nprefect.toml\n__pycache__/\nquick.txt\n*m.txt\n"
 
@@ -71,11 +77,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(root, "init", "-q", "-b", "main")
     subprocess.run([DVC, "init", "-q"], cwd=root, check=True, capture_output=True)
     subprocess.run([DVC, "config", "core.analytics", "false"], cwd=root, check=True, capture_output=True)
-    (root / "experiments").mkdir()
+    (root / "heavy").mkdir()
+    source = source_hash(load_config(ROOT / "params.yaml"), Layout.at(ROOT))
     files = {
-        "dvc.yaml": STAGES,
-        "experiments/dvc.yaml": RUNS,
-        "experiments/params.yaml": "# listed\nruns: []\n",
+        "dvc.yaml": STAGES.format(source=source),
+        "heavy/dvc.yaml": HEAVY,
         "quick.py": QUICK,
         "slow.py": SLOW,
         "train.py": TRAIN,

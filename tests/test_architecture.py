@@ -13,7 +13,7 @@ import pytest
 
 ORCHESTRATORS = {"ray", "prefect", "mlflow", "dvc", "sqlalchemy"}
 FLOORS = [
-    {"errors", "files", "paths", "parallel", "cluster"},
+    {"errors", "files", "paths", "parallel", "cluster", "registry"},
     {"config"},
     {"audio"},
     {"features"},

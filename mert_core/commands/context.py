@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ def context(options: argparse.Namespace) -> tuple[Config, Layout]:
         MertError: the parameters cannot be read, or are wrong.
     """
     from mert_core.config import load_config
+    from mert_core.experiments.rendered import outdated
 
     layout = Layout.at(options.workdir) if options.workdir else Layout.at(find_root(Path.cwd()))
-    return load_config(options.params or layout.root / PARAMS_NAME, options.overrides), layout
+    config = load_config(options.params or layout.root / PARAMS_NAME, options.overrides)
+    checked = not options.params and options.command != "plan"
+    if checked and (line := outdated(load_config(layout.root / PARAMS_NAME), layout)):
+        print(f"warning: {line}", file=sys.stderr)
+    return config, layout

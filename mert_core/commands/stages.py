@@ -34,9 +34,9 @@ def _probe_set(config: Config, layout: Layout, tracker: Any, run: str) -> Record
 def _downloaded(config: Config, layout: Layout, name: str) -> Config:
     """Fetch a teacher's published weights and return parameters that name the file."""
     from mert_core.teachers.codec.encodec import download
-    from mert_core.teachers.registry import teacher_class
+    from mert_core.teachers.registry import configured_teacher
 
-    if teacher_class(name).needs != "weights":
+    if configured_teacher(config, name).needs != "weights":
         raise MertError(f"--download: {name} has no published weights to fetch; say `mert teachers fit {name}`")
     file = download(layout.caches / "weights")
     settings = {**(config.teachers.get(name) or {}), "checkpoint": str(file)}
@@ -112,11 +112,13 @@ def run_stage(options: argparse.Namespace) -> int:
     from mert_core.tracking import open_run
 
     if name in {"teachers", "targets", "pretrain"}:
-        from mert_core.teachers.registry import check_teachers, teacher_class
+        from mert_core.teachers.registry import check_teachers, configured_teacher
 
         check_teachers(config)
-        if name != "pretrain":
-            teacher_class(run or "")  # an unknown one must not open a run
+        if name == "pretrain":
+            config.run(run or "")  # an unknown one must not open a run in MLflow
+        else:
+            configured_teacher(config, run or "")
     if name == "pretrain":
         from mert_core.training.stage import resumable_run_id
 

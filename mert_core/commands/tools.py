@@ -16,6 +16,27 @@ if TYPE_CHECKING:
     from mert_core.paths import Layout
 
 
+def plan(options: argparse.Namespace) -> int:
+    """Render ``dvc.yaml`` from ``params.yaml``, or say whether that has been done."""
+    from mert_core.experiments.plan import check_plan, write_plan
+
+    config, layout = context(options)
+    if options.check:
+        check_plan(config, layout)
+        return 0
+    print("\n".join(write_plan(config, layout) or ["dvc.yaml is as params.yaml says"]))
+    return 0
+
+
+def config(options: argparse.Namespace) -> int:
+    """Print the resolved parameters, each with where it comes from."""
+    from mert_core.config import describe_config
+
+    _, layout = context(options)
+    print(describe_config(options.params or layout.root / PARAMS_NAME, options.overrides, options.run))
+    return 0
+
+
 def list_teachers(options: argparse.Namespace) -> int:
     """List all teachers."""
     from mert_core.teachers.registry import listing

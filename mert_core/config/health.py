@@ -1,4 +1,4 @@
-"""The section that says what is watched during training, and what is done about each fault."""
+"""What is watched during training, and what is done about each fault."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mert_core.config.section import Count, Positive, Section, Share
+from mert_core.config.section import Count, Positive, Section, Share, Whole
 
 FaultAction = Literal["warn", "skip", "rollback", "stop"]
+"""warn: say it · skip: leave the update out · rollback: to the last good state, at a lower rate · stop: end the run."""
 
 
 class UpperBound(Section):
@@ -25,23 +26,59 @@ class LowerBound(Section):
     action: Literal["warn", "rollback", "stop"]
 
 
-class DeadCodes(Section):
-    """The largest share of a codebook's entries that the student may have given up."""
+class Explosion(UpperBound):
+    """The loss over that of the first update."""
 
-    above: Share
-    action: Literal["warn", "rollback", "stop"]
+    above: Positive = 5.0
+    action: FaultAction = "rollback"
+
+
+class GradientSpike(UpperBound):
+    """The gradient norm over the median of the last 100."""
+
+    above: Positive = 10.0
+    action: FaultAction = "warn"
+
+
+class Perplexity(LowerBound):
+    """Perplexity of the predictions over that of the teacher's codes, in the worst codebook."""
+
+    below: Positive = 0.1
+    action: Literal["warn", "rollback", "stop"] = "warn"
+
+
+class DeadCodes(Section):
+    """Largest share of a codebook's entries that the student may give up after warm-up."""
+
+    above: Share = 0.5
+    action: Literal["warn", "rollback", "stop"] = "warn"
+
+
+class EffectiveRank(LowerBound):
+    """Effective rank of the embeddings; 1 means that all are alike."""
+
+    below: Positive = 4.0
+    action: Literal["warn", "rollback", "stop"] = "warn"
 
 
 class HealthConfig(Section):
-    """What is watched during training, and what is done about each fault."""
+    """What is watched during training, and what is done about each fault.
 
-    every: Count
-    nonfinite: Literal["skip", "rollback", "stop"]
-    explosion: UpperBound
-    gradient_spike: UpperBound
-    silence: FaultAction
-    perplexity: LowerBound
-    dead_codes: DeadCodes
-    effective_rank: LowerBound
-    max_interventions: Annotated[int, Field(ge=0)]
-    rate_factor: Annotated[float, Field(gt=0, le=1)]
+    Attributes:
+        every: updates between measures of the model, one forward pass each; losses and gradients: every update.
+        nonfinite: loss or gradient norm is NaN or infinite.
+        silence: every clip of the global batch is silent.
+        max_interventions: skips and rollbacks after which the run stops.
+        rate_factor: factor on the learning rate after each rollback.
+    """
+
+    every: Count = 200
+    nonfinite: Literal["skip", "rollback", "stop"] = "rollback"
+    explosion: Explosion = Explosion()
+    gradient_spike: GradientSpike = GradientSpike()
+    silence: FaultAction = "warn"
+    perplexity: Perplexity = Perplexity()
+    dead_codes: DeadCodes = DeadCodes()
+    effective_rank: EffectiveRank = EffectiveRank()
+    max_interventions: Whole = 5
+    rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -1,4 +1,4 @@
-"""Sections about probing, and about the search that is judged by a probe."""
+"""Probing by MARBLE's constrained track (arXiv 2306.10548), and the search over loss weights that a probe judges."""
 
 from __future__ import annotations
 
@@ -6,83 +6,151 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mert_core.config.section import Count, Positive, Section
+from mert_core.config.section import Count, Name, Positive, Section, Whole
+
+Rates = Annotated[list[Positive], Field(min_length=1)]
 
 
 class BeatsConfig(Section):
-    """Per-frame probes of beats."""
+    """Probes of beats, frame by frame.
 
-    batch_frames: Count
-    frames_share: Annotated[float, Field(gt=0, le=1)]
+    Attributes:
+        batch_frames: frames of any excerpts in a batch; a probe has no context but the encoder's.
+        frames_share: share of all frames, drawn once, to train on and to choose the epoch by; what is decoded is whole.
+    """
+
+    batch_frames: Count = 1024
+    frames_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class SeparationConfig(Section):
-    """Open-Unmix-style heads on frozen features."""
+    """Open-Unmix's heads on frozen features, one per stem.
 
-    hidden: Count
-    layers: Count
-    mixes_per_track: Count
-    batch_mixes: Count
-    crop_frames: Annotated[int, Field(ge=0)]
-    every_frames: Count
-    rates: Annotated[list[Positive], Field(min_length=1)]
-    max_epochs: Count
+    Attributes:
+        hidden: width.
+        layers: LSTM layers.
+        mixes_per_track: remixes of 6 s, drawn once, so that their embeddings can be kept.
+        batch_mixes: remixes in a batch.
+        crop_frames: frames of each mix and step, anywhere in it; 0: all.
+        every_frames: masks are learned on each n-th frame; those between share most of their samples.
+        rates: learning rates that are tried.
+        max_epochs: most epochs.
+    """
+
+    hidden: Count = 512
+    layers: Count = 3
+    mixes_per_track: Count = 64
+    batch_mixes: Count = 16
+    crop_frames: Whole = 0
+    every_frames: Count = 1
+    rates: Rates = [5.0e-4, 1.0e-3]
+    max_epochs: Count = 100
 
 
 class RobustnessConfig(Section):
-    """Which tasks are asked again of deformed music, and of how many clips of the test split."""
+    """Tasks that are asked again of deformed music.
 
-    tasks: list[str]
-    clips: Count
+    Attributes:
+        tasks: names of tasks.
+        clips: clips of the test split.
+    """
+
+    tasks: list[str] = ["demo/gtzan_genre"]
+    clips: Count = 40
 
 
-class DemoChanges(Section):
-    """What differs for the stand-ins, so that they end within minutes."""
+class ProxyBeatsConfig(BeatsConfig):
+    """The proxies' probes of beats."""
 
-    batch_items: Count
-    rates: Annotated[list[Positive], Field(min_length=1)]
-    max_epochs: Count
-    patience: Count
-    plateau_patience: Count
-    beats: BeatsConfig
-    separation: SeparationConfig
+    batch_frames: Count = 256
+    frames_share: Annotated[float, Field(gt=0, le=1)] = 0.125
+
+
+class ProxySeparationConfig(SeparationConfig):
+    """The proxies' separation heads."""
+
+    hidden: Count = 64
+    layers: Count = 1
+    mixes_per_track: Count = 4
+    batch_mixes: Count = 8
+    crop_frames: Whole = 75
+    every_frames: Count = 4
+    rates: Rates = [5.0e-3]
+    max_epochs: Count = 20
+
+
+class ProxyConfig(Section):
+    """What differs for the proxy tasks, so that all fourteen end within minutes on two cores."""
+
+    batch_items: Count = 64
+    rates: Rates = [1.0e-3, 5.0e-3]
+    max_epochs: Count = 15
+    patience: Count = 4
+    plateau_patience: Count = 2
+    beats: ProxyBeatsConfig = ProxyBeatsConfig()
+    separation: ProxySeparationConfig = ProxySeparationConfig()
 
 
 class ProbeConfig(Section):
-    """Probing of a frozen encoder: which tasks, and MARBLE's protocol."""
+    """Probing of a frozen encoder: which tasks, and MARBLE's protocol.
 
-    tasks: Annotated[list[str], Field(min_length=1)]
-    workers: Annotated[int, Field(ge=0)]
-    hidden: Annotated[int, Field(ge=0)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    batch_items: Count
-    rates: Annotated[list[Positive], Field(min_length=1)]
-    seeds: Annotated[list[int], Field(min_length=3)]
-    max_epochs: Count
-    patience: Count
-    plateau_patience: Count
-    plateau_factor: Annotated[float, Field(gt=0, le=1)]
-    bootstrap: Annotated[int, Field(ge=100)]
-    mel_bins: Count
-    floor_run: str
-    beats: BeatsConfig
-    separation: SeparationConfig
-    robustness: RobustnessConfig
-    demo: DemoChanges
+    Attributes:
+        tasks: names or patterns of the pipeline's tasks; one whose data set is not here is skipped, and the tables say
+            so.
+        workers: Ray workers that share the tasks; 0: one after the other in this process.
+        hidden: units of the one hidden layer; 0: a linear probe.
+        max_epochs: most epochs; a task may have fewer (NSynth 50).
+        patience: epochs without a better validation score until a probe stops.
+        plateau_patience: … and until its rate falls by ``plateau_factor``.
+        bootstrap: resamples of the test tracks.
+        mel_bins: bands of the mel-statistics baseline.
+        floor_run: the run whose network, untrained, is the random-weights baseline.
+        demo: what differs for the proxy tasks.
+    """
+
+    tasks: Annotated[list[str], Field(min_length=1)] = ["demo/*"]
+    workers: Whole = 0
+    hidden: Whole = 512
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    batch_items: Count = 64
+    rates: Rates = [5.0e-5, 1.0e-4, 5.0e-4, 1.0e-3, 5.0e-3, 1.0e-2]
+    seeds: Annotated[list[int], Field(min_length=3)] = [0, 1, 2]
+    max_epochs: Count = 100
+    patience: Count = 10
+    plateau_patience: Count = 4
+    plateau_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    mel_bins: Count = 128
+    floor_run: Name = "tiny"
+    beats: BeatsConfig = BeatsConfig()
+    separation: SeparationConfig = SeparationConfig()
+    robustness: RobustnessConfig = RobustnessConfig()
+    demo: ProxyConfig = ProxyConfig()
 
     def of_demo(self) -> ProbeConfig:
-        """Return the section with what differs for the stand-ins."""
-        return self.model_copy(update={name: getattr(self.demo, name) for name in DemoChanges.model_fields})
+        """Return the section with what differs for the proxy tasks."""
+        return self.model_copy(update={name: getattr(self.demo, name) for name in ProxyConfig.model_fields})
 
 
 class SweepConfig(Section):
-    """Search over the loss weights."""
+    """Ray Tune with ASHA over the loss weights of one run.
 
-    run: str
-    trials: Count
-    concurrent: Count
-    max_steps: Count
-    grace_steps: Count
-    reduction: Annotated[int, Field(ge=2)]
-    weight_range: tuple[Positive, Positive]
-    task: str
+    Attributes:
+        run: name of the run.
+        trials: sets of weights that are tried.
+        concurrent: trials at a time.
+        max_steps: updates of a trial that is not stopped early.
+        grace_steps: updates before a trial may be stopped.
+        reduction: of how many trials one goes on.
+        weight_range: log-uniform, for each teacher of the run.
+        task: the probe whose validation score judges a trial.
+    """
+
+    run: Name = "tiny"
+    trials: Count = 8
+    concurrent: Count = 1
+    max_steps: Count = 300
+    grace_steps: Count = 100
+    reduction: Annotated[int, Field(ge=2)] = 3
+    weight_range: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.1, 100.0]
+    task: str = "demo/gs_key"

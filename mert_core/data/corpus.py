@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mert_core.data.manifest import GROUP_ROWS, MANIFEST_NAME, SCHEMA, SHARDS_NA
 from mert_core.data.record import Record, read_record
 from mert_core.data.remote import RemoteShards
 from mert_core.data.shards import DTYPE, ShardReader, shard_name
-from mert_core.data.tables import in_groups, open_parquet, read_table
+from mert_core.data.tables import hashes, in_groups, open_parquet, read_table
 from mert_core.errors import MertError
 
 
@@ -148,6 +148,32 @@ class Corpus:
         read_record(folder)
         reader = ShardReader(folder / SHARDS_NAME) if shards is None else RemoteShards(f"{shards}/{SHARDS_NAME}")
         return cls(folder, read_index(folder, reader, where), reader)
+
+    def with_hours(self, hours: float) -> Corpus:
+        """Return the corpus with a random subset of its training split; the other splits stay whole.
+
+        Tracks are taken in the order of a hash of their ids, which no seed and no other track changes: the subset is
+        the same in every run, and contains that of every smaller number. One track is always taken.
+
+        Args:
+            hours: most hours of music in the subset.
+
+        Raises:
+            MertError: the training split holds less.
+        """
+        rows = self.rows("train")
+        order = rows[np.argsort(hashes(self.folder / MANIFEST_NAME, "track_id")[rows], kind="stable")]
+        hours_until = np.cumsum(self.samples[order]) / SAMPLE_RATE / 3600
+        if not len(order) or hours > hours_until[-1]:
+            held = hours_until[-1] if len(order) else 0.0
+            raise MertError(
+                f"hours is {hours:g}, but the training split of {self.folder} holds {held:.3f}; choose "
+                "fewer, or add music"
+            )
+        left_out = order[max(1, int(np.searchsorted(hours_until, hours, side="right"))) :]
+        chosen = np.ones(len(self), np.bool_) if self._index.chosen is None else self._index.chosen.copy()
+        chosen[left_out] = False
+        return Corpus(self.folder, replace(self._index, chosen=chosen), self._reader)
 
     def __len__(self) -> int:
         """Return the number of rows of the manifest, whatever was filtered."""

@@ -37,11 +37,12 @@ def folder_of(config: Config, layout: Layout, name: str) -> Path:
     """Return where a data set should lie: ``datasets.places``, or its name in ``datasets.folder``.
 
     Raises:
-        MertError: no data set has that name.
+        MertError: no data set has that name, or one that ``datasets.places`` has.
     """
-    if name not in DATASETS:
-        raise MertError(f"no data set is named {name!r}; there are {', '.join(DATASETS)}")
-    folder = {str(key): value for key, value in config.datasets.places.items()}.get(name)
+    for wanted, where in ((name, ""), *((key, "datasets.places: ") for key in config.datasets.places)):
+        if wanted not in DATASETS:
+            raise MertError(f"{where}no data set is named {wanted!r}; there are {', '.join(DATASETS)}")
+    folder = config.datasets.places.get(name)
     return layout.root / (folder or Path(config.datasets.folder) / name)
 
 

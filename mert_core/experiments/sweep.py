@@ -55,6 +55,7 @@ def trial_params(config: Config, weights: dict[str, float]) -> PretrainConfig:
         "teachers": [term.model_dump() | {"weight": weights.get(term.teacher, term.weight)} for term in base.teachers],
         "workers": 0,
         "max_steps": config.sweep.max_steps,
+        "schedule_steps": base.decay_steps,
         "validate_every": min(config.sweep.grace_steps, config.sweep.max_steps),
     }
     return PretrainConfig.model_validate(base.model_dump() | changes)
@@ -141,11 +142,11 @@ def key_params(config: Config) -> dict[str, Any]:
     run = config.run(config.sweep.run)
     return {
         "swept_run": config.sweep.run,
-        "preset": run.preset,
+        "preset": run.model.preset,
         "sweep.task": config.sweep.task,
         "seed": config.seed,
         "sweep.max_steps": config.sweep.max_steps,
-        "batch_clips": run.batch_clips,
+        "global_batch_size": run.global_batch_size,
         "crop_seconds": run.crop_seconds,
         "learning_rate": run.learning_rate,
     }

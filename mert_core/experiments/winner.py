@@ -10,6 +10,7 @@ import yaml
 
 from mert_core.config import load_config
 from mert_core.errors import MertError
+from mert_core.experiments.rendered import stage_name
 from mert_core.experiments.sweep import RESULT_NAME, Sweep, Trial, sweeps_folder
 from mert_core.files import atomic_path
 
@@ -66,7 +67,7 @@ def apply_winner(layout: Layout, params: Path, sweep_id: str) -> str:
     return (
         f"{params.name}: runs.{sweep.run}.teachers: {said} "
         f"(sweep {sweep.id}, {sweep.task} {sweep.winner.score:.4f} after {sweep.winner.step} steps). "
-        f"`dvc repro pretrain@{sweep.run}` trains with them."
+        f"`dvc repro {stage_name('pretrain', sweep.run)}` trains with them."
     )
 
 
@@ -85,8 +86,14 @@ def with_weights(text: str, run: str, terms: list[LossTerm]) -> str:
         weights = {term.teacher: term.weight for term in terms}
         for item in present.value:
             name, node = _child(item, "teacher"), _child(item, "weight")
-            if name is not None and node is not None:
-                splices.append((node.start_mark.index, node.end_mark.index, repr(weights[name.value])))
+            if name is None:
+                continue
+            weight = repr(weights[name.value])
+            if node is not None:
+                splices.append((node.start_mark.index, node.end_mark.index, weight))
+            else:  # the default, which stands beside the name from now on
+                between = ", " if item.flow_style else f"\n{' ' * item.start_mark.column}"
+                splices.append((name.end_mark.index, name.end_mark.index, f"{between}weight: {weight}"))
     else:
         entries = (f"{{teacher: {term.teacher}, targets: {term.targets}, weight: {term.weight!r}}}" for term in terms)
         line = f"teachers: [{', '.join(entries)}]"

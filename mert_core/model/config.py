@@ -148,23 +148,23 @@ HUBERT_FIXED: dict[str, Any] = {
 }
 
 
-def preset(name: str, layer_norm: str = "preset", deepnorm: bool = False, attention_relax: float = 0.0) -> MertConfig:
+def preset(name: str, **changes: Any) -> MertConfig:
     """Return the configuration of a named size.
 
     Args:
-        name: of the size.
-        layer_norm: ``pre`` or ``post``, where layers normalise; ``preset`` leaves it as the size has it.
-        deepnorm: see ``MertConfig``.
-        attention_relax: see ``MertConfig``.
+        name: mert-tiny, mert-95m or mert-330m.
+        changes: fields of `MertConfig` that differ, for example ``hidden_size=192``.
 
     Raises:
-        MertError: no such preset, or DeepNorm on a pre-LN encoder.
+        MertError: no such preset or field, or an impossible value.
     """
     if name not in PRESETS:
         raise MertError(f"no preset is named {name!r}; there are {', '.join(PRESETS)}")
-    shape = PRESETS[name]
-    pre_norm = shape.do_stable_layer_norm if layer_norm == "preset" else layer_norm == "pre"
-    return replace(shape, do_stable_layer_norm=pre_norm, deepnorm=deepnorm, attention_relax=attention_relax)
+    kinds = get_type_hints(MertConfig)
+    if unknown := [field for field in changes if field not in kinds]:
+        raise MertError(f"MertConfig has no {', '.join(unknown)}; it has {', '.join(kinds)}")
+    _check_values(changes, f"preset {name} with changes")
+    return replace(PRESETS[name], **_as_tuples(changes))
 
 
 def hubert_fields(config: MertConfig) -> dict[str, Any]:
@@ -231,17 +231,25 @@ def load_config(path: Path) -> MertConfig:
     ]
     if missing:
         raise MertError(f"{path} lacks {', '.join(missing)}")
-    misfits = [
-        f"{name}={known[name]!r} (expected {_EXPECTED[kind]})"
-        for name, kind in get_type_hints(MertConfig).items()
-        if name in known and not _fits(known[name], kind)
-    ]
-    if misfits:
-        raise MertError(f"{path} has impossible values: {', '.join(misfits)}")
-    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    _check_values(known, str(path))
+    known = _as_tuples(known)
     if "attention_relax" in known:
         known["attention_relax"] = max(0.0, known["attention_relax"])  # published configurations say −1 for off
     return MertConfig(**known)
+
+
+def _check_values(values: dict[str, Any], where: str) -> None:
+    misfits = [
+        f"{name}={values[name]!r} (expected {_EXPECTED[kind]})"
+        for name, kind in get_type_hints(MertConfig).items()
+        if name in values and not _fits(values[name], kind)
+    ]
+    if misfits:
+        raise MertError(f"{where} has impossible values: {', '.join(misfits)}")
+
+
+def _as_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 _EXPECTED: dict[Any, str] = {
@@ -253,11 +261,11 @@ _EXPECTED: dict[Any, str] = {
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Tell whether a value of ``config.json`` can be a field of that type."""
+    """Tell whether a plain value can be a field of that type."""
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     if kind is int:
         return isinstance(value, int) and value > 0
     if kind is float:
         return isinstance(value, int | float)
-    return isinstance(value, list) and all(_fits(item, int) for item in value)
+    return isinstance(value, list | tuple) and all(_fits(item, int) for item in value)

@@ -56,7 +56,7 @@ class Subject:
 
         if self.model is None:
             return load_encoder(config, layout, self.name)
-        return open_encoder(self.model, choose_device(config.pretrain.device))
+        return open_encoder(self.model, choose_device(config.device))
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _run_in_workers(
         import ray
         from ray.exceptions import RayTaskError
 
-        gpus = min(1, cluster_gpus(config.pretrain.device))
+        gpus = min(1, cluster_gpus(config.device))
 
         def begin(resolved: ResolvedTask) -> Any:
             return ray.remote(num_cpus=1, num_gpus=gpus)(_in_worker).remote(

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mert_core.config import BASELINES
 from mert_core.data.record import Record, read_record, write_record
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.probing.results import SkippedTask, TaskResult, write_results
 from mert_core.probing.run import Subject, resolve, run_tasks, track_result
-from mert_core.probing.tasks import FLOORS, FOURTEEN, TASKS, Task, tasks_named
+from mert_core.probing.tasks import FOURTEEN, TASKS, Task, tasks_named
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -34,7 +35,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
     inputs = {}
     if any(task.is_demo for task in tasks):
         inputs["probe_set"] = read_record(layout.probe_set).id
-    if run_name not in FLOORS:
+    if run_name not in BASELINES:
         config.run(run_name)
         inputs["checkpoint"] = read_record(layout.model(run_name)).id
     tracker.params({"probed": run_name})
@@ -109,7 +110,7 @@ class Request:
         if run is not None:
             if name is not None:
                 raise MertError("--name goes with --model; a run has its name")
-            if run not in FLOORS:
+            if run not in BASELINES:
                 config.run(run)
             return cls(Subject(run), tuple(chosen), data)
         assert model is not None
@@ -119,7 +120,7 @@ class Request:
         name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", own).strip("-.")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise MertError(f"--name {name!r}: expected letters, digits, dots and dashes")
-        if name in FLOORS or name in config.runs:
+        if name in BASELINES or name in config.runs:
             raise MertError(f"--name {name}: a run or floor of params.yaml is named so; give the model another --name")
         return cls(Subject(name, model), tuple(chosen), data)
 
@@ -152,7 +153,7 @@ def probe(config: Config, layout: Layout, tracker: Tracker, request: Request) ->
 
 def _write(config: Config, layout: Layout, subject: Subject, result: TaskResult) -> None:
     inputs = data_sets([result])
-    if subject.model is None and subject.name not in FLOORS:
+    if subject.model is None and subject.name not in BASELINES:
         inputs["checkpoint"] = read_record(layout.model(subject.name)).id
     if TASKS[result.task].is_demo:
         inputs["probe_set"] = read_record(layout.probe_set).id

@@ -7,6 +7,7 @@ its kind of answer (`mert_core.probing.evaluate`).
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -83,11 +84,6 @@ class Task:
         """Whether this is a proxy on performed scores, never to stand beside published figures."""
         return self.name.startswith("demo/")
 
-
-RANDOM_WEIGHTS = "random-weights"
-MEL_STATISTICS = "mel-statistics"
-FLOORS = (RANDOM_WEIGHTS, MEL_STATISTICS)
-"""Probed like runs, to say what pre-training adds."""
 
 _MARBLE = (
     # MagnaTagATune's fifty commonest tags, clips of 29 s as they are. Proxy: sounding instruments, of some forty.
@@ -218,15 +214,15 @@ TASKS: dict[str, Task] = FOURTEEN | DEMO
 
 
 def tasks_named(names: Sequence[str]) -> list[Task]:
-    """Return tasks by name, each once.
+    """Return tasks by name or pattern (``demo/*``), each once.
 
     Raises:
         MertError: there is no such task; the message lists all.
     """
-    unknown = [name for name in names if name not in TASKS]
-    if unknown:
+    matching = {name: fnmatch.filter(TASKS, name) for name in names}
+    if unknown := [name for name, tasks in matching.items() if not tasks]:
         raise MertError(f"no task is named {', '.join(unknown)}; there are {', '.join(TASKS)}")
-    return [TASKS[name] for name in dict.fromkeys(names)]
+    return [TASKS[name] for name in dict.fromkeys(name for tasks in matching.values() for name in tasks)]
 
 
 def sweep_tasks() -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mert_core.probing.tasks import DEMO, FLOORS, FOURTEEN
+from mert_core.config import BASELINES
+from mert_core.probing.tasks import DEMO, FOURTEEN
 from mert_core.report.baselines import beats, not_comparable
 from mert_core.report.load import Scores
 from mert_core.report.published import (
@@ -172,14 +173,14 @@ def _board(
     probed = {item.run: item for item in scores}
     names = dict.fromkeys([*probed, *pending])
     # Both baselines stand in every table of ours, probed or not.
-    ours = [*(name for name in names if name not in FLOORS), *(FLOORS if names else ())]
-    own = [Column(name, "baseline" if name in FLOORS else "run") for name in ours]
+    ours = [*(name for name in names if name not in BASELINES), *(BASELINES if names else ())]
+    own = [Column(name, "baseline" if name in BASELINES else "run") for name in ours]
     papers = [Column(model, "published", source) for model, source in published_models(figures)]
     values = {(figure.model, figure.source, figure.task, figure.metric): figure.value for figure in figures}
     lines = []
     for task in tasks:
         odd = not_comparable(scores, task)
-        baselines = [probed[name] for name in FLOORS if name in probed and name not in odd]
+        baselines = [probed[name] for name in BASELINES if name in probed and name not in odd]
         printed = [figure.metric for figure in figures if figure.task == task]
         for metric in ordered(task, {*_metrics(task, scores), *printed}) or [""]:
             cells = [_own_cell(probed.get(column.model), task, metric, baselines, odd) for column in own]

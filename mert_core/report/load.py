@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
+from mert_core.config import BASELINES
 from mert_core.data.corpus import Corpus
 from mert_core.data.record import RECORD_NAME, Record, read_record
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probing.results import LAYERS_NAME, ROBUSTNESS_NAME, SCORES_NAME
-from mert_core.probing.tasks import DEMO, FLOORS, FOURTEEN
+from mert_core.probing.tasks import DEMO, FOURTEEN
 from mert_core.targets.stage import example_of
-from mert_core.teachers.registry import teacher_class
+from mert_core.teachers.registry import TEACHERS, shown_teachers
 from mert_core.teachers.stage import open_teacher
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Scores:
     @property
     def is_baseline(self) -> bool:
         """Whether nothing was learned here: the network untrained, or mel statistics."""
-        return self.run in FLOORS
+        return self.run in BASELINES
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class ReportData:
         probed = {item.run: item for item in self.scores}
         trained = {training.run for training in self.trainings}
         reasons = {}
-        for name in (*self.runs, *FLOORS):
+        for name in (*self.runs, *BASELINES):
             if name in probed:
                 reasons[name] = "" if probed[name].tasks else "probed on nothing: every task was skipped"
             else:
@@ -193,14 +194,14 @@ def load_report(config: Config, layout: Layout) -> ReportData:
         MertError: corpus or targets are missing, an output is unreadable, or the encoders have no task in common; the
             message says which stage makes it.
     """
-    runs = tuple(config.report.runs)
+    runs = tuple(config.shown_runs)
     data = ReportData(
         corpus=read_record(layout.corpus),
         quarantine=read_rows(layout.corpus / "quarantine.parquet"),
-        labels=[read_labels(config, layout, teacher) for teacher in config.report.teachers],
+        labels=[read_labels(config, layout, teacher) for teacher in shown_teachers(config)],
         runs=runs,
         trainings=[read_training(layout, run) for run in runs if layout.model(run).exists()],
-        scores=[read_scores(layout, run) for run in (*runs, *FLOORS) if layout.scores(run).exists()],
+        scores=[read_scores(layout, run) for run in (*runs, *BASELINES) if layout.scores(run).exists()],
     )
     if data.scored and not data.tasks:
         raise MertError(
@@ -251,7 +252,7 @@ def read_labels(config: Config, layout: Layout, teacher: str) -> Labels:
         MertError: they are not stored, and the teacher must be fitted.
     """
     folder = layout.targets(teacher)
-    if not folder.exists() and teacher_class(teacher).needs == "nothing":
+    if not folder.exists() and TEACHERS.find(config.teacher(teacher).kind).needs == "nothing":
         model = open_teacher(config, layout, teacher)[0]
         example = example_of(model, Corpus.open(layout.corpus))
         return Labels(teacher, str(model.kind), None, [], NO_CODEBOOKS, example)

@@ -15,6 +15,7 @@ from mert_core.data.target_kinds import TargetKind
 
 if TYPE_CHECKING:
     from mert_core.data.corpus import Corpus
+    from mert_core.paths import Layout
 
 Needs = Literal["nothing", "music", "weights", "student"]
 """What a teacher must be fitted on: nothing, the corpus, a file of published weights, or a pre-trained student."""
@@ -47,7 +48,8 @@ class Teacher(nn.Module):
     waveforms to targets. Everything that fitting finds is in its buffers, so that its state dict and settings are it.
 
     Attributes:
-        name: under which parameters, stores, losses and figures know it.
+        name: name of its class in `mert_core.teachers.registry.TEACHERS`.
+        instance: its own name, under which parameters, stores, losses and figures know it.
         title: what it is, for tables; with its source.
         needs: what it is fitted on.
         frame_rate: targets per second of audio; the store and the student's grid have 75.
@@ -61,7 +63,7 @@ class Teacher(nn.Module):
             codes.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "teacher"
     title: ClassVar[str]
     needs: ClassVar[Needs] = "nothing"
     frame_rate: ClassVar[int] = FRAME_RATE
@@ -75,11 +77,25 @@ class Teacher(nn.Module):
     def __init__(self, settings: Any = None) -> None:
         super().__init__()
         self.settings = settings
+        self.instance = self.name
+
+    @property
+    def run(self) -> str | None:
+        """The run on whose student it is fitted, if it is one that ``params.yaml`` names."""
+        return None
 
     @property
     def kind(self) -> TargetKind:
         """What its targets are."""
         raise NotImplementedError
+
+    def student_folder(self, layout: Layout) -> Path:
+        """Return where the student lies that it is fitted on; for teachers that need one."""
+        raise NotImplementedError
+
+    def files(self) -> list[str]:
+        """Return the files and folders outside the corpus that it is fitted on, as its settings name them."""
+        return []
 
     def kept_settings(self) -> dict[str, Any]:
         """Return the settings that are kept with the teacher, as plain data: those that decide its targets."""

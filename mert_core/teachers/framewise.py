@@ -99,10 +99,10 @@ class FramewiseTeacher(Teacher):
         first, count = 1000 * self.drawn_frames, self.drawn_frames
         begin, end = self.context_span(first, count, 2 * first)
         crops = RandomCrops(
-            sources.music, "train", (end - begin) * HOP_SAMPLES, sources.seed, f"teachers.{self.name}, one stretch"
+            sources.music, "train", (end - begin) * HOP_SAMPLES, sources.seed, f"teachers.{self.instance}, one stretch"
         )
         found, batches = [], -(-frames // (count * _DRAWN_BATCH))
-        for step in tqdm(range(batches), desc=f"{self.name}: music", unit="batch"):
+        for step in tqdm(range(batches), desc=f"{self.instance}: music", unit="batch"):
             features = self.features(crops.batch(step, _DRAWN_BATCH))
             found.append(features[:, first - begin :][:, :count].flatten(0, 1).float())
         vectors = torch.cat(found)

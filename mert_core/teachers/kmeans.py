@@ -175,10 +175,10 @@ class KMeansTeacher(FramewiseTeacher):
             start = spread_start(vectors, settings.clusters, generator)
         except MertError as error:
             raise MertError(
-                f"teachers.{self.name}.clusters is {settings.clusters}, but there are only {error}; lower it, or raise "
-                "fit_frames"
+                f"teachers.{self.instance}.clusters is {settings.clusters}, but there are only {error}; lower it, "
+                "or raise fit_frames"
             ) from error
-        rounds = tqdm(range(settings.iterations), desc=f"{self.name}: k-means", unit="round")
+        rounds = tqdm(range(settings.iterations), desc=f"{self.instance}: k-means", unit="round")
         centroids, _ = lloyd(vectors, start, rounds, generator)
         self.centroids.copy_(centroids)
         members = nearest(vectors, self.centroids)

@@ -1,4 +1,4 @@
-"""All teachers by name, and their settings in ``params.yaml``."""
+"""All classes of teachers by name, the instances of ``params.yaml``, and fitted teachers on disk."""
 
 from __future__ import annotations
 
@@ -12,66 +12,77 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mert_core.audio.grid import FRAME_RATE
-from mert_core.config import Config, explain
+from mert_core.config import explain
 from mert_core.data.record import read_record
 from mert_core.errors import MertError
 from mert_core.files import atomic_path, write_json
+from mert_core.registry import Registry
 from mert_core.teachers.base import Teacher
-from mert_core.teachers.codec.encodec import EncodecTeacher
-from mert_core.teachers.codec.train import RvqVaeTeacher
-from mert_core.teachers.kmeans import ChromaKMeansTeacher, LogMelKMeansTeacher, MfccKMeansTeacher
-from mert_core.teachers.mel_rvq import MelRvqTeacher
-from mert_core.teachers.random_projection import RandomProjectionTeacher
-from mert_core.teachers.spectra import BeatChromaTeacher, ChromaTeacher, ConstantQTeacher, LogMelTeacher
-from mert_core.teachers.student_kmeans import StudentKMeansTeacher
 
 if TYPE_CHECKING:
     from mert_core.config import Config
     from mert_core.paths import Layout
 
-
-TEACHERS: dict[str, type[Teacher]] = {
-    "encodec": EncodecTeacher,
-    "rvqvae": RvqVaeTeacher,
-    "logmel-kmeans": LogMelKMeansTeacher,
-    "chroma-kmeans": ChromaKMeansTeacher,
-    "mfcc-kmeans": MfccKMeansTeacher,
-    "student-kmeans": StudentKMeansTeacher,
-    "best-rq": RandomProjectionTeacher,
-    "mel-rvq": MelRvqTeacher,
-    "cqt": ConstantQTeacher,
-    "logmel": LogMelTeacher,
-    "chroma": ChromaTeacher,
-    "beat-chroma": BeatChromaTeacher,
-}
-
-
-def teacher_class(name: str) -> type[Teacher]:
-    """Return a teacher's class.
-
-    Raises:
-        MertError: there is none of that name; the message lists those there are.
-    """
-    if name not in TEACHERS:
-        raise MertError(f"no teacher is named {name!r}; there are {', '.join(TEACHERS)} (`mert teachers list`)")
-    return TEACHERS[name]
+TEACHERS: Registry[type[Teacher]] = Registry(
+    "class of teachers",
+    "mert_core.teachers",
+    {
+        "encodec": "codec.encodec.EncodecTeacher",
+        "rvqvae": "codec.train.RvqVaeTeacher",
+        "logmel-kmeans": "kmeans.LogMelKMeansTeacher",
+        "chroma-kmeans": "kmeans.ChromaKMeansTeacher",
+        "mfcc-kmeans": "kmeans.MfccKMeansTeacher",
+        "student-kmeans": "student_kmeans.StudentKMeansTeacher",
+        "best-rq": "random_projection.RandomProjectionTeacher",
+        "mel-rvq": "mel_rvq.MelRvqTeacher",
+        "cqt": "spectra.ConstantQTeacher",
+        "logmel": "spectra.LogMelTeacher",
+        "chroma": "spectra.ChromaTeacher",
+        "beat-chroma": "spectra.BeatChromaTeacher",
+    },
+    hint=" (`mert teachers list`). A teacher of another name needs `class` in its section of `teachers`",
+)
 
 
-def new_teacher(name: str, settings: Mapping[str, Any] | None) -> Teacher:
+def new_teacher(kind: str, settings: Mapping[str, Any] | None, instance: str | None = None) -> Teacher:
     """Return a teacher with the given settings, not yet fitted.
 
+    Args:
+        kind: name of its class.
+        settings: what differs from the class's defaults.
+        instance: its own name in ``params.yaml``; None: that of the class.
+
     Raises:
-        MertError: no such teacher, an unknown key or an impossible value.
+        MertError: no such class, an unknown key or an impossible value.
     """
-    kind = teacher_class(name)
-    if kind.Settings is None:
+    made = TEACHERS.find(kind)
+    instance = instance or kind
+    if made.Settings is None:
         if settings:
-            raise MertError(f"teachers.{name} has no settings, but {', '.join(settings)} is given; remove it")
-        return kind()
-    try:
-        return kind(kind.Settings.model_validate(settings or {}))
-    except ValidationError as error:
-        raise MertError(explain(error, f"teachers.{name}")) from error
+            raise MertError(
+                f"teachers.{instance}: {kind} has no settings, but {', '.join(settings)} is given; remove it"
+            )
+        teacher = made()
+    else:
+        try:
+            teacher = made(made.Settings.model_validate(settings or {}))
+        except ValidationError as error:
+            raise MertError(explain(error, f"teachers.{instance}")) from error
+    teacher.instance = instance
+    return teacher
+
+
+def configured_teacher(config: Config, name: str) -> Teacher:
+    """Return an instance of ``teachers`` with its settings, not yet fitted.
+
+    Raises:
+        MertError: as `new_teacher`, or it is fitted on a run that there is not.
+    """
+    chosen = config.teacher(name)
+    teacher = new_teacher(chosen.kind, chosen.settings, name)
+    if teacher.run is not None and teacher.run not in config.runs:
+        raise MertError(f"teachers.{name}.run is {teacher.run!r}; runs has {', '.join(sorted(config.runs))}")
+    return teacher
 
 
 def check_teachers(config: Config) -> None:
@@ -80,18 +91,23 @@ def check_teachers(config: Config) -> None:
     Raises:
         MertError: an unknown teacher, key or value, named.
     """
-    for name, settings in config.teachers.items():
-        kind = teacher_class(name)
-        if kind.Settings is not None:
-            try:
-                kind.Settings.model_validate(settings or {})
-            except ValidationError as error:
-                raise MertError(explain(error, f"teachers.{name}")) from error
-        elif settings:
-            raise MertError(f"teachers.{name} has no settings, but {', '.join(settings)} is given; remove it")
-    for run in config.runs:
-        for term in config.run(run).teachers:
-            teacher_class(term.teacher)
+    names = [*config.teachers, *(term.teacher for run in config.runs for term in config.run(run).teachers)]
+    for name in dict.fromkeys(names):
+        configured_teacher(config, name)
+
+
+def shown_teachers(config: Config) -> list[str]:
+    """Return the teachers whose targets the report shows; published weights are shown only where a run uses them."""
+    if config.report.teachers is not None:
+        return list(config.report.teachers)
+    used = {term.teacher for run in config.pipeline_runs for term in config.run(run).teachers if term.weight}
+    names = dict.fromkeys((*config.teachers, *TEACHERS))
+    needs = {name: TEACHERS.find(config.teacher(name).kind).needs for name in names}
+    return [
+        name
+        for name in names
+        if name in used or needs[name] == "nothing" or (name in config.teachers and needs[name] != "weights")
+    ]
 
 
 _COLUMNS = ("teacher", "targets", "fitted on", "hears", "fitted here", "targets here", "what it is")
@@ -99,18 +115,19 @@ _NEEDS = {"nothing": "–", "music": "corpus", "weights": "weights file", "stude
 
 
 def listing(config: Config, layout: Layout) -> str:
-    """Return a table of all teachers with the settings of ``params.yaml``.
+    """Return a table of all classes and instances with the settings of ``params.yaml``.
 
     Raises:
         MertError: the section ``teachers`` is wrong.
     """
     check_teachers(config)
     rows = [_COLUMNS]
-    for name, kind in TEACHERS.items():
-        teacher = new_teacher(name, config.teachers.get(name))
-        fitted = "–" if kind.needs == "nothing" else _state(layout.teacher(name))
+    for name in dict.fromkeys((*TEACHERS, *config.teachers)):
+        teacher = configured_teacher(config, name)
+        fitted = "–" if teacher.needs == "nothing" else _state(layout.teacher(name))
         stored = _state(layout.targets(name))
-        rows.append((name, str(teacher.kind), _NEEDS[kind.needs], _hears(teacher), fitted, stored, kind.title))
+        title = teacher.title if name == teacher.name else f"{teacher.name}: {teacher.title}"
+        rows.append((name, str(teacher.kind), _NEEDS[teacher.needs], _hears(teacher), fitted, stored, title))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     more = (

@@ -16,7 +16,7 @@ from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.paths import Layout
 from mert_core.teachers.base import Sources, Teacher
-from mert_core.teachers.registry import load_teacher, new_teacher, save_teacher, teacher_class
+from mert_core.teachers.registry import TEACHERS, configured_teacher, load_teacher, save_teacher
 
 
 class Metrics(Protocol):
@@ -36,7 +36,7 @@ def run(config: Config, layout: Layout, tracker: Metrics, name: str) -> Record:
         MertError: no such teacher, or what it needs is missing.
     """
     torch.set_num_threads(config.threads)
-    teacher = new_teacher(name, config.teachers.get(name))
+    teacher = configured_teacher(config, name)
     inputs = _inputs(layout, teacher)
     params: dict[str, Any] = {"settings": teacher.kept_settings()}
     if inputs:
@@ -88,7 +88,7 @@ def _inputs(layout: Layout, teacher: Teacher) -> dict[str, str]:
     if teacher.needs in {"music", "student"}:
         inputs["corpus"] = read_record(layout.corpus).id
     if teacher.needs == "student":
-        inputs["checkpoint"] = read_record(layout.root / teacher.settings.student).id
+        inputs["checkpoint"] = read_record(teacher.student_folder(layout)).id
     return inputs
 
 
@@ -103,10 +103,10 @@ def open_teacher(config: Config, layout: Layout, name: str) -> tuple[Teacher, st
     folder = layout.teacher(name)
     if folder.exists():
         return load_teacher(folder), read_record(folder).id
-    kind = teacher_class(name)
+    kind = TEACHERS.find(config.teacher(name).kind)
     if kind.needs != "nothing":
         raise MertError(
             f"the teacher {name} has not been fitted here ({folder} is missing); run `mert teachers fit {name}`"
         )
-    teacher = new_teacher(name, config.teachers.get(name)).freeze()
+    teacher = configured_teacher(config, name).freeze()
     return teacher, sha256_json({"name": name, "settings": teacher.kept_settings()})

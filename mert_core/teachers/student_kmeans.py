@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, RECEPTIVE_SAMPLES
-from mert_core.config import Positive
+from mert_core.config import Name, Positive
 from mert_core.errors import MertError
 from mert_core.model.checkpoint import fingerprint
 from mert_core.model.config import MertConfig
 from mert_core.model.mert import MertModel
+from mert_core.paths import Layout
 from mert_core.teachers.base import Sources, whole_frames
 from mert_core.teachers.kmeans import Clusters, KMeansSettings, KMeansTeacher
 
@@ -29,12 +31,25 @@ class StudentKMeansSettings(KMeansSettings):
     """Which state of which student, and in blocks of what length it hears music.
 
     The defaults are those of HuBERT's second iteration: 500 clusters of the sixth of twelve layers.
+
+    Attributes:
+        run: the run whose student it is.
+        student: a model folder in its place, absolute or relative to the checkout.
+        layer: the hidden state; 0 is the first layer's input.
+        block_seconds: length of a block.
     """
 
-    student: Annotated[str, Field(min_length=1)] = "data/pretrain/95m"
+    run: Name | None = None
+    student: Annotated[str, Field(min_length=1)] | None = None
     layer: Annotated[int, Field(ge=0)] = 6
     clusters: Clusters = 500
     block_seconds: Positive = 5.0
+
+    @model_validator(mode="after")
+    def _one_student(self) -> Self:
+        if (self.run is None) == (self.student is None):
+            raise ValueError(f"run is {self.run!r} and student {self.student!r}; give one of them")
+        return self
 
     @model_validator(mode="after")
     def _whole_frames(self) -> Self:
@@ -71,6 +86,19 @@ class StudentKMeansTeacher(KMeansTeacher):
         self.student_config: Tensor
         self.piece_frames = self.drawn_frames = settings.block_frames
 
+    @property
+    def run(self) -> str | None:
+        """The run whose student it is fitted on."""
+        return str(self.settings.run) if self.settings.run is not None else None
+
+    def files(self) -> list[str]:
+        """Return the student's folder, where it is no run's."""
+        return [] if self.settings.student is None else [str(self.settings.student)]
+
+    def student_folder(self, layout: Layout) -> Path:
+        """Return where the student lies."""
+        return layout.model(self.run) if self.run is not None else layout.root / str(self.settings.student)
+
     def _take(self, student: MertModel) -> None:
         """Adopt a student, and give all that is to be learned its width."""
         # Its configuration as the bytes of a JSON text: a state dict holds tensors only.
@@ -88,12 +116,12 @@ class StudentKMeansTeacher(KMeansTeacher):
         Raises:
             MertError: no student there, or it has no such layer.
         """
-        folder = sources.root / self.settings.student
+        folder = self.student_folder(Layout.at(sources.root))
         student = MertModel.from_pretrained(folder)
         layers = student.config.num_hidden_layers
         if self.settings.layer > layers:
             raise MertError(
-                f"teachers.{self.name}.layer is {self.settings.layer}, but the student {self.settings.student} has the "
+                f"teachers.{self.instance}.layer is {self.settings.layer}, but the student in {folder} has the "
                 f"states 0 to {layers}; choose one of them"
             )
         self._take(student)

@@ -144,8 +144,8 @@ def _inputs(config: Config, layout: Layout, stage: str, run: str | None) -> dict
         checkpoint = {"checkpoint": layout.model(run)} if run in config.runs else {}
         return {"probe_set": layout.probe_set} | checkpoint
     if stage == "report":
-        targets = {f"targets/{name}": layout.targets(name) for name in config.report.teachers}
-        return corpus | targets | {f"scores/{name}": layout.scores(name) for name in config.report.runs}
+        targets = {f"targets/{name}": layout.targets(name) for name in config.teachers}
+        return corpus | targets | {f"scores/{name}": layout.scores(name) for name in config.shown_runs}
     return {}
 
 

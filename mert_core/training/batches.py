@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,6 +186,34 @@ def crop_samples(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE) // HOP_SAMPLES * HOP_SAMPLES
 
 
+def micro_batches(clips: int, local_clips: int | None, rank: int, world: int) -> list[range]:
+    """Return a worker's clips of an update, by micro-batch.
+
+    The update's clips are cut into as few equal micro-batches as the workers can hold, and each of those into equal
+    shares, so that what is computed together does not depend on the number of workers.
+
+    Args:
+        clips: clips of the update, over all workers.
+        local_clips: most clips that a worker holds at a time; None: any number.
+        rank: the worker's rank.
+        world: number of workers.
+
+    Raises:
+        MertError: in some micro-batch there are fewer clips than workers.
+    """
+    count = 1 if local_clips is None else -(-clips // (local_clips * world))
+    if clips // count < world:
+        raise MertError(
+            f"global_batch_size {clips} in micro-batches of local_batch_size {local_clips} leaves some of {world} "
+            f"workers without a clip. Choose a global_batch_size that is a multiple of {world}, or fewer workers."
+        )
+    bounds = [clips * number // count for number in range(count + 1)]
+    return [
+        range(start + (end - start) * rank // world, start + (end - start) * (rank + 1) // world)
+        for start, end in pairwise(bounds)
+    ]
+
+
 @dataclass(frozen=True)
 class Update:
     """A worker's share of one update.
@@ -210,24 +239,22 @@ class Loader:
     Args:
         source: cuts the batches, in as many threads as updates are prepared ahead.
         worker: says which clips of a global batch are ours.
-        batch_clips: clips of one worker's micro-batch.
-        accumulate: micro-batches of an update.
+        clips: clips of one update, over all workers.
+        local_clips: clips that a worker holds at a time; None: its whole share.
         read_ahead: updates that are prepared while one is computed. One suffices for local shards; an object store
             answers late, so that more of them must wait for it at a time. The updates are the same.
 
-    Attributes:
-        clips: clips of one update, over all workers and micro-batches.
+    Raises:
+        MertError: some worker would be left without a clip.
     """
 
     def __init__(
-        self, source: CropSource, worker: Worker, batch_clips: int, accumulate: int = 1, read_ahead: int = 1
+        self, source: CropSource, worker: Worker, clips: int, local_clips: int | None = None, read_ahead: int = 1
     ) -> None:
-        self._source, self._read_ahead, self._accumulate = source, read_ahead, accumulate
-        self._global_clips = batch_clips * worker.world  # of a micro-batch
-        self._own = range(batch_clips * worker.rank, batch_clips * (worker.rank + 1))
+        self._source, self._read_ahead, self.clips = source, read_ahead, clips
+        self._own = micro_batches(clips, local_clips, worker.rank, worker.world)
         self._threads = single_threads(workers=read_ahead)
         self._begun: deque[tuple[int, Future[Update]]] = deque()  # positions follow one another
-        self.clips = self._global_clips * accumulate
 
     def __enter__(self) -> Loader:
         self._pool = self._threads.__enter__()
@@ -272,7 +299,6 @@ class Loader:
             self._begun.popleft()[1].cancel()
 
     def _prepare(self, position: int) -> Update:
-        firsts = (position + number * self._global_clips for number in range(self._accumulate))
-        batches = [self._source.batch(first, self._global_clips, self._own) for first in firsts]
+        batches = [self._source.batch(position, self.clips, own) for own in self._own]
         sounding_clips = sum(int(batch.clean.any(dim=1).sum()) for batch in batches)
         return Update(batches, sum(batch.masked_frames for batch in batches), sounding_clips)

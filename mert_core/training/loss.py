@@ -145,7 +145,7 @@ def build_objective(
     Raises:
         MertError: DeepNorm on a pre-LN encoder, or the checkpoint is of another shape or teacher than the run.
     """
-    shape = preset(params.preset, params.layer_norm, params.deepnorm, params.attention_relax)
+    shape = preset(params.model.preset, **params.model.overrides)
     encoder = MertModel(shape, seed)
     codes = {name: (kind.codebooks, kind.entries) for name, kind in codes_of(specs).items()}
     spectra = {name: kind.bins for name, kind in spectra_of(specs).items()}

@@ -23,13 +23,13 @@ from mert_core.training.cost import Devices
 from mert_core.training.loss import build_objective
 from mert_core.training.targets import StoredTargets, TargetSet
 from mert_core.training.trainer import Report, spectra_example, train, unigram_cross_entropy
-from mert_core.training.worker import Worker, check_precision
+from mert_core.training.worker import Worker, choose_precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from mert_core.config import PretrainConfig
+    from mert_core.config import PretrainConfig, TeacherInstance
     from mert_core.model.config import MertConfig
     from mert_core.teachers.base import Teacher
     from mert_core.training.checkpoint import Progress
@@ -53,29 +53,34 @@ class RunInputs:
 def open_inputs(
     corpus: Path,
     targets: Mapping[str, Path],
-    teachers: Mapping[str, Path | dict[str, Any] | None],
+    teachers: Mapping[str, Path | TeacherInstance],
     shards: Mapping[Path, str],
+    hours: float | None,
 ) -> RunInputs:
     """Open what the stages before have left; little is read.
 
     Args:
         corpus: folder of the corpus.
         targets: folders of target stores, by name of the teacher.
-        teachers: folder of a fitted teacher, or the settings of one that needs no fitting, by name.
+        teachers: folder of a fitted teacher, or class and settings of one that needs no fitting, by name.
         shards: addresses on an object store from which a folder's shards are read; the others' lie in the folder.
+        hours: music of the training split to learn from; None: all.
 
     Raises:
-        MertError: something is missing or damaged, or the parts do not fit together.
+        MertError: something is missing or damaged, there is less music, or the parts do not fit together.
     """
     from mert_core.data.corpus import Corpus
     from mert_core.data.targets import TargetStore
     from mert_core.teachers.registry import load_teacher, new_teacher
 
+    music = Corpus.open(corpus, shards=shards.get(corpus))
     return RunInputs(
-        Corpus.open(corpus, shards=shards.get(corpus)),
+        music if hours is None else music.with_hours(hours),
         {name: TargetStore.open(folder, shards=shards.get(folder)) for name, folder in targets.items()},
         {
-            name: load_teacher(source) if isinstance(source, Path) else new_teacher(name, source).freeze()
+            name: load_teacher(source)
+            if isinstance(source, Path)
+            else new_teacher(source.kind, source.settings, name).freeze()
             for name, source in teachers.items()
         },
     )
@@ -113,8 +118,8 @@ def work(job: Job, worker: Worker, observer: Observer, report: Report | None = N
         MertError: unusable data, or the training diverged.
     """
     torch.set_num_threads(job.threads)
-    params = job.params
-    check_precision(params.precision, worker.device)
+    precision = choose_precision(job.params.precision, worker.device)
+    params = job.params.model_copy(update={"precision": precision})
     inputs = job.open_inputs()
     target_set = TargetSet.of(params.teachers, inputs.stored, inputs.teachers).to(worker.device)
     train_source = CropSource(inputs.music, target_set, params, "train", job.seed)
@@ -135,7 +140,7 @@ def work(job: Job, worker: Worker, observer: Observer, report: Report | None = N
         report=report,
         read_ahead=job.read_ahead,
     )
-    validation_crops = params.validate_batches * params.batch_clips
+    validation_crops = params.validate_batches * params.validation_clips
     unigram = unigram_cross_entropy(train_source, valid_source, validation_crops, worker.device)
     if job.out_folder is not None:
         example = spectra_example(objective, valid_source, worker)
@@ -150,6 +155,7 @@ def work(job: Job, worker: Worker, observer: Observer, report: Report | None = N
     return {
         "steps": progress.step,
         "parameters": objective.encoder.parameter_count(),
+        "precision": precision,
         "teachers": {spec.teacher: {"kind": str(spec.kind), "targets": spec.targets} for spec in target_set.specs},
         "audio_hours_seen": progress.position * train_source.crop_samples / SAMPLE_RATE / 3600,
         "epochs": progress.position / len(train_source),

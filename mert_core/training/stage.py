@@ -16,10 +16,10 @@ from mert_core.training.model_card import write_card
 from mert_core.training.run import Job, RunInputs, open_inputs, work
 from mert_core.training.trainer import OPTIONS, Report
 from mert_core.training.warm_start import start_folder, start_input
-from mert_core.training.worker import Worker, check_precision
+from mert_core.training.worker import Worker, choose_precision
 
 if TYPE_CHECKING:
-    from mert_core.config import Config, PretrainConfig
+    from mert_core.config import Config, PretrainConfig, TeacherInstance
     from mert_core.paths import Layout
     from mert_core.tracking import Tracker
 
@@ -33,14 +33,14 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
     params = config.run(run_name)
     inputs = _input_ids(config, layout, params)
     if params.workers == 0:  # before any work; Ray's workers look for themselves
-        check_precision(params.precision, Worker.alone(params.device).device)
+        choose_precision(params.precision, Worker.alone(params.device).device)
     states = StateStore(_resume_folder(config, layout, run_name, inputs), params.checkpoint_keep)
     states.begin(tracker.run_id)
     with atomic_folder(layout.model(run_name)) as folder:
         job = Job(
             params,
             _inputs_of(config, layout, params),
-            config.seed,
+            _seed(params),
             _threads(config, params),
             folder,
             states.folder,
@@ -64,7 +64,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
             kind="checkpoint",
             run=run_name,
             inputs=inputs,
-            params={"seed": config.seed, "threads": config.threads, "pretrain": params.model_dump(mode="json")},
+            params={"threads": config.threads, "pretrain": params.model_dump(mode="json")},
             facts=facts,
         )
     tracker.artifact(write_card(layout.cards, record, cost), "card.md")
@@ -88,11 +88,16 @@ def run_trial(
 
     The process takes the clips of all the run's workers, and the whole model.
     """
-    clips = params.batch_clips * max(1, params.workers)
-    params = params.model_copy(update={"batch_clips": clips, "workers": 0, "sharding": "none"})
+    params = params.model_copy(update={"workers": 0, "sharding": "none"})
     inputs, start = _inputs_of(config, layout, params), start_folder(params.start, layout.root)
-    job = Job(params, inputs, config.seed, config.threads, out_folder, None, start, config.storage.read_ahead)
+    job = Job(params, inputs, _seed(params), config.threads, out_folder, None, start, config.storage.read_ahead)
     return work(job, Worker.alone(params.device), SilentObserver(), report)
+
+
+def _seed(params: PretrainConfig) -> int:
+    """Return the seed of a run, which `Config.run` has filled in."""
+    assert params.seed is not None
+    return params.seed
 
 
 def _threads(config: Config, params: PretrainConfig) -> int:
@@ -130,21 +135,19 @@ def _input_ids(config: Config, layout: Layout, params: PretrainConfig) -> dict[s
 def _inputs_of(config: Config, layout: Layout, params: PretrainConfig) -> Callable[[], RunInputs]:
     """Return what opens a run's corpus, targets and teachers, wherever it is called."""
     targets: dict[str, Path] = {}
-    teachers: dict[str, Path | dict[str, Any] | None] = {}
+    teachers: dict[str, Path | TeacherInstance] = {}
     for term in params.teachers:
         if term.weight and term.targets == "stored":
             targets[term.teacher] = layout.targets(term.teacher)
         elif term.weight:
             fitted = layout.teacher(term.teacher)
-            teachers[term.teacher] = fitted if fitted.exists() else config.teachers.get(term.teacher)
+            teachers[term.teacher] = fitted if fitted.exists() else config.teacher(term.teacher)
     url, folders = config.storage.shards, (layout.corpus, *targets.values())
     shards = {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
-    return partial(open_inputs, layout.corpus, targets, teachers, shards)
+    return partial(open_inputs, layout.corpus, targets, teachers, shards, params.hours)
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:
     params = config.run(run_name).model_dump(mode="json", exclude=set(OPTIONS))  # a run may go on with others
-    key = sha256_json(
-        {"params": params, "inputs": inputs, "seed": config.seed, "threads": config.threads, "format": FORMAT}
-    )
+    key = sha256_json({"params": params, "inputs": inputs, "threads": config.threads, "format": FORMAT})
     return layout.resume / f"pretrain-{run_name}-{key[:16]}"

@@ -95,7 +95,7 @@ def build_optimizer(params: PretrainConfig, model: nn.Module) -> torch.optim.Ada
     return torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=params.learning_rate,
-        betas=params.adam_betas,
+        betas=(params.adam_betas[0], params.adam_betas[1]),
         eps=params.adam_eps,
         weight_decay=params.weight_decay,
         fused=True,
@@ -106,8 +106,8 @@ def learning_rate(params: PretrainConfig, step: int) -> float:
     """Return the learning rate of update ``step`` (the first is 1): linear up to the peak, linear down to 0."""
     if step < params.warmup_steps:
         return params.learning_rate * step / params.warmup_steps
-    left = params.schedule_steps - step
-    return params.learning_rate * max(0.0, left / (params.schedule_steps - params.warmup_steps))
+    left = params.decay_steps - step
+    return params.learning_rate * max(0.0, left / (params.decay_steps - params.warmup_steps))
 
 
 REFERENCE_CROPS = 512
@@ -250,7 +250,7 @@ def train(
     meter = _cost_meter(objective, train_source, worker, progress)
     target_set = train_source.target_set
     stopped = False
-    with Loader(train_source, worker, params.batch_clips, params.accumulate, read_ahead) as loader:
+    with Loader(train_source, worker, params.global_batch_size, params.local_batch_size, read_ahead) as loader:
         if progress.step == 0:
             checkpoints.save(progress)  # to roll back to
         meter.restart()
@@ -413,7 +413,7 @@ def _validate(
 ) -> bool:
     """Validate, record the terms, and return whether the run is to end here."""
     terms = validate(
-        objective, source, worker, batches=params.validate_batches, clips=params.batch_clips, read_ahead=read_ahead
+        objective, source, worker, batches=params.validate_batches, clips=params.validation_clips, read_ahead=read_ahead
     )
     _record(progress, "valid", terms)
     if worker.leads:

@@ -66,7 +66,7 @@ def load_start(encoder: MertModel, heads: Heads, folder: Path, *, fresh_heads: b
     if differences:
         raise MertError(
             f"the checkpoint in {folder} is another network than this run's: {'; '.join(differences)}. "
-            "Choose the preset that fits (pretrain.preset, pretrain.layer_norm, pretrain.deepnorm)."
+            "Choose the model that fits (the run's model: preset and the fields that differ)."
         )
     load_weights(encoder, read_weights(folder), str(folder))
     if fresh_heads:

@@ -65,15 +65,22 @@ def multiplies_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a run in bf16 on a device that would only emulate it, several times slower than fp32.
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return the precision of a run on a device: ``fp32`` or ``bf16``.
+
+    Args:
+        wanted: ``fp32``, ``bf16``, or ``auto``: bf16 on a GPU that has instructions for it, fp32 elsewhere.
+        device: where the run computes.
 
     Raises:
-        MertError: the device has no instructions for bf16.
+        MertError: bf16 is wanted on a device that would only emulate it, several times slower than fp32.
     """
-    if precision == "bf16" and not multiplies_bf16(device):
+    if wanted == "auto":
+        return "bf16" if device.type == "cuda" and multiplies_bf16(device) else "fp32"
+    if wanted == "bf16" and not multiplies_bf16(device):
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "this processor"
         raise MertError(
             f"the precision is bf16, but {name} has no bf16 instructions (on a processor AVX512-BF16 or AMX; on a GPU "
-            "compute capability 8.0). Use precision: fp32, or a processor or GPU with bf16."
+            "compute capability 8.0). Use precision: fp32 or auto, or a processor or GPU with bf16."
         )
+    return wanted

@@ -95,6 +95,27 @@ def test_rows_and_seconds(corpus: Corpus) -> None:
     assert len({row["shard"] for row in corpus.tracks.to_pylist()}) > 1
 
 
+def test_fewer_hours_are_the_same_random_subset_and_nested(tmp_path: Path) -> None:
+    tracks = [track(number, 1 + number % 5, notes=[], beats=[]) for number in range(60)]
+    store(tmp_path, tracks)
+    whole = Corpus.open(tmp_path)
+    hours = whole.samples[whole.rows("train")].sum() / 24000 / 3600
+    halves = [whole.with_hours(hours * share) for share in (0.1, 0.5, 0.5, 1.0)]
+    rows = [set(corpus.rows("train")) for corpus in halves]
+    assert rows[0] < rows[1] == rows[2] < rows[3] == set(whole.rows("train"))
+    taken = whole.samples[halves[1].rows("train")].sum() / 24000 / 3600
+    assert 0.4 * hours < taken <= 0.5 * hours
+    assert np.array_equal(halves[0].rows("valid"), whole.rows("valid"))
+    assert rows[1] != set(sorted(whole.rows("train"))[: len(rows[1])]), "random, not the first ones"
+    with pytest.raises(MertError, match="hours is 7, but the training split"):
+        whole.with_hours(7)
+    store(tmp_path / "more", [*tracks[::-1], *(track(n, 2, notes=[], beats=[]) for n in range(60, 90))])
+    more = Corpus.open(tmp_path / "more")
+    kept = more.column("track_id")[more.with_hours(hours * 0.1).rows("train")]
+    first = whole.column("track_id")[sorted(rows[0])]
+    assert set(kept) & {f"t{n}" for n in range(60)} <= set(first), "other music does not change the order"
+
+
 def test_left_out_tracks_leave_no_labels(tmp_path: Path) -> None:
     same = track(0).waveform
     writer = store(

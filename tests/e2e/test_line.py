@@ -56,18 +56,52 @@ def test_a_second_run_does_nothing_and_everything_is_clean(line: Path) -> None:
     cache.mkdir(exist_ok=True)
     (cache / "frames.cpython-311.pyc").write_bytes(b"bytecode")
     assert "Data and pipelines are up to date" in run(line, "dvc", "repro")
-    assert "up to date" in run(line, "dvc", "status")
+    assert "up to date" in run(line, "dvc", "status", "dvc.yaml")
     assert run(line, "git", "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(
-    "stage", ["corpus", "teachers@rvqvae", "targets@rvqvae", "pretrain@tiny", "probe@tiny", "report"]
+    "stage", ["corpus", "teacher-rvqvae", "targets-rvqvae", "pretrain-tiny", "probe-tiny", "report"]
 )
 def test_forcing_a_stage_leaves_the_lock_as_it_was(line: Path, stage: str) -> None:
     before = (line / "dvc.lock").read_text()
     run(line, "dvc", "repro", "--force", "--single-item", stage)
     assert (line / "dvc.lock").read_text() == before
     assert run(line, "git", "status", "--porcelain") == ""
+
+
+def test_four_lines_are_an_experiment_and_only_what_follows_from_a_change_is_stale(line: Path, tmp_path: Path) -> None:
+    """HuBERT's two iterations: a run on a teacher's targets, clusters of its student, and a second run on those."""
+    checkout = tmp_path / "checkout"
+    shutil.copytree(line, checkout, symlinks=True)
+    first = {"teachers": [{"teacher": "mfcc-kmeans", "weight": 1.0}], "max_steps": 4, "workers": 0}
+    second = {**first, "teachers": [{"teacher": "hubert-1-kmeans", "weight": 1.0}]}
+    kmeans = {
+        "class": "student-kmeans",
+        "run": "hubert-1",
+        "layer": 1,
+        "clusters": 16,
+        "fit_frames": 2000,
+        "iterations": 3,
+    }
+    set_parameters(checkout, {"runs.hubert-1": first, "runs.hubert-2": second, "teachers.hubert-1-kmeans": kmeans})
+    assert "older than" in run(checkout, "mert", "config", "--run", "hubert-2")
+    run(checkout, "mert", "plan")
+    assert {path for path in run(checkout, "git", "diff", "--name-only").split()} == {"dvc.yaml", "params.yaml"}
+    output = run(checkout, "dvc", "repro")
+    for kept in ("pretrain-tiny", "teacher-mfcc-kmeans", "targets-mfcc-kmeans", "probe-tiny", "probe-mel-statistics"):
+        assert f"Stage '{kept}' didn't change" in output
+    metrics = json.loads((checkout / "metrics.json").read_text())
+    assert set(metrics["probe"]) == RUNS | {"hubert-1", "hubert-2"}
+    assert "hubert-2" in (checkout / "report/report.html").read_text(encoding="utf-8")
+    assert "up to date" in run(checkout, "dvc", "status", "dvc.yaml")
+
+    set_parameters(checkout, {"teachers.mfcc-kmeans.iterations": 49})
+    run(checkout, "mert", "plan", "--check")
+    status = json.loads(run(checkout, "dvc", "status", "--json", "dvc.yaml"))
+    assert list(status) == ["teacher-mfcc-kmeans"], "all else follows from what that stage makes"
+    run(checkout, "dvc", "repro", "--single-item", "teacher-mfcc-kmeans")
+    assert list(json.loads(run(checkout, "dvc", "status", "--json", "dvc.yaml"))) == ["targets-mfcc-kmeans"]
 
 
 def test_lineage_leads_from_a_score_to_the_corpus(line: Path) -> None:
@@ -95,7 +129,7 @@ def test_mlflow_has_one_run_per_stage_and_probe(line: Path) -> None:
     assert parents == {found.info.run_id for found in runs if found.info.run_name == "probe/tiny"}
     assert {found.info.status for found in runs} == {"FINISHED"}
     training = next(found for found in runs if found.info.run_name == "pretrain/tiny")
-    assert training.data.tags["dvc.stage"] == "pretrain@tiny"
+    assert training.data.tags["dvc.stage"] == "pretrain-tiny"
     kept = {item.path for folder in (None, "figures") for item in client.list_artifacts(training.info.run_id, folder)}
     assert {"card.md", "figures/loss.png"} <= kept
     assert any("cqt" in path for path in kept)

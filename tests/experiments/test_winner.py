@@ -63,14 +63,16 @@ def test_apply_changes_two_weights_and_nothing_else(layout: Layout, config: Conf
     "run",
     [
         "tiny: {}",
-        "tiny: {preset: mert-tiny}  # why",
+        "tiny: {max_steps: 9}  # why",
         f"tiny: {{teachers: [{ENTRY}, {{weight: 2.0, teacher: cqt, targets: crop}}], max_steps: 5}}",
-        "tiny:\n    max_steps: 5  # why\n    preset: mert-tiny",
+        "tiny:\n    max_steps: 5  # why\n    clip_norm: 1.0",
+        "tiny: {teachers: [{teacher: rvqvae, targets: stored}, {targets: crop, teacher: cqt}]}",
+        "tiny:\n    teachers:\n    - teacher: rvqvae  # a\n    - targets: crop\n      teacher: cqt\n",
         f"tiny:\n    teachers:\n    - {ENTRY}  # a\n    - teacher: cqt\n      weight: 2  # b\n      targets: crop",
     ],
 )
 def test_every_way_to_write_a_run_is_understood(run: str) -> None:
-    text = f"seed: null\nruns:\n  {run}\n  other: {{preset: mert-95m}}  # end\n"
+    text = f"seed: null\nruns:\n  {run}\n  other: {{model: {{preset: mert-95m}}}}  # end\n"
     terms = [
         LossTerm(teacher="rvqvae", targets="stored", weight=0.5),
         LossTerm(teacher="cqt", targets="crop", weight=4.0),
@@ -119,4 +121,4 @@ def test_trial_is_the_beginning_of_its_run(config: Config) -> None:
     assert params.weights == run.weights
     assert (params.workers, params.max_steps) == (0, config.sweep.max_steps)
     assert params.validate_every == config.sweep.grace_steps
-    assert (params.learning_rate, params.schedule_steps) == (run.learning_rate, run.schedule_steps)
+    assert (params.learning_rate, params.decay_steps) == (run.learning_rate, run.decay_steps)

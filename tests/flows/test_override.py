@@ -22,18 +22,28 @@ def test_override_is_what_hydra_reads_back() -> None:
 
 def test_stages_are_found_in_both_files(in_checkout: Path) -> None:
     layout = Layout.at(in_checkout)
-    assert stage_names(layout) == ("quick", "broken", "pretrain@tiny")
+    assert stage_names(layout) == ("quick", "broken", "pretrain-tiny")
     assert address(layout, "quick") == "quick"
-    assert address(layout, "pretrain@330m") == "experiments/dvc.yaml:pretrain@330m"
-    with pytest.raises(MertError, match="pretrain@1b"):
-        address(layout, "pretrain@1b")
+    assert address(layout, "pretrain-330m") == "heavy/dvc.yaml:pretrain-330m"
+    with pytest.raises(MertError, match="pretrain-1b"):
+        address(layout, "pretrain-1b")
 
 
-def test_note_of_a_floor_is_that_of_its_probe(in_checkout: Path) -> None:
+def test_a_plan_that_is_too_old_stops_a_flow(in_checkout: Path) -> None:
+    text = (in_checkout / "params.yaml").read_text()
+    try:
+        (in_checkout / "params.yaml").write_text(text.replace("runs:  ", "runs:\n  more: {}\n# ", 1))
+        with pytest.raises(MertError, match="run `mert plan`"):
+            address(Layout.at(in_checkout), "quick")
+    finally:
+        (in_checkout / "params.yaml").write_text(text)
+
+
+def test_a_note_is_found_by_the_stages_name(in_checkout: Path) -> None:
     layout = Layout.at(in_checkout)
-    assert note_path(layout, "floor@mel-statistics").name == "probe@mel-statistics.json"
-    assert note_path(layout, "experiments/dvc.yaml:pretrain@330m").name == "pretrain@330m.json"
-    assert note_path(layout, "corpus").name == "corpus.json"
+    assert note_path(layout, "heavy/dvc.yaml:pretrain-330m") == layout.last_runs / "pretrain@330m.json"
+    assert note_path(layout, "probe-random-weights") == layout.last_runs / "probe@random-weights.json"
+    assert note_path(layout, "probe_set") == layout.last_runs / "probe-set.json"
 
 
 def test_address_is_at_the_server_of_the_run_or_at_ours(monkeypatch: pytest.MonkeyPatch) -> None:

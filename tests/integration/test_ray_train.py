@@ -117,7 +117,7 @@ def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
     two.mkdir()
     one.mkdir()
     changes = {"max_steps": 6, "checkpoint_every": 1, "validate_every": 6, "log_every": 1}
-    fields = params(workers=2, batch_clips=2, **changes)
+    fields = params(workers=2, **changes)
     run = Job(fields, Mortal(flag=str(tmp_path / "dead")).open, 7, 1, two, tmp_path / "states")
     listener = Listener()
     facts = work_on_ray(run, tmp_path / "ray", listener)
@@ -125,7 +125,7 @@ def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
     assert facts["steps"] == 6
     assert any("a training worker died" in text for text in listener.notes)
     assert any("going on from step" in text for text in listener.notes)
-    work(Job(params(batch_clips=4, **changes), Tones().open, 7, 1, one, None), Worker(), SilentObserver())
+    work(Job(params(**changes), Tones().open, 7, 1, one, None), Worker(), SilentObserver())
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     assert "Failed to query Ray Train Controller" not in "".join(capfd.readouterr())
 
@@ -133,10 +133,10 @@ def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(
 @pytest.mark.parametrize("sharding", ["none", "full"])
 def test_two_workers_see_the_same_music(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharding: str) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    together = job(tmp_path / "out", 2, batch_clips=2, log_every=1, sharding=sharding)
+    together = job(tmp_path / "out", 2, log_every=1, sharding=sharding)
     facts = work_on_ray(together, tmp_path / "ray", SilentObserver())
     whole = tmp_path / "whole"
     whole.mkdir()
-    alone = work(job(whole / "out", 0, batch_clips=4, log_every=1), Worker(), SilentObserver())
+    alone = work(job(whole / "out", 0, log_every=1), Worker(), SilentObserver())
     assert facts["audio_hours_seen"] == alone["audio_hours_seen"]
     assert losses(tmp_path / "out") == pytest.approx(losses(whole / "out"), rel=1e-4)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mert_core.config import Config
+from mert_core.config import BASELINES, Config
 from mert_core.data.corpus import Corpus
 from mert_core.data.record import write_record
 from mert_core.errors import MertError
@@ -22,7 +22,7 @@ from mert_core.probing import stage
 from mert_core.probing.protocol import protocol_hash
 from mert_core.probing.results import Predictions, predictions_path
 from mert_core.probing.stage import Request, probe
-from mert_core.probing.tasks import FLOORS, TASKS
+from mert_core.probing.tasks import TASKS
 from mert_core.probing.validation_score import validation_score
 from mert_core.tracking import NullTracker
 from tests.datasets.miniatures_b import nsynth
@@ -53,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("floor", FLOORS)
+@pytest.mark.parametrize("floor", BASELINES)
 def test_a_floor_is_probed_and_probed_again_to_the_byte(small: Config, probed: Layout, floor: str) -> None:
     tracker = Below()
     record = stage.run(small, probed, tracker, floor)

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from mert_core.audio.degrade import DEFORMATIONS
-from mert_core.config import load_config
+from mert_core.config import BASELINES, load_config
 from mert_core.data.record import Record, write_record
 from mert_core.files import write_json
 from mert_core.paths import Layout
-from mert_core.probing.tasks import FLOORS as BASELINES
 from mert_core.targets.quality.labels import check_codebooks, check_lengths
 from mert_core.targets.quality.table import as_table
 

@@ -57,3 +57,9 @@ def test_ray_reads_its_cluster_file() -> None:
 
 def test_the_job_is_a_valid_script() -> None:
     subprocess.run(["bash", "-n", str(INFRA / "train-330m.sbatch")], check=True)
+
+
+def test_the_job_trains_a_stage_that_there_is() -> None:
+    heavy = yaml.safe_load((INFRA.parent / "heavy" / "dvc.yaml").read_text())["stages"]
+    (stage,) = re.findall(r"heavy/dvc\.yaml:(\S+)", (INFRA / "train-330m.sbatch").read_text())
+    assert heavy[stage]["cmd"] == "mert pretrain --run 330m"

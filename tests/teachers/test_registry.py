@@ -14,7 +14,7 @@ from mert_core.data.target_kinds import Codes
 from mert_core.errors import MertError
 from mert_core.teachers.base import Sources, Teacher, online
 from mert_core.teachers.codec import encodec
-from mert_core.teachers.registry import TEACHERS, WEIGHTS_NAME, load_teacher, new_teacher, save_teacher, teacher_class
+from mert_core.teachers.registry import TEACHERS, WEIGHTS_NAME, load_teacher, new_teacher, save_teacher
 from tests.teachers.conftest import SMALL, SMALL_PUBLISHED, tracks
 
 Fitted = Callable[[str], Teacher]
@@ -123,7 +123,11 @@ def test_an_unknown_setting_is_named(name: str) -> None:
     [
         ("logmel-kmeans", {"clusters": 1}, r"teachers\.logmel-kmeans[\s\S]*clusters"),
         ("mfcc-kmeans", {"clusters": 200, "fit_frames": 100}, "fit_frames is 100; it must be at least clusters = 200"),
-        ("student-kmeans", {"block_seconds": 0.5001}, "block_seconds is 0.5001; it must be a whole number of frames"),
+        (
+            "student-kmeans",
+            {"run": "tiny", "block_seconds": 0.5001},
+            "block_seconds is 0.5001; it must be a whole number of frames",
+        ),
         ("best-rq", {"dimension": 0}, r"teachers\.best-rq[\s\S]*dimension"),
         ("mel-rvq", {"dimension": 129}, r"teachers\.mel-rvq[\s\S]*dimension"),
         ("rvqvae", {"entries": 1 << 20}, r"teachers\.rvqvae[\s\S]*entries"),
@@ -146,5 +150,5 @@ def test_the_example_of_the_docs_is_a_teacher(repository: Path) -> None:
 
 
 def test_an_unknown_teacher_is_an_error_that_lists_them() -> None:
-    with pytest.raises(MertError, match=r"no teacher is named 'cqtt'; there are .*mel-rvq"):
-        teacher_class("cqtt")
+    with pytest.raises(MertError, match=r"no class of teachers is named 'cqtt'; there are .*mel-rvq"):
+        TEACHERS.find("cqtt")

@@ -56,7 +56,7 @@ def test_it_needs_no_other_folder_once_it_is_fitted(sources: Sources, tmp_path: 
 
 
 def test_a_layer_or_student_that_is_not_there_is_an_error(sources: Sources) -> None:
-    with pytest.raises(MertError, match=r"layer is 6, but the student student has the states 0 to 2"):
+    with pytest.raises(MertError, match=r"layer is 6, but the student in .*student has the states 0 to 2"):
         new_teacher("student-kmeans", {**SMALL["student-kmeans"], "layer": 6}).fit(sources)
     with pytest.raises(MertError, match=r"cannot read .*absent.config\.json"):
         new_teacher("student-kmeans", {**SMALL["student-kmeans"], "student": "absent"}).fit(sources)

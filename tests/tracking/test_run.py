@@ -62,7 +62,7 @@ def test_a_run_carries_metrics_params_tags_and_files(
     run = client_of(layout).get_run(str(tracker.run_id))
     assert run.info.run_name == "pretrain/tiny"
     assert run.info.status == "FINISHED"
-    assert run.data.params["pretrain.preset"] == "mert-tiny"
+    assert run.data.params["pretrain.model.preset"] == "mert-tiny"
     assert run.data.params["model.layers"] == "4"
     assert run.data.params["late"] == "yes"
     tags = run.data.tags

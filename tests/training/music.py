@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mert_core.config import HealthConfig, LossWeights, PretrainConfig
+from mert_core.config import HealthConfig, PretrainConfig
 from mert_core.data.target_kinds import Codes
 from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
 from mert_core.training.batches import CropSource
@@ -26,15 +26,9 @@ def health(**changes: Any) -> HealthConfig:
     """Return the bounds of a run's health; keyword arguments change them."""
     base: dict[str, Any] = {
         "every": 2,
-        "nonfinite": "rollback",
-        "explosion": {"above": 5.0, "action": "rollback"},
-        "gradient_spike": {"above": 10.0, "action": "warn"},
-        "silence": "warn",
         "perplexity": {"below": 0.02, "action": "warn"},
         "dead_codes": {"above": 0.9, "action": "warn"},
         "effective_rank": {"below": 2.0, "action": "warn"},
-        "max_interventions": 5,
-        "rate_factor": 0.5,
     }
     return HealthConfig(**{**base, **changes})
 
@@ -50,42 +44,23 @@ def predicted(**weights: float) -> list[dict[str, Any]]:
 def params(**changes: Any) -> PretrainConfig:
     """Return a run of a few seconds; keyword arguments change it."""
     base: dict[str, Any] = {
-        "preset": "mert-tiny",
-        "start": None,
-        "layer_norm": "preset",
-        "deepnorm": False,
-        "attention_relax": 0.0,
-        "learn_temperature": False,
-        "acoustic_codebooks": "all",
+        "model": {"preset": "mert-tiny"},
+        "seed": 7,
         "workers": 0,
         "max_worker_failures": 1,
         "crop_seconds": 0.5,
-        "batch_clips": 4,
-        "accumulate": 1,
+        "global_batch_size": 4,
+        "local_batch_size": None,
         "max_steps": 6,
         "warmup_steps": 2,
         "schedule_steps": 100,
         "learning_rate": 1e-3,
-        "adam_betas": (0.9, 0.98),
-        "adam_eps": 1e-6,
-        "weight_decay": 0.01,
-        "clip_norm": 10.0,
-        "temperature": 0.1,
-        "mask_probability": 0.8,
-        "mask_frames": 5,
         "mask_trim_clips": 8,
-        "mixture_probability": 0.5,
-        "mixture_snippets": 3,
         "mixture_seconds": (0.1, 0.3),
         "teachers": predicted(tones=1.0, cqt=1.0),
-        "weights": LossWeights(feature_penalty=10.0, unmasked=0.0),
         "precision": "fp32",
         "device": "cpu",
-        "activation_checkpointing": False,
-        "compile": False,
-        "sharding": "none",
         "checkpoint_every": 2,
-        "checkpoint_keep": 2,
         "log_every": 3,
         "validate_every": 4,
         "validate_batches": 1,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mert_core.errors import MertError
 from mert_core.training.batch import Batch
-from mert_core.training.batches import CropSource, Loader, crop_samples
+from mert_core.training.batches import CropSource, Loader, crop_samples, micro_batches
 from mert_core.training.corruption import span_masks
 from mert_core.training.worker import Worker
 from tests.training.music import Tones, crop_source, params, target_set
@@ -103,6 +103,23 @@ def test_masks_do_not_depend_on_how_a_batch_is_shared_out(shares: int) -> None:
     assert len(set(whole.mask[:4].sum(1).tolist())) == 1
 
 
+@pytest.mark.parametrize(
+    ("clips", "local", "world"), [(8, None, 1), (8, 4, 1), (8, 2, 2), (3584, 7, 64), (10, 3, 3), (7, 4, 2)]
+)
+def test_micro_batches_hold_every_clip_once_whatever_the_workers(clips: int, local: int | None, world: int) -> None:
+    shares = [micro_batches(clips, local, rank, world) for rank in range(world)]
+    assert sorted(clip for share in shares for own in share for clip in own) == list(range(clips))
+    assert len({len(share) for share in shares}) == 1, "sharded layers need equally many passes"
+    assert all(1 <= len(own) <= (local or clips) for share in shares for own in share)
+    together = [sorted(clip for own in step for clip in own) for step in zip(*shares, strict=True)]
+    assert all(step == list(range(step[0], step[-1] + 1)) for step in together), "neighbours are computed together"
+
+
+def test_a_worker_without_a_clip_is_an_error() -> None:
+    with pytest.raises(MertError, match=r"Choose a global_batch_size that is a multiple of 4"):
+        micro_batches(5, 1, 0, 4)
+
+
 class Watched(CropSource):
     """Notes with how many torch threads each batch was cut."""
 
@@ -164,7 +181,7 @@ def equal(one: list[Batch], other: list[Batch]) -> bool:
 def test_updates_come_in_order_and_are_the_same_however_far_ahead(read_ahead: int) -> None:
     plain, late = loaded(), loaded(Late)
     steps = 14  # past the end of an epoch of 40 crops
-    with Loader(plain, Worker(), 4, 2) as afresh, Loader(late, Worker(), 4, 2, read_ahead) as loader:
+    with Loader(plain, Worker(), 8, 4) as afresh, Loader(late, Worker(), 8, 4, read_ahead) as loader:
         clips = loader.clips
         positions = [clips * step for step in range(steps)]
         positions[9:] = [clips * (step - 4) for step in range(9, steps)]  # training was set back

@@ -17,6 +17,7 @@ from tests.training.workers import finish, hashes, kill_after, start
 # Dropout and layer drop are on, states fall between logged points, and an epoch (5 updates) ends on the way.
 RUN = {
     "shape": {"hidden_dropout": 0.1, "layerdrop": 0.2},
+    "global_batch_size": 8,
     "max_steps": 12,
     "log_every": 3,
     "validate_every": 5,
@@ -24,7 +25,7 @@ RUN = {
 }
 
 
-@pytest.mark.parametrize("engine", [{"batch_clips": 8}, {"batch_clips": 4, "world": 2, "sharding": "full"}])
+@pytest.mark.parametrize("engine", [{}, {"world": 2, "sharding": "full"}])
 def test_killed_three_times_equals_uninterrupted(tmp_path: Path, engine: dict[str, Any]) -> None:
     """kill -9 right after an update, while a state may be being written, and before the first new state."""
     run = {**RUN, **engine}

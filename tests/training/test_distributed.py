@@ -16,7 +16,7 @@ from tests.training.music import objective_of, params
 from tests.training.workers import curve, facts, finish, launch, start
 
 EVERYTHING = {"sharding": "full", "activation_checkpointing": True, "compile": True}
-SKIPPING = {"shape": {"layerdrop": 0.5}, "accumulate": 2}
+SKIPPING = {"shape": {"layerdrop": 0.5}, "global_batch_size": 16, "local_batch_size": 8}
 """Layers that one micro-batch of an update uses and another does not, and some that none uses."""
 
 
@@ -34,10 +34,10 @@ def test_two_workers_with_half_the_batch_follow_one(
 ) -> None:
     one = tmp_path_factory.getbasetemp() / f"one-worker-{len(both)}"  # is the same for several options
     two = tmp_path / "two"
-    run = {"max_steps": 20, "log_every": 1, "validate_every": 20, **both}
+    run = {"global_batch_size": 8, "max_steps": 20, "log_every": 1, "validate_every": 20, **both}
     if not one.with_suffix(".json").exists():
-        finish(start(one, batch_clips=8, **run))
-    finish(start(two, batch_clips=4, world=2, **engine, **run))
+        finish(start(one, **run))
+    finish(start(two, **{**run, "world": 2, **engine, **({"local_batch_size": 4} if both else {})}))
     expected = curve(one)
     assert len(expected) == 20
     assert expected[-1] < 0.9 * expected[0]
@@ -94,9 +94,9 @@ def test_each_of_two_workers_holds_half_and_they_validate_together(tmp_path: Pat
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_run_may_change_whether_it_is_sharded(tmp_path: Path, before: bool) -> None:
-    sharded, alone = {"sharding": "full", "world": 2, "batch_clips": 4}, {"batch_clips": 8}
+    sharded, alone = {"sharding": "full", "world": 2}, {}
     first, second = (sharded, alone) if before else (alone, sharded)
-    run = {"log_every": 1, "validate_every": 100, "checkpoint_every": 2}
+    run = {"global_batch_size": 8, "log_every": 1, "validate_every": 100, "checkpoint_every": 2}
     finish(start(tmp_path / "a", tmp_path / "states", max_steps=5, **run, **first))
     assert finish(start(tmp_path / "b", tmp_path / "states", max_steps=10, **run, **second)) == list(range(5, 11))
     finish(start(tmp_path / "whole", max_steps=10, **run, **alone))
@@ -105,9 +105,9 @@ def test_a_run_may_change_whether_it_is_sharded(tmp_path: Path, before: bool) ->
 
 def test_a_sharded_run_is_rolled_back_like_another(tmp_path: Path) -> None:
     """The first update is far too large; from the first state again, at a lower rate, training goes well."""
-    run = {"learning_rate": 1e4, "log_every": 1, "health": {"rate_factor": 1e-7}}
-    finish(start(tmp_path / "one", tmp_path / "1", batch_clips=8, **run))
-    finish(start(tmp_path / "two", tmp_path / "2", batch_clips=4, world=2, sharding="full", **run))
+    run = {"global_batch_size": 8, "learning_rate": 1e4, "log_every": 1, "health": {"rate_factor": 1e-7}}
+    finish(start(tmp_path / "one", tmp_path / "1", **run))
+    finish(start(tmp_path / "two", tmp_path / "2", world=2, sharding="full", **run))
     assert facts(tmp_path / "two")["interventions"] == facts(tmp_path / "one")["interventions"] == 1
     losses = curve(tmp_path / "two")
     assert losses == pytest.approx(curve(tmp_path / "one"), rel=1e-4)

@@ -197,12 +197,19 @@ def test_micro_batches_give_the_gradient_of_the_whole() -> None:
     torch.testing.assert_close(gradient(objective, batches, sum(counts)), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("layer_norm", ["pre", "post"])
-def test_shape_options_reach_the_encoder(layer_norm: str) -> None:
-    objective = objective_of(params(layer_norm=layer_norm, attention_relax=32.0))
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_shape_options_reach_the_encoder(pre_norm: bool) -> None:
+    objective = objective_of(
+        params(model={"preset": "mert-tiny", "do_stable_layer_norm": pre_norm, "attention_relax": 32.0})
+    )
     shape = objective.encoder.config
-    assert shape.do_stable_layer_norm == (layer_norm == "pre") and shape.attention_relax == 32
+    assert shape.do_stable_layer_norm is pre_norm and shape.attention_relax == 32
     assert not shape.deepnorm
     with pytest.raises(MertError, match="post-LN"):
-        objective_of(params(deepnorm=True))
-    assert objective_of(params(deepnorm=True, layer_norm="post")).encoder.config.deepnorm
+        objective_of(params(model={"preset": "mert-tiny", "deepnorm": True}))
+    deep = {"preset": "mert-tiny", "deepnorm": True, "do_stable_layer_norm": False}
+    assert objective_of(params(model=deep)).encoder.config.deepnorm
+    with pytest.raises(MertError, match="MertConfig has no hidden_sise"):
+        objective_of(params(model={"preset": "mert-tiny", "hidden_sise": 3}))
+    with pytest.raises(MertError, match="hidden_size=-3 "):
+        objective_of(params(model={"preset": "mert-tiny", "hidden_size": -3}))

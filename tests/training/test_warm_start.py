@@ -62,7 +62,7 @@ def test_heads_of_another_teacher_or_none_are_errors_that_say_the_way_out(folder
 
 def test_another_network_is_an_error_that_names_the_difference(folder: Path) -> None:
     with pytest.raises(MertError, match="do_stable_layer_norm is True, the run's False"):
-        objective_of(starting(folder, layer_norm="post"), 0, folder)
+        objective_of(starting(folder, model={"preset": "mert-tiny", "do_stable_layer_norm": False}), 0, folder)
 
 
 def test_the_hash_decides(folder: Path) -> None:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, student_frames
+from mert_core.config import MEL_STATISTICS
 from mert_core.files import canonical_json, sha256_json
 from mert_core.model.long_audio import song_states
 from mert_core.model.mert import MertModel
 from mert_core.parallel import single_threads
-from mert_core.probing.tasks import MEL_STATISTICS
 
 WHOLE_SECONDS = 60.0
 """What MERT is given at once; attention over a longer window is computed as `song_states` does."""

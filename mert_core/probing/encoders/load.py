@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mert_core.audio.grid import SAMPLE_RATE
-from mert_core.config import Config
+from mert_core.config import MEL_STATISTICS, RANDOM_WEIGHTS, Config
 from mert_core.errors import MertError
 from mert_core.model.config import preset
 from mert_core.model.mert import MertModel
@@ -15,7 +15,6 @@ from mert_core.probing.encoders.base import Encoder, MelStatistics, ModelEncoder
 from mert_core.probing.encoders.folder import read_model_folder
 from mert_core.probing.encoders.function import load_function
 from mert_core.probing.encoders.wav2vec import FAMILY, load_wav2vec
-from mert_core.probing.tasks import MEL_STATISTICS, RANDOM_WEIGHTS
 
 
 def open_encoder(spec: str, device: str = "cpu", normalize: bool | None = None) -> Encoder:
@@ -56,10 +55,10 @@ def load_encoder(config: Config, layout: Layout, run: str) -> Encoder:
         MertError: no such run, or its checkpoint is missing.
     """
     if run == MEL_STATISTICS:
-        return MelStatistics(config.probe.mel_bins, choose_device(config.pretrain.device))
+        return MelStatistics(config.probe.mel_bins, choose_device(config.device))
     settings = config.run(config.probe.floor_run if run == RANDOM_WEIGHTS else run)
     if run == RANDOM_WEIGHTS:
-        shape = preset(settings.preset, settings.layer_norm, settings.deepnorm, settings.attention_relax)
+        shape = preset(settings.model.preset, **settings.model.overrides)
         model = MertModel(shape, seed=config.seed)
     else:
         model = MertModel.from_pretrained(layout.model(run))

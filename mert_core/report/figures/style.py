@@ -20,8 +20,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
+from mert_core.config import BASELINES
 from mert_core.features.cqt import BINS_PER_OCTAVE, MIN_HERTZ
-from mert_core.probing.tasks import FLOORS
 from mert_core.report.titles import is_decibel
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 INK, SOFT, FAINT, GRID = "#1b1f24", "#57606a", "#afb8c1", "#e6eaef"
 # Paul Tol's "bright" blue, purple, green, cyan and red for runs; amber and grey for the baselines.
 RUN_COLORS = ("#2f5fa8", "#8d3f97", "#1b7f4b", "#2a9fb8", "#c9434f")
-BASELINE_COLORS = dict(zip(FLOORS, ("#d98a00", "#7b838c"), strict=True))
-BASELINE_MARKERS = dict(zip(FLOORS, "Ds", strict=True))
+BASELINE_COLORS = dict(zip(BASELINES, ("#d98a00", "#7b838c"), strict=True))
+BASELINE_MARKERS = dict(zip(BASELINES, "Ds", strict=True))
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f6f8fb", "#cfdcef", "#8fb0dc", "#4a7cc0", "#23508f", "#0f2a55"])
 SPECTRUM = "magma"
 CODES = "viridis"

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchaudio
 
-from mert_core.config import Config
+from mert_core.config import MEL_STATISTICS, RANDOM_WEIGHTS, Config
 from mert_core.errors import MertError
 from mert_core.model.config import preset
 from mert_core.model.mert import MertModel
@@ -16,7 +16,6 @@ from mert_core.paths import Layout
 from mert_core.probing.encoders import base
 from mert_core.probing.encoders.base import MelStatistics, ModelEncoder, fingerprint, normalized
 from mert_core.probing.encoders.load import load_encoder
-from mert_core.probing.tasks import MEL_STATISTICS, RANDOM_WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +110,6 @@ def test_runs_and_floors_by_name(config: Config, tmp_path: Path) -> None:
     with pytest.raises(MertError, match=r"config\.json"):
         load_encoder(config, layout, run)
     layout.model(run).mkdir(parents=True)
-    MertModel.from_preset(config.run(run).preset, seed=99).save_pretrained(layout.model(run))
+    MertModel.from_preset(config.run(run).model.preset, seed=99).save_pretrained(layout.model(run))
     trained = load_encoder(config, layout, run)
     assert not torch.equal(trained.pooled(noise(0.2)), floor.pooled(noise(0.2)))

@@ -4,11 +4,34 @@ import time
 
 import numpy as np
 import pytest
+from mir_eval import beat
 from numpy.typing import NDArray
 
 from mert_core.errors import MertError
-from mert_core.probing.beat_decoder import TempoModel, best_beats, decode, f_measures
-from tests.probing.beats.activations import RATE, activation_of, beats_at
+from mert_core.probing.beat_decoder import TempoModel, best_beats, decode, f_measures, frame_targets, trim_seconds_of
+
+RATE = 75.0
+
+
+def beats_at(bpm: NDArray[np.float64] | float, seconds: float, first: float = 0.3) -> NDArray[np.float64]:
+    """Seconds of beats; a tempo per second of time, or one."""
+    tempo = np.broadcast_to(np.asarray(bpm, dtype=np.float64), int(np.ceil(seconds)) + 1)
+    found, now = [], first
+    while now < seconds:
+        found.append(now)
+        now += 60 / float(np.interp(now, np.arange(len(tempo)), tempo))
+    return np.array(found)
+
+
+def activation_of(
+    beats: NDArray[np.float64], seconds: float, generator: np.random.Generator, noise: float = 0.0, rate: float = RATE
+) -> NDArray[np.float64]:
+    """Bumps of two frames' width on a floor of 0.02, with noise; (frames,)."""
+    time = np.arange(int(seconds * rate)) / rate
+    distance = np.abs(time[:, None] - beats[None]).min(axis=1, initial=np.inf)
+    clean = 0.02 + 0.9 * np.exp(-0.5 * (distance * rate / 0.8) ** 2)
+    return np.clip(clean + noise * np.abs(generator.normal(size=len(time))), 0, 1)
+
 
 MODEL = TempoModel(RATE)
 
@@ -128,3 +151,36 @@ def test_what_is_no_probability_is_refused(bad: NDArray[np.float64]) -> None:
 def test_impossible_models_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(MertError):
         TempoModel(**{"frame_rate": RATE, **fields})
+
+
+def test_scores_are_mir_evals() -> None:
+    generator = np.random.default_rng(0)
+    truth = np.sort(generator.uniform(0, 30, 55))
+    found = np.sort(truth + generator.normal(0, 0.05, len(truth)))[generator.uniform(size=len(truth)) > 0.2]
+    trimmed = f_measures(truth, found)
+    kept = beat.trim_beats(truth), beat.trim_beats(found)
+    assert trimmed["f_measure"] == beat.f_measure(*kept)
+    assert trimmed["f_measure_20ms"] == beat.f_measure(*kept, f_measure_threshold=0.02)
+    assert trimmed["f_measure_20ms"] < trimmed["f_measure"] < 1
+    assert f_measures(truth, found, trim_seconds=0)["f_measure"] == beat.f_measure(truth, found)
+
+
+def test_trimming_drops_beats_before_five_seconds() -> None:
+    truth = np.arange(0.5, 20, 0.5)
+    late = truth[truth >= 5]
+    assert f_measures(truth, late)["f_measure"] == 1
+    assert f_measures(truth, late, trim_seconds=0)["f_measure"] < 1
+    assert trim_seconds_of(30.0) == trim_seconds_of(15.0) == 5.0
+    assert trim_seconds_of(10.0) == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_beats_score_nothing() -> None:
+    assert f_measures(np.arange(10.0), np.zeros(0)) == {"f_measure": 0.0, "f_measure_20ms": 0.0}
+
+
+def test_targets_are_widened_and_cut() -> None:
+    targets = frame_targets([0.0, 0.2, 1.0], 75, 75.0)
+    np.testing.assert_array_equal(np.flatnonzero(targets), [0, 1, 14, 15, 16, 74])
+    np.testing.assert_array_equal(np.flatnonzero(frame_targets([0.2], 75, 50.0, widened=0)), [10])
+    assert not frame_targets([], 20, 75.0).any()

@@ -1,0 +1,178 @@
+"""A pre-training run: whatever can differ between two experiments is a field. The defaults are MERT-95M's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from mert_core.config.health import HealthConfig
+from mert_core.config.section import Count, Name, NonNegative, Positive, Section, Share, Whole
+
+Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+
+
+class ModelChoice(Section):
+    """The student's shape: a preset, and the fields of `mert_core.model.config.MertConfig` that differ from it.
+
+    For example ``{preset: mert-tiny, hidden_size: 192, feature_extractor_cqt: false}``. Names and values are checked
+    where the shape is built, before any work.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    preset: str = "mert-95m"
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The fields that differ from the preset."""
+        return dict(self.model_extra or {})
+
+
+class LossTerm(Section):
+    """A teacher that the student predicts, where its targets come from, and the weight of its loss.
+
+    Attributes:
+        teacher: an instance of ``teachers``, or a class of `mert_core.teachers.registry` with its defaults.
+        targets: stored: made by ``mert targets`` · online: computed in the training step from what the teacher needs of
+            the track, and equal to the stored ones · crop: computed from the crop alone, with silence around it.
+        weight: weight of the loss; a term of weight 0 is left out.
+    """
+
+    teacher: Name
+    targets: Literal["stored", "online", "crop"] = "stored"
+    weight: NonNegative = 1.0
+
+
+class LossWeights(Section):
+    """Weights of the loss terms that belong to no teacher.
+
+    Attributes:
+        feature_penalty: weight of the mean square of the convolution features (published: 10).
+        unmasked: weight of the same losses at frames that are not masked (fairseq's ``pred_nomask_weight``).
+    """
+
+    feature_penalty: NonNegative = 10.0
+    unmasked: Share = 0.0
+
+
+class WarmStart(Section):
+    """A checkpoint to start from, as ``mert import`` prints it.
+
+    Attributes:
+        folder: its folder, absolute or relative to the checkout.
+        sha256: what configuration and weights hash to.
+        heads: stored: its pre-training heads are taken over · fresh: they begin anew.
+    """
+
+    folder: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    heads: Literal["stored", "fresh"]
+
+
+class PretrainConfig(Section):
+    """One pre-training run.
+
+    Attributes:
+        model: the student's shape.
+        teachers: what it predicts at masked frames. Codes bring cross-entropies, summed over codebooks; spectra the
+            squared error.
+        seed: seed of weights, crops, masks, noise and dropout; None: the seed of all stages.
+        hours: music of the training split to learn from: a random subset that is the same in every run, and contains
+            that of every smaller number; None: all.
+        start: a checkpoint to start from; None: fresh weights.
+        workers: Ray Train workers; 0 trains in the stage's own process.
+        max_worker_failures: how often workers that die are replaced before the run stops.
+        crop_seconds: length of a clip.
+        global_batch_size: clips per update, over all workers.
+        local_batch_size: clips that a worker holds at a time; what is left of its share follows in further
+            micro-batches. None: its whole share at once.
+        max_steps: updates; the released weights are of 250,000.
+        schedule_steps: updates until the learning rate has fallen to 0; None: ``max_steps``.
+        temperature: of the code logits; ``learn_temperature``: one per codebook, beginning with it.
+        acoustic_codebooks: all · random: one per batch · top: the first alone · bottom: the last alone.
+        mask_probability: share of frames that spans would cover if they did not overlap.
+        mask_frames: length of a masked span.
+        mask_trim_clips: clips that share one number of masked frames (published: those of a worker).
+        mixture_probability: share of clips that others of the batch are mixed into.
+        mixture_snippets: most snippets per clip.
+        mixture_seconds: shortest and longest snippet.
+        precision: fp32 · bf16 · auto: bf16 on a GPU, fp32 elsewhere.
+        activation_checkpointing: layers are computed again in the backward pass: less memory, a third more arithmetic.
+        compile: ``torch.compile`` of the encoder layers; minutes at the start.
+        sharding: none: a copy of the model on each worker · full: shared out among them (FSDP2).
+        device: auto · cpu · cuda; each worker decides for itself.
+    """
+
+    model: ModelChoice = ModelChoice()
+    teachers: Annotated[list[LossTerm], Field(min_length=1)] = [
+        {"teacher": "encodec"},  # type: ignore[list-item]
+        {"teacher": "cqt", "targets": "crop"},  # type: ignore[list-item]
+    ]
+    weights: LossWeights = LossWeights()
+    seed: Whole | None = None
+    hours: Positive | None = None
+    start: WarmStart | None = None
+    workers: Whole = 1
+    max_worker_failures: Whole = 3
+    crop_seconds: Annotated[float, Field(ge=0.5)] = 5.0
+    global_batch_size: Count = 1024
+    local_batch_size: Count | None = 16
+    max_steps: Count = 250_000
+    warmup_steps: Whole = 32_000
+    schedule_steps: Count | None = 400_000
+    learning_rate: Positive = 5.0e-4
+    adam_betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.98]
+    adam_eps: Positive = 1.0e-6
+    weight_decay: NonNegative = 0.01
+    clip_norm: Positive = 10.0
+    temperature: Positive = 0.1
+    learn_temperature: bool = False
+    acoustic_codebooks: Literal["all", "random", "top", "bottom"] = "all"
+    mask_probability: Share = 0.8
+    mask_frames: Count = 5
+    mask_trim_clips: Count = 16
+    mixture_probability: Share = 0.5
+    mixture_snippets: Count = 3
+    mixture_seconds: Pair = [0.5, 1.0]
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    activation_checkpointing: bool = False
+    compile: bool = False
+    sharding: Literal["none", "full"] = "none"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: Count = 1000
+    checkpoint_keep: Count = 2
+    health: HealthConfig = HealthConfig()
+    log_every: Count = 10
+    validate_every: Count = 1000
+    validate_batches: Count = 16
+
+    @property
+    def validation_clips(self) -> int:
+        """Clips of a validation batch."""
+        return self.local_batch_size or self.global_batch_size
+
+    @property
+    def decay_steps(self) -> int:
+        """Updates until the learning rate has fallen to 0."""
+        return self.schedule_steps or self.max_steps
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.warmup_steps >= self.decay_steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below schedule_steps ({self.decay_steps})")
+        low, high = self.mixture_seconds
+        if not low <= high <= self.crop_seconds:
+            raise ValueError(
+                f"mixture_seconds {[low, high]} must rise and fit into crop_seconds ({self.crop_seconds:g})"
+            )
+        names = [term.teacher for term in self.teachers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"teachers names {', '.join(twice)} twice; each teacher has one entry")
+        if not any(term.weight for term in self.teachers):
+            raise ValueError("teachers gives every entry the weight 0; at least one must be above it")
+        if self.global_batch_size < self.workers:
+            raise ValueError(
+                f"global_batch_size is {self.global_batch_size}, but each of {self.workers} workers needs a clip"
+            )
+        return self
