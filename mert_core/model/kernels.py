@@ -1,8 +1,11 @@
-"""Strided convolution over time as matrix products on views: no window is ever copied.
+"""What a processor computes in another form than torch's: strided and position convolution, and dropout.
 
-With rows of time and columns of channels, a stride of s makes s neighbouring rows one row of a matrix (rows / s,
-s · channels), and the taps of a kernel fall into blocks of s: block j multiplies that matrix from its row j on. So a
-kernel of 3 and a stride of 2 are two products, of 2 taps and of 1, and so is each of their gradients.
+``own_kernels`` is the one switch: on a GPU, and within compiled code, torch's own are used.
+
+Strided convolution over time becomes matrix products on views, and no window is ever copied. With rows of time and
+columns of channels, a stride of s makes s neighbouring rows one row of a matrix (rows / s, s · channels), and the taps
+of a kernel fall into blocks of s: block j multiplies that matrix from its row j on. So a kernel of 3 and a stride of 2
+are two products, of 2 taps and of 1, and so is each of their gradients.
 """
 
 from __future__ import annotations
@@ -15,6 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def own_kernels(values: Tensor) -> bool:
+    """Return whether the forms of this file are used for a tensor: on a CPU, outside of compiled code."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _blocks(taps: Tensor, stride: int, channels: int) -> Iterator[tuple[int, Tensor]]:
@@ -77,16 +85,14 @@ def strided_conv(rows: Tensor, weight: Tensor, stride: int) -> Tensor:
     Returns:
         (time / stride, outputs).
     """
+    if not own_kernels(rows):
+        beyond = F.pad(rows.t()[None], (0, max(0, weight.shape[-1] - stride)))
+        return F.conv1d(beyond, weight, stride=stride)[0].t()
     device = rows.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         wanted = torch.get_autocast_dtype(device)
         rows, weight = rows.to(wanted), weight.to(wanted)
     return _StridedConv.apply(rows, weight.permute(2, 1, 0).flatten(0, 1), stride)
-
-
-def draws_cheaply(values: Tensor) -> bool:
-    """Return whether dropout is to use ``keep_mask``: on a CPU, outside of compiled code."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def keep_mask(shape: torch.Size, probability: float) -> Tensor:
@@ -103,7 +109,7 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
     """Set values to zero with a probability and scale up the others, in training; as ``F.dropout``."""
     if not training or probability == 0.0:
         return values
-    if not draws_cheaply(values):
+    if not own_kernels(values):
         return F.dropout(values, probability)
     return torch.where(keep_mask(values.shape, probability), values * (1 / (1 - probability)), 0.0)
 

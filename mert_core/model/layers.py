@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mert_core.model.config import MertConfig
-from mert_core.model.kernels import draws_cheaply, dropout, spectral_conv
+from mert_core.model.kernels import dropout, own_kernels, spectral_conv
 
 
 class Attention(nn.Module):
@@ -37,7 +37,7 @@ class Attention(nn.Module):
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         probability = self.dropout if self.training else 0.0
-        if self.relax or (probability and draws_cheaply(query)):
+        if self.relax or (probability and own_kernels(query)):
             mixed = _attention(query, key, value, keys, probability, self.relax or 1.0)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=probability)
@@ -88,7 +88,7 @@ class NormedConv(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Map (batch, frames, width) to the same shape."""
-        if states.device.type == "cpu":
+        if own_kernels(states):
             gain = self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True)
             return spectral_conv(states, self.weight_v, gain.flatten(), self.groups).to(states.dtype) + self.bias
         weight = torch._weight_norm(self.weight_v, self.weight_g, 2)
