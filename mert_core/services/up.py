@@ -12,25 +12,20 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from mert_core.config import Config
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.services import gate, local, processes
 from mert_core.services.local import HOST, Addresses, Secrets
-from mert_core.tracking.mlflow_store import tracking_uri
+from mert_core.tracking.mlflow_store import artifacts_uri, move_artifacts, tracking_uri
 
 START_SECONDS = 180.0
 STOP_SECONDS = 25.0  # a flow in it gives its own stage some seconds first
 POLL_SECONDS = 0.3
-
-
-class _Stopped(Exception):
-    """Somebody asked to stop while the services were starting."""
 
 
 @dataclass
@@ -65,129 +60,13 @@ class Service:
         if self.process is not None and processes.has_ended(self.process):
             status = processes.stop(self.process)
             tail = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-            raise MertError(
-                f"{self.name} ended with status {status}; its log is {self.log}\n"
-                + "\n".join(f"  {line}" for line in tail)
-            )
+            said = "\n".join(f"  {line}" for line in tail)
+            raise MertError(f"{self.name} ended with status {status}; its log is {self.log}\n{said}")
 
     def stop(self) -> None:
         """End it and all its descendants."""
         if self.process is not None:
             processes.stop(self.process, STOP_SECONDS)
-
-
-def answers(address: str) -> bool:
-    """Tell whether a GET of an address gives status 200."""
-    try:
-        with urllib.request.urlopen(address, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _server(name: str, port: int, ready: str, layout: Layout, drawn: Secrets, variables: dict[str, str]) -> Service:
-    """Return one of the two servers, behind its `gate`."""
-    command = [sys.executable, "-m", "uvicorn", "--factory", f"mert_core.services.gate:{name}"]
-    command += ["--host", HOST, "--port", str(port), "--no-access-log", "--timeout-graceful-shutdown", "5"]
-    variables |= {gate.OPEN_SECRET: getattr(drawn, name), gate.MLFLOW_SECRET: drawn.mlflow}
-    return Service(name, command, variables, lambda: answers(ready), layout.state / "logs" / f"{name}.log")
-
-
-def _mlflow(layout: Layout, addresses: Addresses, drawn: Secrets, store: str) -> Service:
-    artifacts = layout.state / "mlflow" / "artifacts"
-    artifacts.mkdir(parents=True, exist_ok=True)
-    variables = {
-        gate.MLFLOW_STORE: store,
-        gate.MLFLOW_ARTIFACTS: artifacts.as_uri(),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    return _server("mlflow", addresses.mlflow_port, f"{addresses.mlflow}/health", layout, drawn, variables)
-
-
-def _prefect(layout: Layout, addresses: Addresses, drawn: Secrets) -> Service:
-    variables = local.prefect_environment(layout, addresses, drawn) | {
-        "PREFECT_SERVER_API_AUTH_STRING": drawn.prefect,
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": addresses.prefect,
-        "PREFECT_SERVER_UI_API_URL": addresses.prefect_api,
-        "PREFECT_SERVER_API_PORT": str(addresses.prefect_port),
-    }
-    return _server("prefect", addresses.prefect_port, f"{addresses.prefect_api}/health", layout, drawn, variables)
-
-
-def _deployments(layout: Layout, addresses: Addresses, drawn: Secrets, mlflow_page: str) -> Service:
-    mark = layout.state / "deployments.ready"
-    mark.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "mert_core.services.serve", str(layout.root / "prefect.yaml"), str(mark)]
-    variables = local.prefect_environment(layout, addresses, drawn)
-    variables |= {local.MLFLOW_PAGE: mlflow_page, "MERT_HOME": str(layout.state)}
-    return Service("deployments", command, variables, mark.exists, layout.state / "logs" / "deployments.log")
-
-
-def _wait(services: list[Service], stopped: threading.Event) -> None:
-    """Wait until all services answer, with one of them dying, a signal or a time limit as the other ends."""
-    waited = 0.0
-    while not all(service.ready() for service in services):
-        for service in services:
-            service.check()
-        if stopped.wait(POLL_SECONDS):
-            raise _Stopped
-        waited += POLL_SECONDS
-        if waited > START_SECONDS:
-            slow = [service for service in services if not service.ready()]
-            names = ", ".join(item.name for item in slow)
-            raise MertError(f"{names} did not answer within {START_SECONDS:.0f} s; see {slow[0].log}")
-
-
-@contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
-    """Hold the state folder's lock: two sets of services on one store would fight over it."""
-    layout.state.mkdir(parents=True, exist_ok=True)
-    with (layout.state / "up.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MertError(f"`mert up` runs already on {layout.state}; stop it first (Ctrl-C where it runs)") from None
-        yield
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT, SIGTERM and SIGHUP set."""
-    stopped = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _greeting(addresses: Addresses, drawn: Secrets, remote: str | None, names: list[str], announced: bool) -> str:
-    hint = "in the repository root prefect.toml says it already" if announced else "needed: prefect.toml is your own"
-    return "\n".join(
-        [
-            f"MLflow       {remote or f'{addresses.mlflow}{gate.OPEN_PATH}#{drawn.mlflow}'}",
-            f"Prefect      {addresses.prefect}{gate.OPEN_PATH}#{drawn.prefect}",
-            f"Deployments  {', '.join(names)}",
-            "",
-            f"In another shell ({hint}):",
-            f"  export PREFECT_API_URL={addresses.prefect_api} PREFECT_API_AUTH_STRING={drawn.prefect}",
-            "Then, for example: prefect deployment run reproduce/demo",
-            "Who has these lines may run commands here: do not pass them on. Ctrl-C stops everything.",
-        ]
-    )
-
-
-def _keep_output_private() -> None:
-    """Take a file that the output goes to away from other users: it will hold the secrets."""
-    output = os.fstat(sys.stdout.fileno())
-    if stat.S_ISREG(output.st_mode) and output.st_uid == os.getuid():
-        os.fchmod(sys.stdout.fileno(), stat.S_IMODE(output.st_mode) & 0o700)
 
 
 def up(
@@ -215,31 +94,143 @@ def up(
         local.require_free_port(mlflow_port, "--mlflow-port")
     local.require_free_port(prefect_port, "--prefect-port")
 
-    services: list[Service] = []
-    with _alone(layout), _signals() as stopped:
-        try:
-            print(f"starting (logs in {layout.state / 'logs'}) …", flush=True)
-            if remote is None:
-                services.append(_mlflow(layout, addresses, drawn, store))
-            services.append(_prefect(layout, addresses, drawn))
-            for service in services:
+    with _alone(layout), _signals() as stopped, ExitStack() as running:
+        print(f"starting (logs in {layout.state / 'logs'}) …", flush=True)
+        servers = [_prefect(layout, addresses, drawn)]
+        if remote is None:
+            servers.append(_mlflow(layout, addresses, drawn, store))
+        deployments = _deployments(layout, addresses, drawn, remote or addresses.mlflow)
+        services: list[Service] = []
+        for group in (servers, [deployments]):
+            for service in group:
                 service.start(layout.root)
-            _wait(services, stopped)
-            services.append(_deployments(layout, addresses, drawn, remote or addresses.mlflow))
-            services[-1].start(layout.root)
-            _wait(services, stopped)
-            names = (layout.state / "deployments.ready").read_text(encoding="utf-8").split()
-            announced = local.announce(layout, addresses, drawn)
-            _keep_output_private()
-            print(_greeting(addresses, drawn, remote, names, announced), flush=True)
-            while not stopped.wait(POLL_SECONDS):
-                for service in services:
-                    service.check()
-        except _Stopped:
-            pass
-        finally:
-            local.withdraw(layout)
-            print("stopping …", flush=True)
-            for service in reversed(services):  # flows first: they report their end to a living server
-                service.stop()
+                running.callback(service.stop)  # in reverse: flows end first and report it to a living server
+                services.append(service)
+            if not _wait(services, stopped):
+                return 0
+        running.callback(local.withdraw, layout)
+        announced = local.announce(layout, addresses, drawn)
+        names = _ready_mark(layout).read_text(encoding="utf-8").split()
+        _keep_output_private()
+        print(_greeting(addresses, drawn, remote, names, announced), flush=True)
+        running.callback(print, "stopping …", flush=True)
+        while not stopped.wait(POLL_SECONDS):
+            for service in services:
+                service.check()
     return 0
+
+
+def _mlflow(layout: Layout, addresses: Addresses, drawn: Secrets, store: str) -> Service:
+    move_artifacts(layout)
+    variables = {
+        gate.MLFLOW_STORE: store,
+        gate.MLFLOW_ARTIFACTS: artifacts_uri(layout),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return _server("mlflow", addresses.mlflow_port, f"{addresses.mlflow}/health", layout, drawn, variables)
+
+
+def _prefect(layout: Layout, addresses: Addresses, drawn: Secrets) -> Service:
+    variables = local.prefect_environment(layout, addresses, drawn) | {
+        "PREFECT_SERVER_API_AUTH_STRING": drawn.prefect,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": addresses.prefect,
+        "PREFECT_SERVER_UI_API_URL": addresses.prefect_api,
+        "PREFECT_SERVER_API_PORT": str(addresses.prefect_port),
+    }
+    return _server("prefect", addresses.prefect_port, f"{addresses.prefect_api}/health", layout, drawn, variables)
+
+
+def _server(name: str, port: int, ready: str, layout: Layout, drawn: Secrets, variables: dict[str, str]) -> Service:
+    """Return one of the two servers, behind its `gate`."""
+    command = [sys.executable, "-m", "uvicorn", "--factory", f"mert_core.services.gate:{name}"]
+    command += ["--host", HOST, "--port", str(port), "--no-access-log", "--timeout-graceful-shutdown", "5"]
+    variables |= {gate.OPEN_SECRET: getattr(drawn, name), gate.MLFLOW_SECRET: drawn.mlflow}
+    return Service(name, command, variables, lambda: _answers(ready), layout.state / "logs" / f"{name}.log")
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _deployments(layout: Layout, addresses: Addresses, drawn: Secrets, mlflow_page: str) -> Service:
+    mark = _ready_mark(layout)
+    mark.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "mert_core.services.serve", str(layout.root / "prefect.yaml"), str(mark)]
+    variables = local.prefect_environment(layout, addresses, drawn)
+    variables |= {local.MLFLOW_PAGE: mlflow_page, "MERT_HOME": str(layout.state)}
+    return Service("deployments", command, variables, mark.exists, layout.state / "logs" / "deployments.log")
+
+
+def _ready_mark(layout: Layout) -> Path:
+    """Names of the deployments, written as soon as all of them are registered."""
+    return layout.state / "deployments.ready"
+
+
+def _wait(services: list[Service], stopped: threading.Event) -> bool:
+    """Wait until all services answer; return False when a signal asks to stop before.
+
+    Raises:
+        MertError: one of them ended, or the time is up.
+    """
+    for _ in range(round(START_SECONDS / POLL_SECONDS)):
+        slow = [service for service in services if not service.ready()]
+        if not slow:
+            return True
+        for service in services:
+            service.check()
+        if stopped.wait(POLL_SECONDS):
+            return False
+    names = ", ".join(service.name for service in slow)
+    raise MertError(f"{names} did not answer within {START_SECONDS:.0f} s; see {slow[0].log}")
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """Hold the state folder's lock: two sets of services on one store would fight over it."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    with (layout.state / "up.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MertError(f"`mert up` runs already on {layout.state}; stop it first (Ctrl-C where it runs)") from None
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT, SIGTERM and SIGHUP set."""
+    stopped = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in numbers}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _keep_output_private() -> None:
+    """Take a file that the output goes to away from other users: it will hold the secrets."""
+    output = os.fstat(sys.stdout.fileno())
+    if stat.S_ISREG(output.st_mode) and output.st_uid == os.getuid():
+        os.fchmod(sys.stdout.fileno(), stat.S_IMODE(output.st_mode) & 0o700)
+
+
+def _greeting(addresses: Addresses, drawn: Secrets, remote: str | None, names: list[str], announced: bool) -> str:
+    hint = "in the repository root prefect.toml says it already" if announced else "needed: prefect.toml is your own"
+    return "\n".join(
+        [
+            f"MLflow       {remote or f'{addresses.mlflow}{gate.OPEN_PATH}#{drawn.mlflow}'}",
+            f"Prefect      {addresses.prefect}{gate.OPEN_PATH}#{drawn.prefect}",
+            f"Deployments  {', '.join(names)}",
+            "",
+            f"In another shell ({hint}):",
+            f"  export PREFECT_API_URL={addresses.prefect_api} PREFECT_API_AUTH_STRING={drawn.prefect}",
+            "Then, for example: prefect deployment run reproduce/demo",
+            "Who has these lines may run commands here: do not pass them on. Ctrl-C stops everything.",
+        ]
+    )

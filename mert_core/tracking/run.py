@@ -61,25 +61,10 @@ class Tracker(Protocol):
         """Open a run below this one, such as one task's below its model's; it fails if the block raises."""
 
 
-class NullTracker:
+class NullTracker(Tracker):
     """Records nothing: for tests and for callers that want none."""
 
-    run_id: str | None = None
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Drop the figures."""
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Drop the parameters."""
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        """Drop the tags."""
-
-    def artifact(self, path: Path, name: str = "") -> None:
-        """Drop the file."""
-
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Drop the table."""
+    run_id = None
 
     def child(self, name: str, tags: Mapping[str, Any]) -> AbstractContextManager[NullTracker]:
         """Record nothing there either."""
