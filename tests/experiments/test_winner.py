@@ -67,7 +67,7 @@ def test_apply_changes_two_weights_and_nothing_else(layout: Layout, config: Conf
         f"tiny: {{teachers: [{ENTRY}, {{weight: 2.0, teacher: cqt, targets: crop}}], max_steps: 5}}",
         "tiny:\n    max_steps: 5  # why\n    clip_norm: 1.0",
         "tiny: {teachers: [{teacher: rvqvae, targets: stored}, {targets: crop, teacher: cqt}]}",
-        "tiny:\n    teachers:\n    - teacher: rvqvae  # a\n    - targets: crop\n      teacher: cqt\n",
+        "tiny:\n    teachers:\n    - targets: stored  # a\n      teacher: rvqvae\n    - {targets: crop, teacher: cqt}",
         f"tiny:\n    teachers:\n    - {ENTRY}  # a\n    - teacher: cqt\n      weight: 2  # b\n      targets: crop",
     ],
 )
