@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -18,7 +18,9 @@ from mert_core.data.statistics import flat_metrics, manifest_facts
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, write_text
 from mert_core.paths import Layout
-from mert_core.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mert_core.tracking import Tracker
 
 _TABLE_ROWS = 1000  # of the quarantine, in the tracker; the whole is in the corpus
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +50,9 @@ from mert_core.targets.shards import Arrays, FinishedShard, ShardCache, TrackSta
 from mert_core.targets.track_table import fingerprints, gather, split_indices
 from mert_core.teachers.base import Teacher, online
 from mert_core.teachers.stage import open_teacher
-from mert_core.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mert_core.tracking import Tracker
 
 EXAMPLE_SECONDS = 6
 _SHOWN = {"usage", "entropy bits", "dead bins", "largest magnitude", "silence", "upsampled tracks"}

@@ -100,9 +100,12 @@ def changes(config: Config, layout: Layout, stage: str, run: str | None) -> dict
         stream.write(committed)
         stream.flush()
         try:
-            before = _params(load_config(Path(stream.name)), stage.replace("_", "-"), run)
+            other = load_config(Path(stream.name))
         except MertError:
             return {}
+    if run in config.runs and run not in other.runs:
+        return {}  # a new run is no experiment on an old one
+    before = _params(other, stage.replace("_", "-"), run)
     now = _params(config, stage.replace("_", "-"), run)
     return {key.partition(".")[2] or key: value for key, value in now.items() if before.get(key) != value}
 
