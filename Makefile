@@ -13,9 +13,9 @@ export RAY_USAGE_STATS_ENABLED = 0
 .PHONY: help setup reproduce test lint bench up lock clean
 
 help:
-	@echo "make reproduce   set up what is missing, then run the whole line: music in, report out"
-	@echo "make test        set up, then run all tests (a tiny run of the whole line among them)"
-	@echo "make lint        set up, then ruff and mypy"
+	@echo "make reproduce   set up what is missing, then run the whole pipeline: music in, report out"
+	@echo "make test        set up, then run all tests (a tiny run of the whole pipeline among them)"
+	@echo "make lint        set up, then ruff, mypy, and whether dvc.yaml is as params.yaml says"
 	@echo "make bench       set up, then measure against what people use today; writes docs/benchmarks.md"
 	@echo "make up          MLflow server, Prefect server and deployments on 127.0.0.1; Ctrl-C stops them"
 	@echo "make setup       .venv, the locked packages, this package"
@@ -40,6 +40,7 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+	mert plan --check
 
 bench: setup
 	python -m benchmarks

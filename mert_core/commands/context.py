@@ -29,9 +29,11 @@ def context(options: argparse.Namespace) -> tuple[Config, Layout]:
     """
     from mert_core.config import load_config
     from mert_core.experiments.rendered import outdated
+    from mert_core.model.config import check_models
 
     layout = Layout.at(options.workdir) if options.workdir else Layout.at(find_root(Path.cwd()))
     config = load_config(options.params or layout.root / PARAMS_NAME, options.overrides)
+    check_models(config)
     checked = not options.params and options.command != "plan"
     if checked and (line := outdated(load_config(layout.root / PARAMS_NAME), layout)):
         print(f"warning: {line}", file=sys.stderr)

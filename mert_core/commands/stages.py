@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import importlib
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mert_core.commands.context import context
 from mert_core.errors import MertError
@@ -18,17 +19,27 @@ if TYPE_CHECKING:
     from mert_core.data.record import Record
     from mert_core.tracking import Tracker
 
-
-def _corpus(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.corpus import stage
-
-    return stage.run(config, layout, tracker)
+logger = logging.getLogger(__name__)
 
 
-def _probe_set(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.corpus import stage
+STAGES: dict[str, tuple[str, bool]] = {
+    "corpus": ("music → PCM shards and manifest", False),
+    "probe-set": ("labelled excerpts and single notes to probe on", False),
+    "pretrain": ("train a named run", True),
+    "report": ("tables, figures, report.html and metrics.json", False),
+}
+"""Stages whose command has no other options than a run's name: what they make, and whether they take one."""
 
-    return stage.run_probe_set(config, layout, tracker)
+# Imported when they run: each brings libraries that the others do not need.
+_FUNCTIONS = {
+    "corpus": "mert_core.corpus.stage:run",
+    "probe-set": "mert_core.corpus.stage:run_probe_set",
+    "teachers": "mert_core.teachers.stage:run",
+    "targets": "mert_core.targets.stage:run",
+    "pretrain": "mert_core.training.stage:run",
+    "probe": "mert_core.probing.stage:run",
+    "report": "mert_core.report.stage:run",
+}
 
 
 def _downloaded(config: Config, layout: Layout, name: str) -> Config:
@@ -43,61 +54,20 @@ def _downloaded(config: Config, layout: Layout, name: str) -> Config:
     return config.model_copy(update={"teachers": {**config.teachers, name: settings}})
 
 
-def _teachers(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.teachers import stage
-
-    return stage.run(config, layout, tracker, run)
-
-
-def _targets(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.targets import stage
-
-    return stage.run(config, layout, tracker, run)
-
-
-def _pretrain(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.training import stage
-
-    return stage.run(config, layout, tracker, run)
-
-
 def _track_figures(config: Config, layout: Layout, tracker: Tracker, run: str) -> None:
-    """Show in the run itself how it went; only the report, which lies above training, can draw it."""
+    """Show in the run itself how it went; only the report, which lies above training, can draw it.
+
+    The model is written by then, so pictures that cannot be drawn are a warning.
+    """
     from mert_core.report.figures.draw import draw_training
     from mert_core.report.load import read_training
 
-    with TemporaryDirectory() as folder:
-        draw_training(read_training(layout, run), config.report.example_seconds, Path(folder))
-        tracker.artifact(Path(folder), "figures")
-
-
-def _probe(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.probing import stage
-
-    return stage.run(config, layout, tracker, run)
-
-
-def _report(config: Config, layout: Layout, tracker: Any, run: str) -> Record:
-    from mert_core.report import stage
-
-    return stage.run(config, layout, tracker)
-
-
-STAGES: dict[str, tuple[str, bool]] = {
-    "corpus": ("music → PCM shards and manifest", False),
-    "probe-set": ("labelled excerpts and single notes to probe on", False),
-    "pretrain": ("train a named run", True),
-    "report": ("tables, figures, report.html and metrics.json", False),
-}
-_ACTIONS: dict[str, Callable[[Config, Layout, Any, str], Record]] = {
-    "corpus": _corpus,
-    "probe-set": _probe_set,
-    "teachers": _teachers,
-    "targets": _targets,
-    "pretrain": _pretrain,
-    "probe": _probe,
-    "report": _report,
-}
+    try:
+        with TemporaryDirectory() as folder:
+            draw_training(read_training(layout, run), config.report.example_seconds, Path(folder))
+            tracker.artifact(Path(folder), "figures")
+    except (MertError, OSError, ValueError) as error:
+        logger.warning("the figures of %s are not tracked: %s", run, error)
 
 
 def run_stage(options: argparse.Namespace) -> int:
@@ -124,7 +94,9 @@ def run_stage(options: argparse.Namespace) -> int:
 
         resume_run_id = resumable_run_id(config, layout, options.run)
     with open_run(config, layout, name, run, resume_run_id=resume_run_id) as tracker:
-        record = _ACTIONS[name](config, layout, tracker, run or "")
+        module, _, function = _FUNCTIONS[name].partition(":")
+        work = getattr(importlib.import_module(module), function)
+        record: Record = work(config, layout, tracker, *([run] if run else []))
         if name == "pretrain":
             _track_figures(config, layout, tracker, options.run)
     record_stage(config, layout)

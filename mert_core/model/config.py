@@ -6,10 +6,13 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mert_core.errors import MertError
 from mert_core.files import write_json
+
+if TYPE_CHECKING:
+    from mert_core.config import Config
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,20 @@ def preset(name: str, **changes: Any) -> MertConfig:
         raise MertError(f"MertConfig has no {', '.join(unknown)}; it has {', '.join(kinds)}")
     _check_values(changes, f"preset {name} with changes")
     return replace(PRESETS[name], **_as_tuples(changes))
+
+
+def check_models(config: Config) -> None:
+    """Check the model of every run of ``params.yaml``.
+
+    Raises:
+        MertError: an unknown preset or field, or an impossible shape; the message names the run.
+    """
+    for name in config.runs:
+        model = config.run(name).model
+        try:
+            preset(model.preset, **model.overrides)
+        except MertError as error:
+            raise MertError(f"runs.{name}.model: {error}") from error
 
 
 def hubert_fields(config: MertConfig) -> dict[str, Any]:

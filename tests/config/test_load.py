@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mert_core.cli import main
 from mert_core.config import Config, describe_config, load_config
 from mert_core.errors import MertError
 
@@ -121,3 +122,20 @@ def test_dvc_can_read_every_default(repository: Path) -> None:
                 assert made or not isinstance(ast.literal_eval(field.value), tuple), (
                     f"{where}: a tuple never equals itself"
                 )
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("{preset: mert-900m}", "runs.tiny.model: no preset is named 'mert-900m'"),
+        ("{preset: mert-tiny, hidden_sise: 4}", "runs.tiny.model: MertConfig has no hidden_sise"),
+        ("{preset: mert-tiny, hidden_size: 130}", "hidden_size 130 is not a multiple of num_attention_heads 4"),
+        ("{preset: mert-tiny, layerdrop: often}", "layerdrop='often' (expected a number)"),
+    ],
+)
+def test_a_model_that_cannot_be_is_named_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, named: str
+) -> None:
+    written(tmp_path, f"runs: {{tiny: {{model: {model}}}}}")
+    assert main(["config", "--workdir", str(tmp_path)]) == 2
+    assert named in capsys.readouterr().err
