@@ -21,10 +21,12 @@ def _mert(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_an_unknown_key_stops_before_any_work(repository: Path, tmp_path: Path) -> None:
     text = (repository / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(text.replace("temperature:", "temprature:"), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(
+        text.replace("learning_rate: 2.0e-3   #", "learning_rat: 2.0e-3   #"), encoding="utf-8"
+    )
     found = _mert("corpus", cwd=tmp_path)
     assert found.returncode == 2
-    assert "pretrain.temprature: unknown key" in found.stderr
+    assert "pretrain has 1 error(s):\n  learning_rat: unknown key" in found.stderr
     assert "Traceback" not in found.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 

@@ -293,7 +293,7 @@ def render(config: Config, layout: Layout) -> dict[Path, str | None]:
     heavy = None
     if plan.heavy:
         about = "# Runs too big for a laptop, which a bare `dvc repro` leaves out.\n"
-        heavy = head + about + stamp + "stages:\n"
+        heavy = head + about + "stages:\n"
         heavy += "\n".join(_stage(stage, graph, file, folder="..") for stage in plan.heavy)
     return {layout.root / PIPELINE_NAME: pipeline, layout.root / HEAVY_NAME: heavy}
 

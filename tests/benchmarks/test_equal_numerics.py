@@ -16,7 +16,7 @@ from benchmarks.figures.crops import songs
 from benchmarks.figures.heads import our_loss, sides
 from benchmarks.figures.probes import Task, check
 from benchmarks.figures.step import reference
-from benchmarks.student import batch, objective, student
+from benchmarks.student import batch, objective, student, target_set
 from mert_core.model.config import MertConfig
 from mert_core.probing.probe_bank import ProbeSettings
 from mert_core.probing.selection import every_probe
@@ -43,7 +43,7 @@ def test_the_steps_have_the_same_loss_and_gradients() -> None:
     shape = small()
     mine, other, crops = objective(shape).train(), reference(shape).train(), batch(shape, 2, 1.0)
     copy_weights(mine, other)
-    ours, theirs = mine(crops).weighted, other(crops)
+    ours, theirs = mine(crops, target_set()(crops)).weighted, other(crops)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     ours.backward()
     theirs.backward()

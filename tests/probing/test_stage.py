@@ -25,7 +25,7 @@ from mert_core.probing.stage import Request, probe
 from mert_core.probing.tasks import TASKS
 from mert_core.probing.validation_score import validation_score
 from mert_core.tracking import NullTracker
-from tests.datasets.miniatures_b import nsynth
+from tests.datasets.miniatures import write_nsynth
 from tests.probing.material import write_probe_set
 
 
@@ -149,7 +149,7 @@ def test_validation_score_reads_no_test_item_and_leaves_the_model_alone(
 
 @pytest.fixture(scope="module")
 def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nsynth(tmp_path_factory.mktemp("data") / "nsynth", per_class=(12, 6, 6), seconds=0.5)
+    return write_nsynth(tmp_path_factory.mktemp("data") / "nsynth", per_class=(12, 6, 6), seconds=0.5)
 
 
 @pytest.fixture(scope="module")

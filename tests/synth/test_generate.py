@@ -121,7 +121,7 @@ def test_another_seed_is_another_performance(scores_config: Config, library: Lib
 def test_same_sound_in_another_process(scores_config: Config, scores_cache: Path, tracks: list[SourceTrack]) -> None:
     script = (
         "import hashlib, sys; from pathlib import Path; from mert_core.config import Config;"
-        "from mert_core.synth import corpus_track, load_library;"
+        "from mert_core.synth.generate import corpus_track; from mert_core.synth.library import load_library;"
         "config = Config.model_validate_json(sys.stdin.read());"
         "library = load_library(config, Path(sys.argv[1]), ['bach', 'ryan']);"
         "print(hashlib.sha256(corpus_track(config, library, 'train', 3).waveform.tobytes()).hexdigest())"
