@@ -88,8 +88,8 @@ class PretrainConfig(Section):
         local_batch_size: clips that a worker holds at a time; what is left of its share follows in further
             micro-batches. None: its whole share at once.
         max_steps: updates; the released weights are of 250,000.
-        schedule_steps: updates until the learning rate has fallen to 0; None: ``max_steps``, or the warm-up where that is
-            longer.
+        schedule_steps: updates until the learning rate has fallen to 0; None: ``max_steps``, or the warm-up where that
+            is longer.
         temperature: of the code logits; ``learn_temperature``: one per codebook, beginning with it.
         acoustic_codebooks: all · random: one per batch · top: the first alone · bottom: the last alone.
         mask_probability: share of frames that spans would cover if they did not overlap.

@@ -128,7 +128,7 @@ def test_same_sound_in_another_process(scores_config: Config, scores_cache: Path
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(scores_cache)],
-        input=scores_config.model_dump_json(exclude={"runs"})[:-1] + ',"runs":{"tiny":{}}}',
+        input=scores_config.model_dump_json(),
         capture_output=True,
         text=True,
         check=True,
