@@ -1,3 +1,1 @@
-"""The search over loss weights: Ray Tune with ASHA, judged by a probe. Timing decides in it, so it is no DVC stage."""
-
-from __future__ import annotations
+"""What is built of runs: the DAG that follows from ``params.yaml``, and the search over loss weights with Ray Tune."""
