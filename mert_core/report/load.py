@@ -291,7 +291,7 @@ def read_training(layout: Layout, run: str) -> Training:
     for key, pairs in points.items():
         steps, values = zip(*sorted(pairs), strict=True)
         curve[key] = (np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
-    return Training(run, record, curve, read_arrays(folder / "example.npz", f"dvc repro pretrain@{run}"))
+    return Training(run, record, curve, read_arrays(folder / "example.npz", f"mert pretrain --run {run}"))
 
 
 def read_scores(layout: Layout, run: str) -> Scores:
