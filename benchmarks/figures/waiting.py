@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.figures.step import update
 from benchmarks.row import Row, Tell, time_of
-from benchmarks.student import batch, objective, student
+from benchmarks.student import batch, objective, student, target_set
 from benchmarks.timing import seconds
 from mert_core.parallel import PASSIVE
 
@@ -55,8 +55,9 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
 def serve(threads: int) -> None:
     """Be a student: for each line that comes, make some steps and print the seconds of one."""
     torch.set_num_threads(threads)
-    module, crops = objective(student("mert-tiny")), batch(student("mert-tiny"), CLIPS, SECONDS)
-    once = update(module, lambda: module(crops).weighted, crops.masked_frames)
+    shape = student("mert-tiny")
+    module, targets, crops = objective(shape), target_set(), batch(shape, CLIPS, SECONDS)
+    once = update(module, lambda: module(crops, targets(crops)).weighted, crops.masked_frames)
     for _ in sys.stdin:
         print(seconds(once, STEPS), flush=True)
 
