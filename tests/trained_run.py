@@ -19,6 +19,7 @@ def write_trained_run(layout: Layout, steps: int = 1234) -> Record:
     facts = {
         "steps": steps,
         "parameters": 77,
+        "precision": "fp32",
         "audio_hours_seen": 3.5,
         "epochs": 2.0,
         "teachers": {
@@ -35,6 +36,6 @@ def write_trained_run(layout: Layout, steps: int = 1234) -> Record:
         kind="checkpoint",
         run="95m",
         inputs={"corpus": "c" * 64},
-        params={"seed": 1, "threads": 1, "pretrain": run},
+        params={"threads": 1, "pretrain": run},
         facts=facts,
     )

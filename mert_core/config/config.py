@@ -82,7 +82,7 @@ class Config(Section):
         seed: seed from which corpus, teachers, pre-training and probes derive all their randomness; MERT's own.
         threads: CPU threads of a stage, shared by its training workers; part of what makes outputs the same to the
             byte.
-        device: where teachers label and probes embed: auto · cpu · cuda.
+        device: where probes embed: auto · cpu · cuda. A run has its own; teachers label on a GPU where there is one.
         teachers: settings by instance; ``class`` names the class where it is not the instance's own name.
         pretrain: what all runs share.
         runs: changed lines by run; ``base`` names another run, or `PUBLISHED`, in place of ``pretrain``.

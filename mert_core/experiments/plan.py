@@ -167,7 +167,7 @@ def _teacher(config: Config, name: str) -> Stage:
         f"mert teachers fit {name}",
         data,
         ["mert_core.teachers.stage", TEACHERS.module_of(teacher.name)],
-        ["seed", "threads", "device", f"teachers.{name}"],
+        ["seed", "threads", f"teachers.{name}"],
         [Config],
         [f"data/teachers/{name}"],
         persist=True,
@@ -182,7 +182,7 @@ def _targets(config: Config, name: str) -> Stage:
         f"mert targets {name}",
         ["data/corpus", *fitted],
         ["mert_core.targets.stage", TEACHERS.module_of(teacher.name)],
-        ["device", "targets.gate", *([] if fitted else [f"teachers.{name}"])],
+        ["targets.gate", *([] if fitted else [f"teachers.{name}"])],
         [GateConfig],
         [f"data/targets/{name}"],
         persist=True,
@@ -244,8 +244,8 @@ def _report(config: Config) -> Stage:
     data = [
         "data/corpus",
         *(f"data/targets/{name}" for name in stored),
-        *(f"data/pretrain/{run}" for run in config.shown_runs if run not in config.heavy),
-        *(f"data/probe/{run}" for run in (*config.shown_runs, *BASELINES) if run not in config.heavy),
+        *(f"data/pretrain/{run}" for run in config.shown_runs),
+        *(f"data/probe/{run}" for run in (*config.shown_runs, *BASELINES)),
     ]
     modules = ["mert_core.report.stage", *(TEACHERS.module_of(config.teacher(name).kind) for name in asked)]
     return Stage(

@@ -101,8 +101,8 @@ def _training(record: Record) -> str:
         *((f"teacher: {name}", f"{of['kind']}, {of['targets']}") for name, of in facts["teachers"].items()),
         ("crops", f"{params['crop_seconds']:g} s"),
         ("peak learning rate", f"{params['learning_rate']:g}"),
-        ("precision", params["precision"]),
-        ("seed", record.params["seed"]),
+        ("precision", facts["precision"]),
+        ("seed", params["seed"]),
         ("record", f"`{record.id}`"),
     ]
     rows += [(f"made from: {role}", f"`{identity}`") for role, identity in sorted(record.inputs.items())]

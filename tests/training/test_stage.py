@@ -15,6 +15,7 @@ from mert_core.data.track import SourceTrack
 from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
+from mert_core.report.model_card import model_card
 from mert_core.tracking import NullTracker
 from mert_core.training import stage
 from tests.stored import write_codes
@@ -69,6 +70,8 @@ def test_stage_writes_a_loadable_model_and_forced_repeats_give_the_same_record(s
     assert record.facts["teachers"]["rvqvae"] == {"kind": "2 × 16 codes", "targets": "stored"}
     assert record.facts["valid"]["rvqvae"] > 0
     assert MertModel.from_pretrained(out).config.num_hidden_layers == 3
+    card = model_card(layout, "tiny")
+    assert "| seed | 7 |" in card and "| precision | fp32 |" in card
     assert not list(layout.resume.iterdir())  # else a forced run would not train
     assert stage.run(small, layout, NullTracker(), "tiny") == record
 
