@@ -44,7 +44,7 @@ def pretrain(
             and results stay as they are.
         global_batch_size: clips per update, over all workers.
         local_batch_size: clips that a worker holds at a time.
-        workers: Ray Train workers; 0 trains in the stage's own process.
+        workers: Ray workers; 0 trains in the stage's own process.
     """
     given = {
         "max_steps": max_steps,

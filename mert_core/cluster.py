@@ -45,12 +45,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
         with _initialised(runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
             yield
         return
-    # The processes of our own cluster inherit these. Ray's idle workers are of no use to actors, which have processes
-    # of their own; and no machine is taken away from this cluster while it goes on.
-    own = variables | {"RAY_enable_worker_prestart": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-    own["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = (
-        "0.5"  # how soon the end of a training is seen; Ray's 2 s are for many nodes
-    )
+    # The processes of our own cluster inherit the variables.
     ours = {
         "num_cpus": processors,
         "object_store_memory": object_store_bytes,
@@ -58,7 +53,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
         "_node_ip_address": "127.0.0.1",
         "log_to_driver": log_to_driver,
     }
-    with _environment(own), _initialised(**ours):
+    with _environment(variables), _initialised(**ours):
         yield
 
 

@@ -81,7 +81,7 @@ class PretrainConfig(Section):
         hours: music of the training split to learn from: a random subset that is the same in every run, and contains
             that of every smaller number; None: all.
         start: a checkpoint to start from; None: fresh weights.
-        workers: Ray Train workers; 0 trains in the stage's own process.
+        workers: Ray workers; 0 trains in the stage's own process.
         max_worker_failures: how often workers that die are replaced before the run stops.
         crop_seconds: length of a clip.
         global_batch_size: clips per update, over all workers.

@@ -1,21 +1,15 @@
-"""Who watches a run: the tracker and a progress bar here, or a journal file that another process follows."""
+"""Who watches a run: the tracker and a progress bar here, or a queue that leads to another process."""
 
 from __future__ import annotations
 
-import json
-import logging
+import queue
 import sys
-import threading
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from mert_core.tracking import Tracker
-
-
-logger = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -104,62 +98,36 @@ class SilentObserver:
         """Do nothing."""
 
 
-class JournalObserver:
-    """Appends every event as a line of JSON, for ``follow`` in the process that has the tracker and the terminal."""
+Event = tuple[str, Any]
+"""The name of one of an observer's methods, and its arguments."""
 
-    def __init__(self, path: Path, seconds_between: float = 0.5) -> None:
-        self._path = path
+
+class QueueObserver:
+    """Puts every event into a queue, for the process that has the tracker and the terminal.
+
+    Args:
+        events: takes (method, arguments).
+        seconds_between: least time between two that only tell the progress: not more often than a person looks.
+    """
+
+    def __init__(self, events: queue.SimpleQueue[Event | None], seconds_between: float = 0.5) -> None:
+        self._events = events
         self._between, self._last = seconds_between, 0.0
-        self._cut = path.exists() and path.read_bytes()[-1:] not in {b"", b"\n"}  # by the death of a worker before
-
-    def _write(self, event: dict[str, Any]) -> None:
-        line = json.dumps(event) + "\n"
-        try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write("\n" + line if self._cut else line)
-            self._cut = False
-        except OSError as error:  # a full disk costs figures, not the training
-            if not self._cut:
-                logger.warning("%s takes no more events (%s); some are lost", self._path, error)
-            self._cut = True
 
     def begin(self, workers: int, device: str) -> None:
-        """Write both."""
-        self._write({"kind": "begin", "workers": workers, "device": device})
+        """Pass both on."""
+        self._events.put(("begin", (workers, device)))
 
     def progress(self, step: int, loss: float, audio_hours_per_second: float) -> None:
-        """Write, but not more often than a person looks."""
+        """Pass on what is due."""
         if time.monotonic() - self._last >= self._between:
             self._last = time.monotonic()
-            self._write(
-                {"kind": "progress", "step": step, "loss": loss, "audio_hours_per_second": audio_hours_per_second}
-            )
+            self._events.put(("progress", (step, loss, audio_hours_per_second)))
 
     def metrics(self, values: dict[str, float], step: int) -> None:
-        """Write all values."""
-        self._write({"kind": "metrics", "values": values, "step": step})
+        """Pass all values on."""
+        self._events.put(("metrics", (values, step)))
 
     def note(self, text: str) -> None:
-        """Write the text."""
-        self._write({"kind": "note", "text": text})
-
-
-def follow(path: Path, observer: Observer, finished: threading.Event) -> None:
-    """Pass a journal's events on, as they come, until ``finished`` is set and all have been read."""
-    path.touch()
-    with path.open(encoding="utf-8") as stream:
-        pending = ""
-        while True:
-            last = finished.is_set()
-            pending += stream.read()
-            *lines, pending = pending.split("\n")
-            for line in lines:
-                try:
-                    event = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # cut short by a full disk or the writer's death
-                kind = event.pop("kind")
-                getattr(observer, kind)(**event)
-            if last:
-                return
-            finished.wait(0.3)
+        """Pass the text on."""
+        self._events.put(("note", (text,)))

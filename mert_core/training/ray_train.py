@@ -1,120 +1,70 @@
-"""Ray Train around the loop: how wide one run is. Nothing of Ray's own checkpoints or tracking is used."""
+"""A run on Ray: an actor for each worker, whose events this process hears.
+
+    placement group     one bundle for each worker, so that two runs cannot hold half of a cluster each
+    actors              a process for each bundle; they tell where they are and form torch's process group
+    streams             what each worker says while it works, then its facts
+    a failure           all actors are ended and started again; they go on from the newest resume state
+
+Ray Train is not used: its controller, coordinator and synchronization actors are processes that start one after the
+other. For the demo's student they took seven of the twenty seconds to the first update.
+"""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import shutil
-import threading
-import uuid
-from pathlib import Path
+import queue
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mert_core.cluster import cluster_gpus, ray_running
 from mert_core.errors import MertError
-from mert_core.files import write_json
-from mert_core.parallel import choose_device
-from mert_core.training.callbacks import JournalObserver, Observer, SilentObserver, follow
-from mert_core.training.run import Job, work
-from mert_core.training.worker import Worker
+from mert_core.training.callbacks import Event, Observer, QueueObserver, SilentObserver
 
 if TYPE_CHECKING:
-    from ray.train.torch import TorchTrainer
+    from mert_core.training.run import Job
 
-_OBJECT_STORE_BYTES = 100 * 2**20  # nothing large passes through it
-_NEEDLESS = {"PlacementGroupCleanerCallback", "DatasetsCallback"}
-_JOURNAL, _FACTS, _STARTS, _REFUSAL = "journal.jsonl", "facts.json", "starts.json", "refusal.json"
+logger = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Memory of the object store where the cluster is our own: nothing large passes through it."""
+
+_PATIENCE = timedelta(minutes=30)  # how long a worker waits for the others: reading a resume state, compiling
+_FACTS = "facts"
 
 
-def work_on_ray(job: Job, storage: Path, observer: Observer) -> dict[str, Any]:
+def work_on_ray(job: Job, observer: Observer) -> dict[str, Any]:
     """Train with ``job.params.workers`` Ray workers and return the facts of the outcome.
 
-    The leading worker keeps a journal, which this process passes on to the observer: so the tracker and the progress
-    bar live in one place. On a cluster (``RAY_ADDRESS``), ``storage`` and all folders of the job must be shared.
+    On a cluster (``RAY_ADDRESS``), all folders of the job must be shared.
+
+    A worker that dies is replaced, up to ``job.params.max_worker_failures`` times: all of them start again, and go on
+    from the newest resume state. A ``MertError`` would only come again, so it ends the run at once.
 
     Args:
         job: the run.
-        storage: absolute folder for Ray's own files of this run; they are removed afterwards.
-        observer: is told what the workers do.
-
-    A worker that dies is replaced, up to ``job.params.max_worker_failures`` times: Ray starts all of them again, and
-    they go on from the newest resume state. A ``MertError`` would only come again, so it ends the run at once.
+        observer: hears what the leading worker says, in this process, which has the tracker and the terminal.
 
     Raises:
         MertError: a worker raised one, or workers died more often than allowed; the message carries the error.
     """
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
-
-    # A name used twice makes Ray return the first run's result without training.
-    name = f"pretrain-{uuid.uuid4().hex}"
-    folder = storage.resolve() / name
-    folder.mkdir(parents=True)
-    trainer_failure: list[BaseException] = []
-    finished = threading.Event()
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-            trainer_failure.append(error)
-        finally:
-            finished.set()
-
-    try:
-        with ray_running(job.params.workers + 1, job.threads, _OBJECT_STORE_BYTES):
-            cuda = use_gpus(job.params.device, job.params.workers)
-            trainer = _trainer_class()(
-                _worker,
-                # as bytes, which Ray's controller passes on without importing what the job is made of, torch among it
-                train_loop_config={"job": ray.cloudpickle.dumps(job), "folder": str(folder), "cuda": cuda},
-                scaling_config=ScalingConfig(
-                    num_workers=job.params.workers, use_gpu=cuda, resources_per_worker={"CPU": 1, "GPU": int(cuda)}
-                ),
-                torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-                run_config=RunConfig(
-                    name=name,
-                    storage_path=str(storage.resolve()),
-                    failure_config=FailureConfig(max_failures=job.params.max_worker_failures),
-                ),
-            )
-            # Ray waits in a thread; this one draws the bar and, being the main thread, is the one signals reach.
-            threading.Thread(target=fit, name="ray-train", daemon=True).start()
-            follow(folder / _JOURNAL, observer, finished)
-        if (folder / _REFUSAL).exists():
-            refusal = json.loads((folder / _REFUSAL).read_text(encoding="utf-8"))
-            raise MertError(f"training worker {refusal['rank']} failed: {refusal['message']}")
-        if trainer_failure:
-            _raise(trainer_failure[0])
-        return json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _worker(config: dict[str, Any]) -> None:
-    """Run in each worker process: find out which one it is, and do its share of the job."""
-    import ray.train
-    import ray.train.torch
-
-    choose_device("cuda" if config["cuda"] else "cpu")  # the GPU that Ray has assigned must be one for torch, too
-    context = ray.train.get_context()
-    worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    folder, job = Path(config["folder"]), ray.cloudpickle.loads(config["job"])
-    if (folder / _REFUSAL).exists():  # Ray starts the workers again after any error; this one would only come again
-        return
-    observer: Observer = JournalObserver(folder / _JOURNAL) if worker.leads else SilentObserver()
-    if worker.leads:
-        _note_restart(folder, job, observer)
-    try:
-        facts = work(job, worker, observer)
-    except MertError as error:
-        write_json(folder / _REFUSAL, {"rank": worker.rank, "message": str(error)})
-        if worker.world == 1:
-            return
-        raise  # so that Ray ends the other workers, who wait for this one
-    if worker.leads:
-        write_json(folder / _FACTS, facts)
+    workers, allowed = job.params.workers, job.params.max_worker_failures
+    with ray_running(workers, job.threads, OBJECT_STORE_BYTES):
+        cuda = use_gpus(job.params.device, workers)
+        for failures in range(allowed + 1):
+            try:
+                return _train(job, cuda, observer)
+            except _WorkerFailure as failure:
+                if failures == allowed:
+                    raise MertError(f"training worker {failure}") from failure
+                observer.note(
+                    f"a training worker died ({failure}); all are started again, {failures + 1} of {allowed} allowed"
+                )
+    raise AssertionError("a run ends with its facts or an error")
 
 
 def use_gpus(wanted: str, workers: int) -> bool:
@@ -132,41 +82,156 @@ def use_gpus(wanted: str, workers: int) -> bool:
     return gpus > 0
 
 
-def _note_restart(folder: Path, job: Job, observer: Observer) -> None:
-    path = folder / _STARTS
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0
-    write_json(path, starts + 1)
-    if starts:
-        observer.note(
-            f"a training worker died; all were started again, {starts} of {job.params.max_worker_failures} allowed"
-        )
+class _WorkerFailure(Exception):
+    """A worker was lost, or failed in a way that may not come again."""
 
 
-def _trainer_class() -> type[TorchTrainer]:
-    """Return Ray's trainer, without what has no use when this process starts the cluster itself.
+def _train(job: Job, cuda: bool, observer: Observer) -> dict[str, Any]:
+    """Start the workers, pass on what they say until all have finished, and end them."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    The placement group cleaner is an actor that asks the dashboard's state API each second whether the run's
-    controller lives, to free what the run holds in a cluster that outlives it. Our own cluster has no dashboard, so
-    that every question fails with a warning, and ends with this process. The datasets' manager is an actor for Ray
-    Data, which we do not use. A Ray without these callbacks is used as it is.
+    world = job.params.workers
+    group = placement_group([{"CPU": 1.0, "GPU": 1.0} if cuda else {"CPU": 1.0}] * world, strategy="PACK")
+    actors: list[Any] = []  # Ray types a handle as the class itself
+    try:
+        if not group.wait(timeout_seconds=10):
+            each = "a CPU and a GPU" if cuda else "a CPU"
+            observer.note(f"waiting for the Ray cluster: {world} workers ask for {each} each (see `ray status`)")
+            while not group.wait(timeout_seconds=60):
+                pass
+        remote = ray.remote(num_cpus=1, num_gpus=int(cuda))(TrainWorker)
+        for rank in range(world):
+            strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+            actors.append(remote.options(scheduling_strategy=strategy).remote(rank, world))
+        return _follow(actors, job, observer)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+        remove_placement_group(group)
+
+
+def _follow(actors: list[Any], job: Job, observer: Observer) -> dict[str, Any]:
+    """Let the actors work, tell the observer what the leading one says, and return its facts."""
+    import ray
+    from ray.exceptions import RayActorError, RayTaskError
+
+    facts: dict[str, Any] = {}
+    streams: dict[Any, int] = {}
+    rank = 0
+    try:
+        places: list[tuple[str, list[str]]] = ray.get([actor.place.remote() for actor in actors])
+        address: str = ray.get(actors[0].free_address.remote())
+        for rank, (actor, (node, gpus)) in enumerate(zip(actors, places, strict=True)):
+            # NCCL reaches another GPU of the machine directly only where each process sees all of the run's.
+            visible = sorted({gpu for place, ids in places if place == node for gpu in ids})
+            streams[actor.work.remote(job, address, visible, visible.index(gpus[0]) if gpus else None)] = rank
+        while streams:
+            stream: Any = ray.wait(list(streams), num_returns=1)[0][0]
+            rank = streams[stream]
+            try:
+                name, arguments = ray.get(next(stream))
+            except StopIteration:
+                del streams[stream]
+                continue
+            if name == _FACTS:
+                facts = arguments
+            else:
+                getattr(observer, name)(*arguments)
+    except RayTaskError as error:
+        if isinstance(error.cause, MertError):
+            raise MertError(f"training worker {rank} failed: {error.cause}") from error
+        # Where one is killed, the others lose their connection to it and may be heard of first.
+        raise _WorkerFailure(_lost(streams) or f"{rank} failed: {error.cause!r}") from error
+    except RayActorError as error:
+        raise _WorkerFailure(f"{rank} was lost: {error}") from error
+    return facts
+
+
+def _lost(streams: dict[Any, int], seconds: float = 3.0) -> str | None:
+    """Say which worker's process is gone, if one is, within a time."""
+    import ray
+    from ray.exceptions import RayActorError, RayError
+
+    end = time.monotonic() + seconds
+    while streams and (left := end - time.monotonic()) > 0:
+        ready: list[Any] = ray.wait(list(streams), num_returns=1, timeout=left)[0]
+        for stream in ready:
+            try:
+                ray.get(next(stream))
+            except RayActorError as error:
+                return f"{streams[stream]} was lost: {error}"
+            except (RayError, StopIteration):
+                del streams[stream]
+    return None
+
+
+class TrainWorker:
+    """The actor: one worker of a run in a process of its own.
+
+    Args:
+        rank: which of the workers.
+        world: how many there are.
     """
-    from ray.train.torch import TorchTrainer
 
-    if os.environ.get("RAY_ADDRESS"):
-        return TorchTrainer
+    def __init__(self, rank: int, world: int) -> None:
+        self._rank, self._world = rank, world
 
-    class OwnClusterTrainer(TorchTrainer):
-        def _create_default_callbacks(self) -> list[Any]:
-            callbacks = super()._create_default_callbacks()  # type: ignore[misc]
-            return [one for one in callbacks if type(one).__name__ not in _NEEDLESS]
+    def place(self) -> tuple[str, list[str]]:
+        """Return the machine's id, and the ids of the GPUs that Ray has given this process."""
+        import ray
 
-    return OwnClusterTrainer
+        context = ray.get_runtime_context()
+        return context.get_node_id(), list(context.get_accelerator_ids().get("GPU", []))
+
+    def free_address(self) -> str:
+        """Return an address of this machine at which the workers can meet."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    def work(self, job: Job, address: str, visible: list[str], gpu: int | None) -> Iterator[Event]:
+        """Do this worker's share; the leading worker yields what its observer hears, then the facts.
+
+        Args:
+            job: the run.
+            address: where the workers meet.
+            visible: ids of the run's GPUs on this machine.
+            gpu: index of the own one among them, None on the CPU.
+        """
+        events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        if visible:  # before CUDA starts in this process
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
+        with ThreadPoolExecutor(1) as thread:
+            outcome = thread.submit(_work, job, self._rank, self._world, address, gpu, events)
+            outcome.add_done_callback(lambda _: events.put(None))
+            while (event := events.get()) is not None:
+                yield event
+            facts = outcome.result()
+        if self._rank == 0:
+            yield _FACTS, facts
 
 
-def _raise(error: BaseException) -> None:
-    from ray.train import WorkerGroupError
+def _work(
+    job: Job, rank: int, world: int, address: str, gpu: int | None, events: queue.SimpleQueue[Event | None]
+) -> dict[str, Any]:
+    """Meet the other workers and do one's share of the job."""
+    import torch
+    from torch import distributed
 
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        rank, cause = sorted(error.worker_failures.items())[0]
-        raise MertError(f"training worker {rank} failed: {cause}") from error
-    raise MertError(f"Ray Train failed: {error}") from error
+    from mert_core.parallel import choose_device
+    from mert_core.training.run import work
+    from mert_core.training.worker import Worker
+
+    choose_device("cpu" if gpu is None else "cuda")  # the GPU that Ray has assigned must be one for torch, too
+    device = torch.device("cpu" if gpu is None else f"cuda:{gpu}")
+    if gpu is not None:
+        torch.cuda.set_device(device)
+    distributed.init_process_group(
+        "gloo" if gpu is None else "nccl", init_method=address, rank=rank, world_size=world, timeout=_PATIENCE
+    )
+    worker = Worker(rank, world, device)
+    return work(job, worker, QueueObserver(events) if worker.leads else SilentObserver())

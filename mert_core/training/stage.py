@@ -53,7 +53,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
             else:
                 from mert_core.training.ray_train import work_on_ray
 
-                facts = work_on_ray(job, layout.state / "ray", observer)
+                facts = work_on_ray(job, observer)
         cost = facts.pop("cost")  # differs from run to run, so it is no part of the record
         tracker.metrics({f"total/{name}": value for name, value in cost.items() if name != "device"}, facts["steps"])
         unigram = facts["unigram_cross_entropy"]

@@ -1,19 +1,18 @@
-"""What the loop says reaches tracker and terminal, through a journal, too; and the bar counts updates alone."""
+"""What the loop says reaches tracker and terminal, through a queue, too; and the bar counts updates alone."""
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
+import queue
 from typing import Any
 
 import pytest
 
 from mert_core.tracking.run import NullTracker
-from mert_core.training.callbacks import BarObserver, JournalObserver, follow
+from mert_core.training.callbacks import BarObserver, QueueObserver
 from tests.training.music import train
 
 
-def test_a_journal_tells_another_process_everything(tmp_path: Path) -> None:
+def test_a_queue_tells_another_process_everything() -> None:
     seen: dict[int, dict[str, float]] = {}
     tags: dict[str, Any] = {}
 
@@ -24,11 +23,12 @@ def test_a_journal_tells_another_process_everything(tmp_path: Path) -> None:
         def tags(self, values: dict[str, Any]) -> None:  # type: ignore[override]
             tags.update(values)
 
-    train(observer=JournalObserver(tmp_path / "journal", seconds_between=0), log_every=1)
-    finished = threading.Event()
-    finished.set()
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    train(observer=QueueObserver(events, seconds_between=0), log_every=1)
     with BarObserver(Recorder(), "test", 6) as observer:
-        follow(tmp_path / "journal", observer, finished)
+        while not events.empty():
+            name, arguments = events.get()
+            getattr(observer, name)(*arguments)
     assert set(seen) == set(range(1, 7))
     names = {
         "train/loss",
