@@ -11,13 +11,13 @@ from pathlib import Path
 from mert_core.commands import stages, tools
 from mert_core.commands.context import PARAMS_NAME
 from mert_core.errors import MertError
-from mert_core.parallel import wait_passively
+from mert_core.parallel import choose_waiting
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 0, 1 (a check found a problem), 2 (bad input) or 130 (Ctrl-C)."""
-    wait_passively()  # here, because nothing that has threads has been imported yet
     options = _parser().parse_args(arguments)
+    choose_waiting()  # here, because nothing that has threads has been imported yet
     logging.basicConfig(format="%(message)s")  # to standard error: warnings of all, and what this package has to say
     logging.getLogger("mert_core").setLevel(logging.INFO)
     try:

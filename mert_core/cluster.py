@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mert_core.errors import MertError
-from mert_core.parallel import thread_variables
+from mert_core.parallel import PASSIVE, thread_variables
 
 
 @contextmanager
@@ -38,10 +38,11 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {
         "PYTHONPATH": os.pathsep.join(paths),
-        **thread_variables(threads),
+        **thread_variables(threads, processors),
         "TQDM_MININTERVAL": "10",  # a worker's bar is printed here line below line
     }
     if os.environ.get("RAY_ADDRESS"):
+        variables |= PASSIVE  # what other machines have to do besides is not known here
         with _initialised(runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
             yield
         return

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from mert_core.config import Config, load_config
-from mert_core.parallel import wait_passively
+from mert_core.parallel import PASSIVE
 
-wait_passively()  # before a test's module imports torch
+os.environ.update(PASSIVE)  # before a test's module imports torch: tests run side by side
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # `make test` gives whole files to its workers. Those that take minutes come first, so that no worker waits for another

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mert_core.errors import MertError
-from mert_core.parallel import PASSIVE, choose_device, single_threads, thread_variables
+from mert_core.parallel import PASSIVE, SPINNING, choose_device, choose_waiting, single_threads, thread_variables
 
 BY_DEFAULT = {name: value for name, value in os.environ.items() if name not in PASSIVE}
 
@@ -43,14 +43,29 @@ cli.main(["pretrain", "--run", "tiny", "-S", "threads=3"])
 """
     found = told(code, BY_DEFAULT | said, repository)
     assert found.pop("loaded") == [] and found.pop("threads") == 3
-    assert found == (dict.fromkeys(PASSIVE) | said if said else PASSIVE)
+    expected = [said] if said else [PASSIVE, SPINNING]  # as busy as the machine is at this moment
+    assert found in [dict.fromkeys(PASSIVE) | waiting for waiting in expected]
+
+
+@pytest.mark.parametrize(("percent", "waiting"), [(80.0, PASSIVE), (3.0, SPINNING)])
+def test_threads_sleep_beside_others_and_spin_briefly_where_nobody_else_computes(
+    percent: float, waiting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PASSIVE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("psutil.cpu_percent", lambda seconds: percent)
+    monkeypatch.setattr("psutil.cpu_count", lambda: 2)
+    environment = dict(os.environ)
+    monkeypatch.setattr(os, "environ", environment)
+    choose_waiting()
+    assert {name: environment.get(name) for name in PASSIVE} == dict.fromkeys(PASSIVE) | waiting
 
 
 @pytest.mark.parametrize("module", ["tests.conftest", "benchmarks"])
-def test_tests_and_benchmarks_wait_as_commands_do(module: str, repository: Path) -> None:
+def test_tests_and_benchmarks_say_so_before_torch_loads(module: str, repository: Path) -> None:
     code = f"import json, os, sys, {module}; print(json.dumps(dict(os.environ) | {{'torch': 'torch' in sys.modules}}))"
     found = told(code, BY_DEFAULT, repository)
-    assert found.items() >= (PASSIVE | {"torch": False}).items()
+    assert "GOMP_SPINCOUNT" in found and found["torch"] is False
 
 
 def test_a_process_that_is_started_waits_as_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +74,9 @@ def test_a_process_that_is_started_waits_as_this_one(monkeypatch: pytest.MonkeyP
     threads = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
     assert thread_variables(3) == threads | PASSIVE
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert thread_variables(3) == threads | {"OMP_WAIT_POLICY": "ACTIVE"}
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert thread_variables(3, processes=2) == threads | {"OMP_WAIT_POLICY": "ACTIVE"}
+    assert thread_variables(3, processes=3) == threads | PASSIVE, "more threads than cores"
 
 
 def test_the_device_is_what_torch_finds_and_cuda_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

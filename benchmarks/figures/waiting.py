@@ -16,39 +16,37 @@ from benchmarks.figures.step import update
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import batch, objective, student, target_set
 from benchmarks.timing import seconds
-from mert_core.parallel import PASSIVE
+from mert_core.parallel import PASSIVE, SPINNING
 
 CLIPS, SECONDS, STEPS = 4, 1.0, 20
-TARGETS = {"beside": 2.0, "alone": 1.05}
-SPINNING = {"GOMP_SPINCOUNT": "300000"}
+ENDLESS = {"GOMP_SPINCOUNT": "300000"}
 """GNU's default, which it only takes where the environment says nothing."""
 
 
 def rows(rounds: int, tell: Tell) -> list[Row]:
     """Measure both: libraries read the environment when they load, so that each way of waiting has its own process."""
-    sides: dict[str, list[float]] = {"passive": [], "spinning": [], "beside": []}
+    sides: dict[str, list[float]] = {"alone": [], "endless": [], "beside": [], "surprised": []}
     with ExitStack() as stack:
-        students = {
-            "passive": stack.enter_context(_student(PASSIVE)),
-            "spinning": stack.enter_context(_student(SPINNING)),
-        }
+        sleeping, spinning, endless = (
+            stack.enter_context(_student(waiting)) for waiting in (PASSIVE, SPINNING, ENDLESS)
+        )
+        students = {"alone": spinning, "endless": endless, "beside": sleeping, "surprised": spinning}
         other = stack.enter_context(_busy())
         for number in range(rounds + 1):
             order = list(sides) if number % 2 else list(sides)[::-1]
             for side in order:
-                if side == "beside":
-                    other.send_signal(signal.SIGCONT)
-                    taken = _step(students["passive"])
-                    other.send_signal(signal.SIGSTOP)
-                else:
-                    taken = _step(students[side])
+                busy = side in {"beside", "surprised"}
+                other.send_signal(signal.SIGCONT if busy else signal.SIGSTOP)
+                taken = _step(students[side])
+                other.send_signal(signal.SIGSTOP)
                 if number:  # the first round warms up
                     sides[side].append(taken)
             tell(f"round {number} of {rounds}")
-    clips = f"the demo student's step, {CLIPS} clips of {SECONDS:g} s"
+    step = f"the demo student's step, {CLIPS} clips of {SECONDS:g} s"
     return [
-        _row(f"{clips}: beside one busy process against alone", TARGETS["beside"], sides["beside"], sides["passive"]),
-        _row(f"{clips}: threads that sleep against spin", TARGETS["alone"], sides["passive"], sides["spinning"]),
+        _row(f"{step}: beside one busy process against alone", 2.0, sides["beside"], sides["alone"]),
+        _row(f"{step}: beside one that came later against alone", 2.0, sides["surprised"], sides["alone"]),
+        _row(f"{step}: threads that spin briefly against endlessly", 1.05, sides["alone"], sides["endless"]),
     ]
 
 
