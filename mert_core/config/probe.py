@@ -1,5 +1,8 @@
 """Probing by MARBLE's constrained track (arXiv 2306.10548), and the search over loss weights that a probe judges."""
 
+# mypy: disable-error-code="assignment"
+# Defaults of inner sections are dictionaries, as `mert_core.config.section` says.
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -59,26 +62,6 @@ class RobustnessConfig(Section):
     clips: Count = 40
 
 
-class ProxyBeatsConfig(BeatsConfig):
-    """The proxies' probes of beats."""
-
-    batch_frames: Count = 256
-    frames_share: Annotated[float, Field(gt=0, le=1)] = 0.125
-
-
-class ProxySeparationConfig(SeparationConfig):
-    """The proxies' separation heads."""
-
-    hidden: Count = 64
-    layers: Count = 1
-    mixes_per_track: Count = 4
-    batch_mixes: Count = 8
-    crop_frames: Whole = 75
-    every_frames: Count = 4
-    rates: Rates = [5.0e-3]
-    max_epochs: Count = 20
-
-
 class ProxyConfig(Section):
     """What differs for the proxy tasks, so that all fourteen end within minutes on two cores."""
 
@@ -87,8 +70,17 @@ class ProxyConfig(Section):
     max_epochs: Count = 15
     patience: Count = 4
     plateau_patience: Count = 2
-    beats: ProxyBeatsConfig = ProxyBeatsConfig()
-    separation: ProxySeparationConfig = ProxySeparationConfig()
+    beats: BeatsConfig = {"batch_frames": 256, "frames_share": 0.125}
+    separation: SeparationConfig = {
+        "hidden": 64,
+        "layers": 1,
+        "mixes_per_track": 4,
+        "batch_mixes": 8,
+        "crop_frames": 75,
+        "every_frames": 4,
+        "rates": [5.0e-3],
+        "max_epochs": 20,
+    }
 
 
 class ProbeConfig(Section):

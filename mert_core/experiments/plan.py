@@ -18,10 +18,9 @@ from pydantic import BaseModel
 
 from mert_core.config import BASELINES, RANDOM_WEIGHTS, Config
 from mert_core.config.config import BASE, PUBLISHED, ReportConfig
-from mert_core.config.corpus import CorpusConfig, DatasetsConfig, PiecesConfig, ProbeSetConfig
+from mert_core.config.data import CorpusConfig, DatasetsConfig, GateConfig, PiecesConfig, ProbeSetConfig
 from mert_core.config.probe import ProbeConfig
 from mert_core.config.run import PretrainConfig
-from mert_core.config.targets import GateConfig
 from mert_core.data.target_kinds import Codes
 from mert_core.errors import MertError
 from mert_core.experiments.imports import ImportGraph
