@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mert_core.errors import MertError
 from mert_core.parallel import set_threads, wait_passively
-from mert_core.paths import Layout
+from mert_core.paths import PARAMS_NAME, Layout
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PARAMS_NAME = "params.yaml"
 _STAGES = {
     "corpus": "mert_core.corpus.stage:run",
     "probe-set": "mert_core.corpus.stage:run_probe_set",
@@ -204,10 +203,10 @@ def _context(options: argparse.Namespace) -> tuple[Config, Layout]:
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if (folder / PARAMS_NAME).is_file()), here)
     layout = Layout.at(options.workdir or root)
-    config = load_config(options.params or layout.root / PARAMS_NAME, options.overrides)
+    config = load_config(options.params or layout.params, options.overrides)
     check_models(config)
     checked = not options.params and options.command != "plan"
-    if checked and (line := outdated(load_config(layout.root / PARAMS_NAME), layout)):
+    if checked and (line := outdated(load_config(layout.params), layout)):
         print(f"warning: {line}", file=sys.stderr)
     return config, layout
 
@@ -318,7 +317,7 @@ def _config(options: argparse.Namespace) -> int:
     from mert_core.config import describe_config
 
     _, layout = _context(options)
-    print(describe_config(options.params or layout.root / PARAMS_NAME, options.overrides, options.run))
+    print(describe_config(options.params or layout.params, options.overrides, options.run))
     return 0
 
 
@@ -440,15 +439,15 @@ def _upload(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from mert_core.experiments.sweep import apply_winner, describe, run
+    from mert_core.tracking import open_run
+
     config, layout = _context(options)
     if options.apply:
-        from mert_core.experiments.winner import apply_winner
-
-        print(apply_winner(layout, options.params or layout.root / PARAMS_NAME, options.apply))
+        print(apply_winner(layout, options.params or layout.params, options.apply))
         return 0
-    from mert_core.experiments.sweep import search
-
-    print(search(config, layout))
+    with open_run(config, layout, stage="sweep") as tracker:
+        print(describe(run(config, layout, tracker)))
     return 0
 
 

@@ -201,7 +201,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     Raises:
         MertError: unreadable file, unknown key or impossible value; the message names each key.
     """
-    tree = _read(path)
+    tree = read_params(path)
     for assignment in overrides or []:
         _override(tree, assignment)
     try:
@@ -222,7 +222,7 @@ def describe_config(path: Path, overrides: list[str], run: str | None = None) ->
         MertError: as `load_config`, or no such run.
     """
     config = load_config(path, overrides)
-    tree, changed = _read(path), dict[str, Any]()
+    tree, changed = read_params(path), dict[str, Any]()
     for assignment in overrides:
         _override(tree, assignment)
         _override(changed, assignment)
@@ -246,7 +246,7 @@ def describe_config(path: Path, overrides: list[str], run: str | None = None) ->
                 yield from rows(value, keys)
                 continue
             text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).strip()
-            source = next((name for name, tree, place in layers if _holds(tree, [*place, *keys])), "default")
+            source = next((name for name, tree, place in layers if has_key(tree, [*place, *keys])), "default")
             yield f"{indent}{key}: {text.removesuffix('...').strip()}", source
 
     lines = list(rows(resolved.model_dump(mode="json"), []))
@@ -254,7 +254,12 @@ def describe_config(path: Path, overrides: list[str], run: str | None = None) ->
     return "\n".join(f"{text:{width}}  # {source}" if source else text for text, source in lines)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_params(path: Path) -> dict[str, Any]:
+    """Read what stands in ``params.yaml``, as plain data.
+
+    Raises:
+        MertError: unreadable, or no mapping.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -280,7 +285,8 @@ def _override(tree: dict[str, Any], assignment: str) -> None:
     node[leaf] = yaml.safe_load(text)
 
 
-def _holds(tree: Any, keys: list[str]) -> bool:
+def has_key(tree: Any, keys: list[str]) -> bool:
+    """Tell whether a tree of mappings has a value under keys, one below the other."""
     for key in keys:
         if not isinstance(tree, Mapping) or key not in tree:
             return False
