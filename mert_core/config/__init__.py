@@ -14,7 +14,7 @@ from mert_core.config.config import (
     load_config,
 )
 from mert_core.config.data import GateConfig, PerSplit
-from mert_core.config.probe import ProbeConfig
+from mert_core.config.probe import ProbeConfig, SweepConfig
 from mert_core.config.run import HealthConfig, LossTerm, LossWeights, ModelChoice, PretrainConfig, WarmStart
 from mert_core.config.section import Count, Name, NonNegative, Positive, Section, Split
 
@@ -37,6 +37,7 @@ __all__ = [
     "ProbeConfig",
     "Section",
     "Split",
+    "SweepConfig",
     "TeacherInstance",
     "WarmStart",
     "describe_config",

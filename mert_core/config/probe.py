@@ -54,11 +54,11 @@ class RobustnessConfig(Section):
     """Tasks that are asked again of deformed music.
 
     Attributes:
-        tasks: names of tasks.
+        tasks: names of tasks; None: those whose rows in `mert_core.probing.tasks` say so.
         clips: clips of the test split.
     """
 
-    tasks: list[str] = ["demo/gtzan_genre"]
+    tasks: list[str] | None = None
     clips: Count = 40
 
 
@@ -135,7 +135,7 @@ class SweepConfig(Section):
         grace_steps: updates before a trial may be stopped.
         reduction: of how many trials one goes on.
         weight_range: log-uniform, for each teacher of the run.
-        task: the probe whose validation score judges a trial.
+        task: the probe whose validation score judges a trial; None: the one whose row says so.
     """
 
     run: Name = "tiny"
@@ -145,4 +145,4 @@ class SweepConfig(Section):
     grace_steps: Count = 100
     reduction: Annotated[int, Field(ge=2)] = 3
     weight_range: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.1, 100.0]
-    task: str = "demo/gs_key"
+    task: str | None = None

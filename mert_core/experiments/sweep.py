@@ -27,6 +27,7 @@ from mert_core.errors import MertError
 from mert_core.experiments.rendered import stage_name
 from mert_core.files import atomic_path, write_json
 from mert_core.paths import Layout
+from mert_core.probing.tasks import sweep_task
 
 if TYPE_CHECKING:
     from mert_core.config import LossTerm
@@ -155,7 +156,7 @@ def run_trial(weights: dict[str, float], parameters: dict[str, Any], root: str, 
     config, layout = Config.model_validate(parameters), Layout.at(Path(root))
 
     def report(step: int, terms: dict[str, float], model: MertModel) -> None:
-        score = validation_score(model, config, layout, config.sweep.task)
+        score = validation_score(model, config, layout, sweep_task(config.sweep))
         tune.report({STEP: step, SCORE: score, **{f"valid/{name}": value for name, value in terms.items()}})
 
     train(config, layout, trial_params(config, weights), report)
@@ -234,7 +235,7 @@ def _key_params(config: Config) -> dict[str, Any]:
     return {
         "swept_run": sweep.run,
         "preset": run.model.preset,
-        "sweep.task": sweep.task,
+        "sweep.task": sweep_task(sweep),
         "seed": config.seed,
         "sweep.max_steps": sweep.max_steps,
         "global_batch_size": run.global_batch_size,
@@ -262,7 +263,7 @@ def _conclude(config: Config, layout: Layout, tracker: Tracker, sweep_id: str, t
         errors = "\n".join(f"  {trial.id}: {trial.error or 'no score'}" for trial in trials)
         raise MertError(f"no trial of sweep {sweep_id} gave a score:\n{errors}\nDoes `mert pretrain` work by itself?")
     winner = max(usable, key=_standing)
-    sweep = Sweep(sweep_id, config.sweep.run, config.sweep.task, config.sweep.max_steps, winner, trials)
+    sweep = Sweep(sweep_id, config.sweep.run, sweep_task(config.sweep), config.sweep.max_steps, winner, trials)
     write_json(sweeps_folder(layout) / sweep_id / RESULT_NAME, asdict(sweep))
     tracker.metrics({"best/score": winner.score or 0.0, "trials/failed": len(trials) - len(usable)}, winner.step)
     tracker.params({f"best.{name}": weight for name, weight in winner.weights.items()} | {"best.trial": winner.id})
