@@ -13,7 +13,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 
 from mert_core.experiments.rendered import command_of
 from mert_core.paths import Layout
-from mert_core.services.local import MLFLOW_PAGE, Addresses
+from mert_core.services.up import HOST, MLFLOW_PAGE, MLFLOW_PORT
 
 
 def note_path(layout: Layout, stage: str) -> Path:
@@ -25,7 +25,9 @@ def note_path(layout: Layout, stage: str) -> Path:
 def run_address(note: dict[str, Any]) -> str:
     """Return the page of an MLflow run: at its own server, or at the one that ``mert up`` starts."""
     uri = str(note.get("mlflow_uri") or "")
-    page = uri if uri.startswith(("http://", "https://")) else os.environ.get(MLFLOW_PAGE, Addresses().mlflow)
+    page = (
+        uri if uri.startswith(("http://", "https://")) else os.environ.get(MLFLOW_PAGE, f"http://{HOST}:{MLFLOW_PORT}")
+    )
     return f"{page.rstrip('/')}/#/experiments/{note['experiment_id']}/runs/{note['mlflow_run_id']}"
 
 

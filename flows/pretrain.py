@@ -18,7 +18,7 @@ def known_run(name: str) -> str:
     Raises:
         ValueError: ``params.yaml`` has no such run; the message lists those there are.
     """
-    runs = load_config(here().root / "params.yaml").runs
+    runs = load_config(here().params).runs
     if name not in runs:
         raise ValueError(f"no run is named {name!r}; params.yaml has {', '.join(runs)}")
     return name

@@ -19,7 +19,7 @@ def probe(runs: list[RunName] | None = None, baselines: bool = True) -> None:
         baselines: probe random weights and mel statistics, too.
     """
     layout = here()
-    known = load_config(layout.root / "params.yaml").runs
+    known = load_config(layout.params).runs
     chosen = runs if runs is not None else [run for run in known if layout.model(run).is_dir()]
     for name in (*(BASELINES if baselines else ()), *chosen):
         dvc_stage(stage_name("probe", name))

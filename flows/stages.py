@@ -45,7 +45,7 @@ def stage_environment(layout: Layout) -> dict[str, str]:
 
     The places are absolute because an experiment runs in a temporary copy of the checkout and is to be seen here.
     """
-    config = load_config(layout.root / "params.yaml")
+    config = load_config(layout.params)
     known = {
         "MERT_HOME": str(layout.state),
         "MLFLOW_TRACKING_URI": tracking_uri(config, layout),
@@ -96,7 +96,7 @@ def address(layout: Layout, name: str) -> str:
     Raises:
         MertError: no rendered file has such a stage, or they are older than ``params.yaml``.
     """
-    if line := outdated(load_config(layout.root / "params.yaml"), layout):
+    if line := outdated(load_config(layout.params), layout):
         raise MertError(line)
     if name in stage_names(layout):
         return name

@@ -72,7 +72,7 @@ def sweep(
         "concurrent": concurrent,
         "task": task,
     }
-    config = load_config(here().root / "params.yaml")
+    config = load_config(here().params)
     stored = [term.teacher for term in config.run(run or config.sweep.run).teachers if term.targets == "stored"]
     for stage in (*(stage_name("targets", name) for name in stored), "probe_set"):  # what a trial reads
         dvc_stage(stage)

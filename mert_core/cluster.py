@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from mert_core.parallel import PASSIVE, thread_variables
 
 
 @contextmanager
-def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_driver: bool = True) -> Iterator[None]:
+def ray_running(
+    processors: int, threads: int, object_store_bytes: int, log_to_driver: bool = True, meanwhile: Sequence[str] = ()
+) -> Iterator[None]:
     """Start Ray for the block, or use the cluster of ``RAY_ADDRESS``, and leave no process behind.
 
     A Ray that this process has started before is used as it is, and stays.
@@ -24,6 +28,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
         threads: OpenMP threads of each process of Ray.
         object_store_bytes: of a Ray that is started here; takes what passes between processes.
         log_to_driver: whether what the processes print is printed here, too.
+        meanwhile: modules to import while Ray's processes start; both take seconds, and Ray's are mostly waiting.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -43,7 +48,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
     }
     if os.environ.get("RAY_ADDRESS"):
         variables |= PASSIVE  # what other machines have to do besides is not known here
-        with _initialised(runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
+        with _initialised(meanwhile, runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
             yield
         return
     # The processes of our own cluster inherit the variables.
@@ -54,7 +59,7 @@ def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_d
         "_node_ip_address": "127.0.0.1",
         "log_to_driver": log_to_driver,
     }
-    with _environment(variables), _initialised(**ours):
+    with _environment(variables), _initialised(meanwhile, **ours):
         yield
 
 
@@ -81,10 +86,13 @@ def cluster_gpus(wanted: str) -> int:
 
 
 @contextmanager
-def _initialised(**options: Any) -> Iterator[None]:
+def _initialised(meanwhile: Sequence[str], **options: Any) -> Iterator[None]:
     import ray
 
+    importing = threading.Thread(target=lambda: [import_module(name) for name in meanwhile])
+    importing.start()
     ray.init(logging_level=logging.ERROR, **options)
+    importing.join()
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""``mert doctor``: is this machine, its packages and this checkout fit for the line?"""
+"""``mert doctor``: is this machine, its packages and this checkout fit for the pipeline?"""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import psutil
 from packaging.requirements import Requirement
@@ -22,7 +19,7 @@ from packaging.requirements import Requirement
 from mert_core.data.record import read_record
 from mert_core.errors import MertError
 from mert_core.experiments.rendered import outdated, stage_name
-from mert_core.services import local
+from mert_core.services.up import MLFLOW_PORT, PREFECT_PORT, answers, require_free_port
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -36,8 +33,7 @@ LEAST_MEMORY_GIB = 3.0  # one Ray worker beside the driver, both with torch
 Level = Literal["ok", "note", "problem"]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line: what was looked at, what was found, and for a problem what to do."""
 
     level: Level
@@ -45,15 +41,19 @@ class Finding:
     text: str
 
 
+def _look(topic: str, text: str, fault: str | None = None, level: Level = "problem") -> Finding:
+    """Return a finding that is ok, or of a level where there is a fault, which its text then ends with."""
+    return Finding(level, topic, f"{text}: {fault}") if fault else Finding("ok", topic, text)
+
+
 def examine(config: Config, layout: Layout) -> int:
     """Print what was found, problems last.
 
     Returns:
-        0, or 1 when there is a problem that keeps the line from running.
+        0, or 1 when there is a problem that keeps the pipeline from running.
     """
     findings = [
         *packages(layout),
-        *commands(),
         *machine(config),
         *disk(layout),
         *accelerator(config),
@@ -73,40 +73,27 @@ def examine(config: Config, layout: Layout) -> int:
 
 
 def packages(layout: Layout) -> Iterator[Finding]:
-    """Compare what is installed with the requirements of ``pyproject.toml``."""
-    version = ".".join(map(str, sys.version_info[:3]))
+    """Compare what is installed with ``pyproject.toml``, and look for the programs that flows and services start."""
     fits = sys.version_info[:2] == (3, 11)
-    yield Finding(
-        "ok" if fits else "problem", "python", version + ("" if fits else ": expected 3.11; run `make setup`")
-    )
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield _look("python", version, None if fits else "expected 3.11; run `make setup`")
     path = layout.root / "pyproject.toml"
-    if not path.exists():
+    if path.exists():
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        wanted = [Requirement(text) for text in project["dependencies"]]
+        wrong = 0
+        for requirement in wanted:
+            present = _installed(requirement.name)
+            if present is None or not requirement.specifier.contains(present, prereleases=True):
+                wrong += 1
+                expected = str(requirement.specifier) or "any version"
+                yield _look(requirement.name, present or "missing", f"expected {expected}; run `make setup`")
+        yield Finding(
+            "note" if wrong else "ok", "packages", f"{len(wanted) - wrong} of {len(wanted)} fit pyproject.toml"
+        )
+        yield Finding("ok", "stack", ", ".join(f"{name} {_installed(name) or '–'}" for name in STACK))
+    else:
         yield Finding("note", "packages", f"{layout.root} has no pyproject.toml to compare with")
-        return
-    wanted = [Requirement(text) for text in tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]]
-    wrong = 0
-    for requirement in wanted:
-        found = installed(requirement.name)
-        if found is None or not requirement.specifier.contains(found, prereleases=True):
-            wrong += 1
-            expected = str(requirement.specifier) or "any version"
-            yield Finding("problem", requirement.name, f"{found or 'missing'}: expected {expected}; run `make setup`")
-    yield Finding(
-        "ok" if not wrong else "note", "packages", f"{len(wanted) - wrong} of {len(wanted)} fit pyproject.toml"
-    )
-    yield Finding("ok", "stack", ", ".join(f"{name} {installed(name) or '–'}" for name in STACK))
-
-
-def installed(name: str) -> str | None:
-    """Return the installed version of a package."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def commands() -> Iterator[Finding]:
-    """Look for the programs that flows and services start."""
     beside = Path(sys.executable).parent
     missing = [name for name in ("dvc", "prefect", "mlflow", "mert") if not (beside / name).is_file()]
     if missing:
@@ -115,19 +102,22 @@ def commands() -> Iterator[Finding]:
         yield Finding("ok", "commands", f"dvc, prefect, mlflow, mert in {beside}")
 
 
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def machine(config: Config) -> Iterator[Finding]:
     """Look at processors and memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    text = f"{cores} usable, threads: {config.threads}"
-    if config.threads > cores:
-        yield Finding("note", "cores", f"{text}: more threads than cores is slow, but the outputs stay the same")
-    else:
-        yield Finding("ok", "cores", text)
+    slow = "more threads than cores is slow, but the outputs stay the same" if config.threads > cores else None
+    yield _look("cores", f"{cores} usable, threads: {config.threads}", slow, "note")
     memory = psutil.virtual_memory()
+    advice = f"under {LEAST_MEMORY_GIB:g} GiB; close something, or set pretrain.workers to 0"
     text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
-    little = memory.available < LEAST_MEMORY_GIB * GIB
-    advice = f": under {LEAST_MEMORY_GIB:g} GiB; close something, or set pretrain.workers to 0" if little else ""
-    yield Finding("note" if little else "ok", "memory", text + advice)
+    yield _look("memory", text, advice if memory.available < LEAST_MEMORY_GIB * GIB else None, "note")
 
 
 def disk(layout: Layout) -> Iterator[Finding]:
@@ -135,13 +125,8 @@ def disk(layout: Layout) -> Iterator[Finding]:
     for topic, place in (("disk", layout.root), ("state disk", layout.state)):
         existing = next(folder for folder in (place, *place.parents) if folder.exists())
         free = shutil.disk_usage(existing).free / GIB
-        text = f"{free:.1f} GiB free at {place}"
-        if free < LEAST_DISK_GIB:
-            yield Finding(
-                "problem", topic, f"{text}: under {LEAST_DISK_GIB:g} GiB; make room (`dvc gc -w` drops old results)"
-            )
-        else:
-            yield Finding("ok", topic, text)
+        advice = f"under {LEAST_DISK_GIB:g} GiB; make room (`dvc gc -w` drops old results)"
+        yield _look(topic, f"{free:.1f} GiB free at {place}", advice if free < LEAST_DISK_GIB else None)
 
 
 def accelerator(config: Config) -> Iterator[Finding]:
@@ -151,12 +136,11 @@ def accelerator(config: Config) -> Iterator[Finding]:
     except ImportError as error:
         yield Finding("problem", "gpu", f"torch cannot be imported: {error}; run `make setup`")
         return
-    if torch.cuda.is_available():
-        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-        yield Finding("ok", "gpu", ", ".join(f"{item.name} ({item.total_memory / GIB:.0f} GiB)" for item in found))
-        return
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     insisting = [name for name in config.runs if config.run(name).device == "cuda"]
-    if insisting:
+    if torch.cuda.is_available():
+        yield Finding("ok", "gpu", ", ".join(f"{gpu.name} ({gpu.total_memory / GIB:.0f} GiB)" for gpu in gpus))
+    elif insisting:
         yield Finding("problem", "gpu", f"none, but device is cuda for {', '.join(insisting)}; set device: auto")
     else:
         yield Finding("ok", "gpu", "none: training runs on the processor")
@@ -167,14 +151,10 @@ def state(layout: Layout) -> Iterator[Finding]:
     try:
         layout.state.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=layout.state):
-            pass
+            yield Finding("ok", "state", f"{layout.state} is writable")
     except OSError as error:
-        reason = error.strerror or error
-        yield Finding(
-            "problem", "state", f"{layout.state} cannot be written ({reason}); set MERT_HOME to a folder that can"
-        )
-    else:
-        yield Finding("ok", "state", f"{layout.state} is writable")
+        text = f"{layout.state} cannot be written ({error.strerror or error}); set MERT_HOME to a folder that can"
+        yield Finding("problem", "state", text)
 
 
 def services(config: Config, layout: Layout) -> Iterator[Finding]:
@@ -186,23 +166,15 @@ def services(config: Config, layout: Layout) -> Iterator[Finding]:
     except MertError as error:
         yield Finding("problem", "mlflow", str(error))
         return
-    if uri.startswith(("http://", "https://")) and not _answers(f"{uri.rstrip('/')}/health"):
+    if uri.startswith(("http://", "https://")) and not answers(f"{uri.rstrip('/')}/health", seconds=5):
         yield Finding("note", "mlflow", f"{uri} does not answer: runs are kept here and sent when it does")
     else:
         yield Finding("ok", "mlflow", uri.rpartition("@")[2])  # without user and password
-    for port, flag in ((local.MLFLOW_PORT, "--mlflow-port"), (local.PREFECT_PORT, "--prefect-port")):
+    for port, flag in ((MLFLOW_PORT, "--mlflow-port"), (PREFECT_PORT, "--prefect-port")):
         try:
-            local.require_free_port(port, flag)
+            require_free_port(port, flag)
         except MertError as error:
             yield Finding("note", "ports", f"`mert up`: {error}")
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def checkout(layout: Layout) -> Iterator[Finding]:
@@ -210,23 +182,20 @@ def checkout(layout: Layout) -> Iterator[Finding]:
     if shutil.which("git") is None:
         yield Finding("problem", "git", "not installed; DVC needs it")
         return
-    top = _git(layout, "rev-parse", "--show-toplevel")
-    if top is None:
-        yield Finding(
-            "problem", "git", f"{layout.root} is in no git repository; DVC needs one (`git init`, then commit)"
-        )
+    if _git(layout, "rev-parse", "--show-toplevel") is None:
+        text = f"{layout.root} is in no git repository; DVC needs one (`git init`, then commit)"
+        yield Finding("problem", "git", text)
         return
     commit = _git(layout, "rev-parse", "--short", "HEAD")
-    changed = (_git(layout, "status", "--porcelain") or "").splitlines()
+    changed = len((_git(layout, "status", "--porcelain") or "").splitlines())
     if commit is None:
         yield Finding("note", "git", "no commit yet: flows with changed parameters need one")
     else:
-        yield Finding("ok", "git", f"{commit}, " + (f"{len(changed)} changed file(s)" if changed else "clean"))
+        yield Finding("ok", "git", f"{commit}, " + (f"{changed} changed file(s)" if changed else "clean"))
     missing = [name for name in (".dvc", "dvc.yaml") if not (layout.root / name).exists()]
     if missing:
-        yield Finding(
-            "problem", "dvc", f"{', '.join(missing)} missing in {layout.root}; run this in the repository root"
-        )
+        text = f"{', '.join(missing)} missing in {layout.root}; run this in the repository root"
+        yield Finding("problem", "dvc", text)
     else:
         lock = "dvc.lock is there" if (layout.root / "dvc.lock").exists() else "no dvc.lock: nothing was reproduced yet"
         yield Finding("ok", "dvc", lock)
@@ -240,24 +209,19 @@ def _git(layout: Layout, *arguments: str) -> str | None:
 
 def source(config: Config, layout: Layout) -> Iterator[Finding]:
     """Look at the folder of music and at the published weights, where parameters name them."""
+    from mert_core.teachers.registry import check_teachers
+
     if config.corpus.source == "folder" and config.corpus.folder:
         folder = layout.root / config.corpus.folder
-        found = folder.is_dir()
-        yield Finding(
-            "ok" if found else "problem", "music", f"{folder}" + ("" if found else ": no such folder (corpus.folder)")
-        )
+        yield _look("music", f"{folder}", None if folder.is_dir() else "no such folder (corpus.folder)")
     try:
-        from mert_core.teachers.registry import check_teachers
-
         check_teachers(config)
         yield Finding("ok", "teachers", "settings and runs name known ones; `mert teachers list` shows all")
     except MertError as error:
         yield Finding("problem", "teachers", str(error))
-    checkpoint = config.teacher("encodec").settings.get("checkpoint")
-    if checkpoint is not None:
+    if checkpoint := config.teacher("encodec").settings.get("checkpoint"):
         path = layout.root / checkpoint
-        text = f"{path}" + ("" if path.is_file() else ": no such file (teachers.encodec.checkpoint)")
-        yield Finding("ok" if path.is_file() else "problem", "teacher", text)
+        yield _look("teacher", f"{path}", None if path.is_file() else "no such file (teachers.encodec.checkpoint)")
 
 
 def stages(config: Config, layout: Layout) -> Iterator[Finding]:
@@ -281,4 +245,4 @@ def stages(config: Config, layout: Layout) -> Iterator[Finding]:
             present.append(f"{name} {read_record(folder).id[:8]}")
         except MertError as error:
             yield Finding("problem", "stages", f"{name}: {error}")
-    yield Finding("ok", "stages", ", ".join(present) if present else "none has run here; `dvc repro` runs the line")
+    yield Finding("ok", "stages", ", ".join(present) or "none has run here; `dvc repro` runs the pipeline")

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+PARAMS_NAME = "params.yaml"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -26,6 +28,11 @@ class Layout:
     def state(self) -> Path:
         """Local state, never an output of a stage."""
         return Path(os.environ.get("MERT_HOME", self.root / ".mert")).resolve()
+
+    @property
+    def params(self) -> Path:
+        """What a user changes."""
+        return self.root / PARAMS_NAME
 
     @property
     def data(self) -> Path:
@@ -64,7 +71,7 @@ class Layout:
 
     @property
     def probed_top(self) -> Path:
-        """Scores of tasks that were asked outside the line, by model and task."""
+        """Scores of tasks that were probed outside the pipeline, by model and task."""
         return self.data / "probed"
 
     def probed(self, name: str, task: str) -> Path:

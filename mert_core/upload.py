@@ -69,7 +69,13 @@ def upload(layout: Layout, url: str) -> str:
     store, _ = filesystem(url)
     missing = _missing(store, shards)
     _copy_all(store, missing)
-    _verify(shards)
+    sizes = _sizes_there(shards)
+    for shard in shards:
+        if (size := sizes.get(shard.url)) != shard.size:
+            raise MertError(
+                f"{shard.url} has {size} bytes after the upload, expected {shard.size}. Does something else write "
+                "there? Run the command again."
+            )
     total, sent = (sum(shard.size for shard in some) / 1e9 for some in (shards, missing))
     return (
         f"{len(shards)} shards ({total:.3g} GB) lie under {url}, sizes verified: {len(missing)} copied now "
@@ -100,12 +106,18 @@ def list_shards(layout: Layout, url: str) -> list[Shard]:
     return shards
 
 
+def _sizes_there(shards: list[Shard]) -> dict[str, int]:
+    """Return the sizes of all objects in the folders of the shards, by address."""
+    folders = sorted({shard.folder for shard in shards})
+    return {f"{folder}/{name}": size for folder in folders for name, size in RemoteFolder(folder).sizes().items()}
+
+
 def _missing(store: AbstractFileSystem, shards: list[Shard]) -> list[Shard]:
     """Return the shards that are not there with the same size and SHA-256: sizes from listings, sums from metadata."""
-    sizes = {folder: RemoteFolder(folder).sizes() for folder in sorted({shard.folder for shard in shards})}
+    sizes = _sizes_there(shards)
 
     def is_there(shard: Shard) -> bool:
-        if sizes[shard.folder].get(shard.path.name) != shard.size:
+        if sizes.get(shard.url) != shard.size:
             return False
         with explained(shard.url, _BUCKET):
             return store.metadata(shard.url).get(_HASH_KEY) == shard.sha256
@@ -128,8 +140,7 @@ def _copy_all(store: AbstractFileSystem, shards: list[Shard]) -> None:
 
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
             try:
-                for _ in pool.map(lambda shard: _copy(store, shard, advance), shards):
-                    pass
+                list(pool.map(lambda shard: _copy(store, shard, advance), shards))
             except BaseException:
                 stopping.set()
                 pool.shutdown(cancel_futures=True)
@@ -158,14 +169,3 @@ def _copy(store: AbstractFileSystem, shard: Shard, advance: Callable[[int], None
             chunksize=_PART_BYTES,
             max_concurrency=_PARTS_AT_ONCE,
         )
-
-
-def _verify(shards: list[Shard]) -> None:
-    sizes = {folder: RemoteFolder(folder).sizes() for folder in sorted({shard.folder for shard in shards})}
-    for shard in shards:
-        size = sizes[shard.folder].get(shard.path.name)
-        if size != shard.size:
-            raise MertError(
-                f"{shard.url} has {size} bytes after the upload, expected {shard.size}. Does something else write "
-                "there? Run the command again."
-            )

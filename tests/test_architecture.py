@@ -25,7 +25,6 @@ FLOORS = [
     {"probing"},
     {"experiments", "report"},
     {"services", "doctor", "embed", "upload"},
-    {"commands"},
     {"cli"},
 ]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,29 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     found = _mert(command, "--help", cwd=tmp_path)
     assert found.returncode == 0
     assert "usage: mert" in found.stdout
+
+
+@pytest.mark.parametrize(("argument", "status"), [("config", {141}), ("--help", {0, 141})])  # argparse may look away
+def test_a_reader_that_stops_reading_ends_a_command_quietly(argument: str, status: set[int], repository: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "mert_core.cli", argument]
+    done = subprocess.run(command, cwd=repository, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode in status and done.stderr == ""
+
+
+def test_a_broken_pipe_of_the_commands_own_stays_an_error(repository: Path) -> None:
+    code = """
+import os
+from mert_core import cli
+reading, writing = os.pipe()
+os.close(reading)
+cli._context = lambda options: os.write(writing, b"to a server")
+cli.main(["config"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 1 and "BrokenPipeError" in done.stderr
 
 
 @pytest.fixture

@@ -32,13 +32,12 @@ def test_a_command_says_how_threads_wait_before_a_library_with_threads_loads(
     code = f"""
 import json, os, sys
 from mert_core import cli
-from mert_core.commands import stages
 def see(threads):
     loaded = [name for name in ("torch", "numpy", "sklearn", "scipy") if name in sys.modules]
     waiting = {{name: os.environ.get(name) for name in {[*PASSIVE]}}}
     print(json.dumps({{"loaded": loaded, "threads": threads}} | waiting))
     sys.exit()
-stages.set_threads = see
+cli.set_threads = see
 cli.main(["pretrain", "--run", "tiny", "-S", "threads=3"])
 """
     found = told(code, BY_DEFAULT | said, repository)

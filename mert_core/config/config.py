@@ -1,4 +1,4 @@
-"""The whole of ``params.yaml``: its sections, and the runs and teachers that it names.
+"""The whole of ``params.yaml``: its sections, the runs and teachers that it names, how it is read and described.
 
 A run is a base and a few changed lines. Sections within it (``model``, ``weights``, ``health``) are changed key by key;
 lists are replaced; a ``model`` that names a preset begins anew.
@@ -6,16 +6,24 @@ lists are replaced; a ``model`` that names a preset begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from mert_core.config.corpus import CorpusConfig, DatasetsConfig, PiecesConfig, ProbeSetConfig, StorageConfig
+from mert_core.config.data import (
+    CorpusConfig,
+    DatasetsConfig,
+    PiecesConfig,
+    ProbeSetConfig,
+    StorageConfig,
+    TargetsConfig,
+)
 from mert_core.config.probe import ProbeConfig, SweepConfig
 from mert_core.config.run import PretrainConfig
 from mert_core.config.section import Count, Name, Positive, Section, Whole
-from mert_core.config.targets import TargetsConfig
 from mert_core.errors import MertError
 
 PUBLISHED = "published"
@@ -158,6 +166,10 @@ class Config(Section):
             name = (self.runs[name] or {}).get("base", BASE)
         return [*chain, name]
 
+    def worker_threads(self, run: PretrainConfig) -> int:
+        """Return the threads of one training worker: a run's workers share ``threads``, each has at least one."""
+        return max(1, self.threads // max(1, run.workers))
+
     def run(self, name: str) -> PretrainConfig:
         """Return the parameters of a named run: the base with the run's changed lines.
 
@@ -166,7 +178,11 @@ class Config(Section):
         """
         tree: dict[str, Any] = {}
         for layer in reversed(self.bases(name)):
-            tree = merged(tree, {BASE: self.pretrain, PUBLISHED: {}}.get(layer, self.runs.get(layer)) or {})
+            changes = self.pretrain if layer == BASE else self.runs.get(layer) or {}
+            for key, value in changes.items():
+                within = isinstance(value, Mapping) and isinstance(tree.get(key), Mapping) and "preset" not in value
+                tree[key] = {**tree[key], **value} if within else value
+        tree.pop("base", None)
         try:
             run = PretrainConfig.model_validate({"seed": self.seed, **tree})
         except ValidationError as error:
@@ -179,15 +195,107 @@ class Config(Section):
         return TeacherInstance(kind=settings.pop("class", name), settings=settings)
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's tree with some lines changed; ``base`` names its base, and is no field."""
-    tree = dict(base)
-    for key, value in changes.items():
-        if key == "base":
-            continue
-        within = isinstance(value, Mapping) and isinstance(tree.get(key), Mapping) and "preset" not in value
-        tree[key] = {**tree[key], **value} if within else value
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read and check ``params.yaml``.
+
+    Args:
+        path: the YAML file; what it leaves out has its default.
+        overrides: assignments ``section.key=value``; values are YAML.
+
+    Raises:
+        MertError: unreadable file, unknown key or impossible value; the message names each key.
+    """
+    tree = read_params(path)
+    for assignment in overrides or []:
+        _override(tree, assignment)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise MertError(explain(error, path.name)) from error
+
+
+def describe_config(path: Path, overrides: list[str], run: str | None = None) -> str:
+    """Return the resolved tree as YAML, each value with where it comes from.
+
+    Args:
+        path: the YAML file.
+        overrides: assignments of the command line.
+        run: a run to resolve; None: everything but the runs, of which only the changed lines are shown.
+
+    Raises:
+        MertError: as `load_config`, or no such run.
+    """
+    config = load_config(path, overrides)
+    tree, changed = read_params(path), dict[str, Any]()
+    for assignment in overrides:
+        _override(tree, assignment)
+        _override(changed, assignment)
+    # Where a value may come from, nearest first: a name, a tree, and where in it the resolved tree begins.
+    layers: list[tuple[str, dict[str, Any], list[str]]]
+    if run is None:
+        resolved: BaseModel = config
+        layers = [("command line", changed, []), (path.name, tree, [])]
+    else:
+        resolved, layers = config.run(run), []
+        for name in config.bases(run):
+            place = [BASE] if name == BASE else ["runs", name]
+            layers += [("command line", changed, place), (".".join(place), tree, place)]
+        layers.append(("seed of all stages", {"seed": config.seed}, []))
+
+    def rows(section: Mapping[str, Any], above: list[str]) -> Iterator[tuple[str, str]]:
+        for key, value in section.items():
+            keys, indent = [*above, key], "  " * len(above)
+            if isinstance(value, Mapping) and value:
+                yield f"{indent}{key}:", ""
+                yield from rows(value, keys)
+                continue
+            text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).strip()
+            source = next((name for name, tree, place in layers if has_key(tree, [*place, *keys])), "default")
+            yield f"{indent}{key}: {text.removesuffix('...').strip()}", source
+
+    lines = list(rows(resolved.model_dump(mode="json"), []))
+    width = min(60, max(len(text) for text, source in lines if source))
+    return "\n".join(f"{text:{width}}  # {source}" if source else text for text, source in lines)
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """Read what stands in ``params.yaml``, as plain data.
+
+    Raises:
+        MertError: unreadable, or no mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MertError(f"cannot read the parameters {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise MertError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise MertError(f"{path} holds {type(tree).__name__}; expected sections (corpus, teachers, …)")
     return tree
+
+
+def _override(tree: dict[str, Any], assignment: str) -> None:
+    key, separator, text = assignment.partition("=")
+    if not separator:
+        raise MertError(f"-S {assignment!r}: expected section.key=value")
+    *parents, leaf = key.split(".")
+    node = tree
+    for part in parents:
+        below = node.setdefault(part, {})
+        node[part] = node = {} if below is None else below
+        if not isinstance(node, dict):
+            raise MertError(f"-S {assignment!r}: {part!r} is a value, not a section")
+    node[leaf] = yaml.safe_load(text)
+
+
+def has_key(tree: Any, keys: list[str]) -> bool:
+    """Tell whether a tree of mappings has a value under keys, one below the other."""
+    for key in keys:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
 
 
 def explain(error: ValidationError, where: str) -> str:

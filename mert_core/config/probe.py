@@ -1,5 +1,8 @@
 """Probing by MARBLE's constrained track (arXiv 2306.10548), and the search over loss weights that a probe judges."""
 
+# mypy: disable-error-code="assignment"
+# Defaults of inner sections are dictionaries, as `mert_core.config.section` says.
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -51,32 +54,12 @@ class RobustnessConfig(Section):
     """Tasks that are asked again of deformed music.
 
     Attributes:
-        tasks: names of tasks.
+        tasks: names of tasks; None: those whose rows in `mert_core.probing.tasks` say so.
         clips: clips of the test split.
     """
 
-    tasks: list[str] = ["demo/gtzan_genre"]
+    tasks: list[str] | None = None
     clips: Count = 40
-
-
-class ProxyBeatsConfig(BeatsConfig):
-    """The proxies' probes of beats."""
-
-    batch_frames: Count = 256
-    frames_share: Annotated[float, Field(gt=0, le=1)] = 0.125
-
-
-class ProxySeparationConfig(SeparationConfig):
-    """The proxies' separation heads."""
-
-    hidden: Count = 64
-    layers: Count = 1
-    mixes_per_track: Count = 4
-    batch_mixes: Count = 8
-    crop_frames: Whole = 75
-    every_frames: Count = 4
-    rates: Rates = [5.0e-3]
-    max_epochs: Count = 20
 
 
 class ProxyConfig(Section):
@@ -87,8 +70,17 @@ class ProxyConfig(Section):
     max_epochs: Count = 15
     patience: Count = 4
     plateau_patience: Count = 2
-    beats: ProxyBeatsConfig = ProxyBeatsConfig()
-    separation: ProxySeparationConfig = ProxySeparationConfig()
+    beats: BeatsConfig = {"batch_frames": 256, "frames_share": 0.125}
+    separation: SeparationConfig = {
+        "hidden": 64,
+        "layers": 1,
+        "mixes_per_track": 4,
+        "batch_mixes": 8,
+        "crop_frames": 75,
+        "every_frames": 4,
+        "rates": [5.0e-3],
+        "max_epochs": 20,
+    }
 
 
 class ProbeConfig(Section):
@@ -143,7 +135,7 @@ class SweepConfig(Section):
         grace_steps: updates before a trial may be stopped.
         reduction: of how many trials one goes on.
         weight_range: log-uniform, for each teacher of the run.
-        task: the probe whose validation score judges a trial.
+        task: the probe whose validation score judges a trial; None: the one whose row says so.
     """
 
     run: Name = "tiny"
@@ -153,4 +145,4 @@ class SweepConfig(Section):
     grace_steps: Count = 100
     reduction: Annotated[int, Field(ge=2)] = 3
     weight_range: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.1, 100.0]
-    task: str = "demo/gs_key"
+    task: str | None = None

@@ -1,12 +1,14 @@
 """A pre-training run: whatever can differ between two experiments is a field. The defaults are MERT-95M's."""
 
+# mypy: disable-error-code="assignment, list-item"
+# Defaults of inner sections are dictionaries, as `mert_core.config.section` says.
+
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from mert_core.config.health import HealthConfig
 from mert_core.config.section import Count, Name, NonNegative, Positive, Section, Share, Whole
 
 Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
@@ -70,6 +72,61 @@ class WarmStart(Section):
     heads: Literal["stored", "fresh"]
 
 
+FaultAction = Literal["warn", "skip", "rollback", "stop"]
+"""warn: say it · skip: leave the update out · rollback: to the last good state, at a lower rate · stop: end the run."""
+ModelAction = Literal["warn", "rollback", "stop"]
+"""What can be done about a fault of the model itself, of which no single update is to blame."""
+
+
+class LossBound(Section):
+    """A measure of loss or gradient, judged before each update is made; above the bound is a fault."""
+
+    above: Positive
+    action: FaultAction
+
+
+class DeadCodes(Section):
+    """A share of a codebook's entries; above the bound is a fault."""
+
+    above: Share
+    action: ModelAction
+
+
+class ModelBound(Section):
+    """A measure of the model; below the bound is a fault."""
+
+    below: Positive
+    action: ModelAction
+
+
+class HealthConfig(Section):
+    """What is watched during training, and what is done about each fault.
+
+    Attributes:
+        every: updates between measures of the model, one forward pass each; losses and gradients: every update.
+        nonfinite: loss or gradient norm is NaN or infinite.
+        explosion: the loss over that of the first update.
+        gradient_spike: the gradient norm over the median of the last 100.
+        silence: every clip of the global batch is silent.
+        perplexity: perplexity of the predictions over that of the teacher's codes, in the worst codebook.
+        dead_codes: largest share of a codebook's entries that the student may give up after warm-up.
+        effective_rank: effective rank of the embeddings; 1 means that all are alike.
+        max_interventions: skips and rollbacks after which the run stops.
+        rate_factor: factor on the learning rate after each rollback.
+    """
+
+    every: Count = 200
+    nonfinite: Literal["skip", "rollback", "stop"] = "rollback"
+    explosion: LossBound = {"above": 5.0, "action": "rollback"}
+    gradient_spike: LossBound = {"above": 10.0, "action": "warn"}
+    silence: FaultAction = "warn"
+    perplexity: ModelBound = {"below": 0.1, "action": "warn"}
+    dead_codes: DeadCodes = {"above": 0.5, "action": "warn"}
+    effective_rank: ModelBound = {"below": 4.0, "action": "warn"}
+    max_interventions: Whole = 5
+    rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
 class PretrainConfig(Section):
     """One pre-training run.
 
@@ -107,8 +164,8 @@ class PretrainConfig(Section):
 
     model: ModelChoice = ModelChoice()
     teachers: Annotated[list[LossTerm], Field(min_length=1)] = [
-        {"teacher": "encodec"},  # type: ignore[list-item]
-        {"teacher": "cqt", "targets": "crop"},  # type: ignore[list-item]
+        {"teacher": "encodec"},
+        {"teacher": "cqt", "targets": "crop"},
     ]
     weights: LossWeights = LossWeights()
     seed: Whole | None = None
@@ -164,16 +221,14 @@ class PretrainConfig(Section):
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below schedule_steps ({self.decay_steps})")
         low, high = self.mixture_seconds
         if not low <= high <= self.crop_seconds:
-            raise ValueError(
-                f"mixture_seconds {[low, high]} must rise and fit into crop_seconds ({self.crop_seconds:g})"
-            )
+            room = f"crop_seconds ({self.crop_seconds:g})"
+            raise ValueError(f"mixture_seconds {[low, high]} must rise and fit into {room}")
         names = [term.teacher for term in self.teachers]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"teachers names {', '.join(twice)} twice; each teacher has one entry")
         if not any(term.weight for term in self.teachers):
             raise ValueError("teachers gives every entry the weight 0; at least one must be above it")
         if self.global_batch_size < self.workers:
-            raise ValueError(
-                f"global_batch_size is {self.global_batch_size}, but each of {self.workers} workers needs a clip"
-            )
+            needed = f"each of {self.workers} workers needs a clip"
+            raise ValueError(f"global_batch_size is {self.global_batch_size}, but {needed}")
         return self

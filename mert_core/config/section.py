@@ -1,14 +1,16 @@
 """The base of all sections and the kinds of numbers that they share.
 
-Every default of a section is a literal, or a section of its own made without arguments. DVC reads literals out of the
-class bodies, so a changed default makes stale what depends on it, and a changed docstring does not.
+Every default is a literal, a dictionary of what an inner section has other than its class, or an inner section made
+without arguments. DVC reads literals out of the class bodies, so a changed default makes stale what depends on it, and
+a changed docstring does not.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -24,3 +26,13 @@ class Section(BaseModel):
     """A section of ``params.yaml``: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_inner_sections(cls, given: Any) -> Any:
+        """Let what is given of an inner section change the dictionary that is its default, key by key."""
+        if not isinstance(given, Mapping):
+            return given
+        defaults = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, dict)}
+        changed = {name: given[name] for name in defaults if isinstance(given.get(name), Mapping)}
+        return {**given, **{name: {**defaults[name], **value} for name, value in changed.items()}}

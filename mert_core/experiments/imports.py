@@ -50,28 +50,20 @@ class ImportGraph:
         return self._folded(self._root / "mert_core", files, top=True)
 
     def _packages(self, module: str) -> list[str]:
+        """Return the packages above a module whose ``__init__`` holds more than a docstring."""
         parts = module.split(".")
         packages = [".".join(parts[:depth]) for depth in range(2, len(parts))]
-        return [package for package in packages if not self._is_bare(package)]
-
-    def _is_bare(self, package: str) -> bool:
-        """Tell whether a package's ``__init__`` holds nothing but its docstring."""
-        body = ast.parse(self._paths[package].read_text(encoding="utf-8")).body
-        return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+        bodies = {name: ast.parse(self._paths[name].read_text(encoding="utf-8")).body for name in packages}
+        return [name for name, body in bodies.items() if any(not isinstance(node, ast.Expr) for node in body)]
 
     def _read(self, module: str) -> set[str]:
-        tree = ast.parse(self._paths[module].read_text(encoding="utf-8"))
-        for_types = {
-            id(inner)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-            for child in node.body
-            for inner in ast.walk(child)
-        }
         names: set[str] = set()
-        for node in ast.walk(tree):
-            if id(node) in for_types:
-                continue
+        waiting: list[ast.AST] = [ast.parse(self._paths[module].read_text(encoding="utf-8"))]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                continue  # for types alone
+            waiting += ast.iter_child_nodes(node)
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:

@@ -17,23 +17,14 @@ import yaml
 from pydantic import BaseModel
 
 from mert_core.config import BASELINES, RANDOM_WEIGHTS, Config
-from mert_core.config.config import BASE, PUBLISHED, ReportConfig
-from mert_core.config.corpus import CorpusConfig, DatasetsConfig, PiecesConfig, ProbeSetConfig
+from mert_core.config.config import BASE, PUBLISHED, ReportConfig, has_key, read_params
+from mert_core.config.data import CorpusConfig, DatasetsConfig, GateConfig, PiecesConfig, ProbeSetConfig
 from mert_core.config.probe import ProbeConfig
 from mert_core.config.run import PretrainConfig
-from mert_core.config.targets import GateConfig
 from mert_core.data.target_kinds import Codes
 from mert_core.errors import MertError
 from mert_core.experiments.imports import ImportGraph
-from mert_core.experiments.rendered import (
-    HEAVY_NAME,
-    OUTDATED,
-    PIPELINE_NAME,
-    STAMP,
-    read_tree,
-    source_hash,
-    stage_name,
-)
+from mert_core.experiments.rendered import HEAVY_NAME, OUTDATED, PIPELINE_NAME, STAMP, source_hash, stage_name
 from mert_core.files import write_text
 from mert_core.paths import Layout
 from mert_core.teachers.registry import TEACHERS, configured_teacher, shown_teachers
@@ -52,8 +43,8 @@ class Stage:
         modules: modules whose import closure is its code.
         keys: keys of ``params.yaml``; those that the file does not have are left out.
         sections: classes whose defaults it depends on.
-        outs: folders that it makes.
-        persist: its outputs stay while it runs, because it takes over what is still true.
+        out: folder that it makes.
+        persist: its output stays while it runs, because it takes over what is still true.
         metrics: metrics file that it writes.
     """
 
@@ -63,18 +54,17 @@ class Stage:
     modules: list[str]
     keys: list[str]
     sections: list[type[BaseModel]]
-    outs: list[str]
+    out: str
     persist: bool = False
     metrics: str | None = None
 
 
 @dataclass
 class Dag:
-    """All stages, those of a bare ``dvc repro`` and the heavy ones, and the curves that ``dvc plots`` shows."""
+    """The stages of a bare ``dvc repro`` and the heavy ones, by name and in order."""
 
-    pipeline: list[Stage] = field(default_factory=list)
-    heavy: list[Stage] = field(default_factory=list)
-    plots: list[dict[str, Any]] = field(default_factory=list)
+    pipeline: dict[str, Stage] = field(default_factory=dict)
+    heavy: dict[str, Stage] = field(default_factory=dict)
 
 
 def plan_of(config: Config) -> Dag:
@@ -83,77 +73,72 @@ def plan_of(config: Config) -> Dag:
     Raises:
         MertError: an unknown teacher, or teachers and students that are fitted on each other in a circle.
     """
-    plan, done = Dag(), set[str]()
+    plan = Dag()
 
-    def add(stage: Stage, heavy: bool) -> None:
-        if stage.name not in done:
-            done.add(stage.name)
-            (plan.heavy if heavy else plan.pipeline).append(stage)
+    def add(stage: Stage, heavy: bool = False) -> None:
+        if stage.name not in plan.pipeline:
+            (plan.heavy if heavy else plan.pipeline).setdefault(stage.name, stage)
 
     def add_teacher(name: str, heavy: bool, above: tuple[str, ...], stored: bool) -> None:
-        if f"teacher {name}" in above:
-            raise MertError(_circle((*above, name)))
+        above = _below(above, "teacher", name)
         teacher = configured_teacher(config, name)
         if teacher.run is not None:
-            add_run(teacher.run, heavy, (*above, f"teacher {name}"))
+            add_run(teacher.run, heavy, above)
         if teacher.needs != "nothing":
             add(_teacher(config, name), heavy)
         if stored:
             add(_targets(config, name), heavy)
 
     def add_run(run: str, heavy: bool, above: tuple[str, ...] = ()) -> None:
-        if f"run {run}" in above:
-            raise MertError(_circle((*above, run)))
+        above = _below(above, "run", run)
         for term in config.run(run).teachers:
             if term.weight:
-                add_teacher(term.teacher, heavy, (*above, f"run {run}"), term.targets == "stored")
+                add_teacher(term.teacher, heavy, above, term.targets == "stored")
         add(_pretrain(config, run), heavy)
 
-    add(_corpus(), heavy=False)
-    add(_probe_set(), heavy=False)
+    add(
+        Stage(
+            "corpus",
+            "mert corpus",
+            data=[],
+            modules=["mert_core.corpus.stage"],
+            keys=["seed", "threads", "corpus", "pieces"],
+            sections=[Config, CorpusConfig, PiecesConfig],
+            out="data/corpus",
+            persist=True,
+        )
+    )
+    add(
+        Stage(
+            "probe_set",
+            "mert probe-set",
+            data=[],
+            modules=["mert_core.corpus.stage"],
+            keys=["seed", "threads", "probe_set", "pieces", "corpus.shard_megabytes"],
+            sections=[Config, ProbeSetConfig, PiecesConfig, CorpusConfig],
+            out="data/probe_set",
+        )
+    )
     for run in config.pipeline_runs:
         add_run(run, heavy=False)
     for name in shown_teachers(config):
         if TEACHERS.find(config.teacher(name).kind).needs != "nothing":
             add_teacher(name, False, (), stored=True)
     for run in [*config.pipeline_runs, *BASELINES]:
-        add(_probe(config, run), heavy=False)
-    add(_report(config), heavy=False)
+        add(_probe(config, run))
+    add(_report(config))
     for run in config.heavy:
         add_run(run, heavy=True)
         add(_probe(config, run), heavy=True)
-    plan.plots = list(_plots(config))
     return plan
 
 
-def _circle(names: tuple[str, ...]) -> str:
-    way = " → ".join(name.rpartition(" ")[2] for name in names)
-    return f"params.yaml fits teachers and students on each other: {way}"
-
-
-def _corpus() -> Stage:
-    return Stage(
-        "corpus",
-        "mert corpus",
-        [],
-        ["mert_core.corpus.stage"],
-        ["seed", "threads", "corpus", "pieces"],
-        [Config, CorpusConfig, PiecesConfig],
-        ["data/corpus"],
-        persist=True,
-    )
-
-
-def _probe_set() -> Stage:
-    return Stage(
-        "probe_set",
-        "mert probe-set",
-        [],
-        ["mert_core.corpus.stage"],
-        ["seed", "threads", "probe_set", "pieces", "corpus.shard_megabytes"],
-        [Config, ProbeSetConfig, PiecesConfig, CorpusConfig],
-        ["data/probe_set"],
-    )
+def _below(above: tuple[str, ...], kind: str, name: str) -> tuple[str, ...]:
+    """Return the way down to a teacher or run."""
+    if f"{kind} {name}" in above:
+        way = " → ".join(step.rpartition(" ")[2] for step in (*above, name))
+        raise MertError(f"params.yaml fits teachers and students on each other: {way}")
+    return (*above, f"{kind} {name}")
 
 
 def _teacher(config: Config, name: str) -> Stage:
@@ -161,42 +146,42 @@ def _teacher(config: Config, name: str) -> Stage:
     data = [] if teacher.needs == "weights" else ["data/corpus"]
     if teacher.run is not None:
         data.append(f"data/pretrain/{teacher.run}")
-    data += teacher.files()
     return Stage(
         stage_name("teachers", name),
         f"mert teachers fit {name}",
-        data,
-        ["mert_core.teachers.stage", TEACHERS.module_of(teacher.name)],
-        ["seed", "threads", f"teachers.{name}"],
-        [Config],
-        [f"data/teachers/{name}"],
+        data=data + teacher.files(),
+        modules=["mert_core.teachers.stage", TEACHERS.module_of(teacher.name)],
+        keys=["seed", "threads", f"teachers.{name}"],
+        sections=[Config],
+        out=f"data/teachers/{name}",
         persist=True,
     )
 
 
 def _targets(config: Config, name: str) -> Stage:
     teacher = configured_teacher(config, name)
-    fitted = [f"data/teachers/{name}"] if teacher.needs != "nothing" else []
+    fitted = teacher.needs != "nothing"
     return Stage(
         stage_name("targets", name),
         f"mert targets {name}",
-        ["data/corpus", *fitted],
-        ["mert_core.targets.stage", TEACHERS.module_of(teacher.name)],
-        ["targets.gate", *([] if fitted else [f"teachers.{name}"])],
-        [GateConfig],
-        [f"data/targets/{name}"],
+        data=["data/corpus", f"data/teachers/{name}"] if fitted else ["data/corpus"],
+        modules=["mert_core.targets.stage", TEACHERS.module_of(teacher.name)],
+        keys=["targets.gate"] if fitted else ["targets.gate", f"teachers.{name}"],
+        sections=[GateConfig],
+        out=f"data/targets/{name}",
         persist=True,
     )
 
 
 def _pretrain(config: Config, run: str) -> Stage:
-    terms = [term for term in config.run(run).teachers if term.weight]
     data, keys, modules = ["data/corpus"], _run_keys(config, run), ["mert_core.training.stage"]
-    for term in terms:
-        teacher = configured_teacher(config, term.teacher)
+    for term in config.run(run).teachers:
+        if not term.weight:
+            continue
         if term.targets == "stored":
             data.append(f"data/targets/{term.teacher}")
             continue
+        teacher = configured_teacher(config, term.teacher)
         modules.append(TEACHERS.module_of(teacher.name))
         if teacher.needs == "nothing":
             keys.append(f"teachers.{term.teacher}")
@@ -205,11 +190,11 @@ def _pretrain(config: Config, run: str) -> Stage:
     return Stage(
         stage_name("pretrain", run),
         f"mert pretrain --run {run}",
-        data,
-        modules,
-        ["seed", "threads", *keys],
-        [Config, PretrainConfig],
-        [f"data/pretrain/{run}"],
+        data=data,
+        modules=modules,
+        keys=["seed", "threads", *keys],
+        sections=[Config, PretrainConfig],
+        out=f"data/pretrain/{run}",
     )
 
 
@@ -228,45 +213,42 @@ def _probe(config: Config, run: str) -> Stage:
     return Stage(
         stage_name("probe", run),
         f"mert probe --run {run}",
-        data,
-        ["mert_core.probing.stage"],
-        keys,
-        [*sections, ProbeConfig, DatasetsConfig],
-        [f"data/probe/{run}"],
+        data=data,
+        modules=["mert_core.probing.stage"],
+        keys=keys,
+        sections=[*sections, ProbeConfig, DatasetsConfig],
+        out=f"data/probe/{run}",
     )
 
 
 def _report(config: Config) -> Stage:
-    stored: list[str] = []
-    asked: list[str] = []
-    for name in shown_teachers(config):
-        (asked if configured_teacher(config, name).needs == "nothing" else stored).append(name)
-    data = [
-        "data/corpus",
-        *(f"data/targets/{name}" for name in stored),
-        *(f"data/pretrain/{run}" for run in config.shown_runs),
-        *(f"data/probe/{run}" for run in (*config.shown_runs, *BASELINES)),
-    ]
-    modules = ["mert_core.report.stage", *(TEACHERS.module_of(config.teacher(name).kind) for name in asked)]
+    needs = {name: configured_teacher(config, name).needs for name in shown_teachers(config)}
+    online = [TEACHERS.module_of(config.teacher(name).kind) for name, need in needs.items() if need == "nothing"]
     return Stage(
         "report",
         "mert report",
-        data,
-        modules,
-        ["seed", "report"],
-        [Config, ReportConfig],
-        ["report"],
+        data=[
+            "data/corpus",
+            *(f"data/targets/{name}" for name, need in needs.items() if need != "nothing"),
+            *(f"data/pretrain/{run}" for run in config.shown_runs),
+            *(f"data/probe/{run}" for run in (*config.shown_runs, *BASELINES)),
+        ],
+        modules=["mert_core.report.stage", *online],
+        keys=["seed", "report"],
+        sections=[Config, ReportConfig],
+        out="report",
         metrics="metrics.json",
     )
 
 
-def _plots(config: Config) -> Iterator[dict[str, Any]]:
-    """Yield DVC's plots: a cross-entropy for each teacher of codes, an error for each of a spectrum."""
+def _plots(config: Config) -> list[dict[str, Any]]:
+    """Return DVC's plots: a cross-entropy for each teacher of codes, an error for each of a spectrum."""
     runs_of: dict[str, list[str]] = {}
     for run in config.shown_runs:
         for term in config.run(run).teachers:
             if term.weight:
                 runs_of.setdefault(term.teacher, []).append(run)
+    plots = []
     for name, runs in runs_of.items():
         codes = isinstance(configured_teacher(config, name).kind, Codes)
         title = "cross-entropy, summed over codebooks" if codes else "mean squared error"
@@ -274,7 +256,8 @@ def _plots(config: Config) -> Iterator[dict[str, Any]]:
         for run in runs:
             curves[f"report/plots/{run}/train.csv"] = name
             curves[f"report/plots/{run}/valid.csv"] = [name, f"{name}_unigram"] if codes else name
-        yield {name: {"title": f"{name}: {title}", "x": "step", "y": curves}}
+        plots.append({name: {"title": f"{name}: {title}", "x": "step", "y": curves}})
+    return plots
 
 
 def render(config: Config, layout: Layout) -> dict[Path, str | None]:
@@ -283,18 +266,17 @@ def render(config: Config, layout: Layout) -> dict[Path, str | None]:
     Raises:
         MertError: as `plan_of`.
     """
-    plan, graph = plan_of(config), ImportGraph(layout.root)
-    file = read_tree(layout)
+    plan, graph, file = plan_of(config), ImportGraph(layout.root), read_params(layout.params)
     stamp = f"{STAMP}{source_hash(config, layout)}\n"
     head = "# Rendered by `mert plan` from params.yaml; edit that, not this.\n"
-    pipeline = head + stamp + "stages:\n" + "\n".join(_stage(stage, graph, file) for stage in plan.pipeline)
-    if plan.plots:
-        pipeline += "\nplots:\n" + textwrap.indent(_yaml(plan.plots), "  ")
+    pipeline = head + stamp + "stages:\n" + "\n".join(_stage(stage, graph, file) for stage in plan.pipeline.values())
+    if plots := _plots(config):
+        pipeline += "\nplots:\n" + textwrap.indent(_yaml(plots), "  ")
     heavy = None
     if plan.heavy:
         about = "# Runs too big for a laptop, which a bare `dvc repro` leaves out.\n"
-        heavy = head + about + "stages:\n"
-        heavy += "\n".join(_stage(stage, graph, file, folder="..") for stage in plan.heavy)
+        stages = (_stage(stage, graph, file, folder="..") for stage in plan.heavy.values())
+        heavy = head + about + "stages:\n" + "\n".join(stages)
     return {layout.root / PIPELINE_NAME: pipeline, layout.root / HEAVY_NAME: heavy}
 
 
@@ -327,7 +309,7 @@ def check_plan(config: Config, layout: Layout) -> None:
 
 def _stage(stage: Stage, graph: ImportGraph, file: dict[str, Any], folder: str | None = None) -> str:
     code = graph.paths(stage.modules)
-    params: list[Any] = [key for key in stage.keys if _has(file, key)]
+    params: list[Any] = [key for key in stage.keys if has_key(file, key.split("."))]
     defaults: dict[str, list[str]] = {}
     for section in stage.sections:
         for path, name in _classes(section):
@@ -340,20 +322,10 @@ def _stage(stage: Stage, graph: ImportGraph, file: dict[str, Any], folder: str |
     lines.append(f"    cmd: {stage.command}")
     lines += _flow("deps", [*code, *stage.data])
     lines += _flow("params", params)
-    outs = [{out: {"persist": True}} for out in stage.outs] if stage.persist else stage.outs
-    lines += _flow("outs", outs)
+    lines += _flow("outs", [{stage.out: {"persist": True}} if stage.persist else stage.out])
     if stage.metrics is not None:
         lines += _flow("metrics", [{stage.metrics: {"cache": False}}])
     return "\n".join(lines) + "\n"
-
-
-def _has(file: dict[str, Any], key: str) -> bool:
-    node: Any = file
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
 
 
 def _classes(section: type[BaseModel]) -> Iterator[tuple[str, str]]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import yaml
 
 from mert_core.config import Config
+from mert_core.config.config import read_params
 from mert_core.files import sha256_json
-from mert_core.paths import Layout
+from mert_core.paths import PARAMS_NAME, Layout
 
-PARAMS_NAME = "params.yaml"
 PIPELINE_NAME = "dvc.yaml"
 HEAVY_NAME = "heavy/dvc.yaml"
 STAMP = "# source: "
@@ -44,14 +41,9 @@ def outdated(config: Config, layout: Layout) -> str | None:
 OUTDATED = f"{PIPELINE_NAME} is older than {PARAMS_NAME} or the code; run `mert plan`"
 
 
-def read_tree(layout: Layout) -> dict[str, Any]:
-    """Return what stands in ``params.yaml``, as plain data."""
-    return yaml.safe_load((layout.root / PARAMS_NAME).read_text(encoding="utf-8")) or {}
-
-
 def source_hash(config: Config, layout: Layout) -> str:
     """Return a hash of what the parameters say of the DAG: which stages there are, and what each reads."""
-    file = read_tree(layout)
+    file = read_params(layout.params)
     runs = {
         name: [config.bases(name), [(t.teacher, t.targets, bool(t.weight)) for t in config.run(name).teachers]]
         for name in config.runs

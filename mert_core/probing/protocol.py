@@ -45,7 +45,7 @@ def protocol_of(config: Config, task: Task) -> dict[str, Any]:
     evaluator = EVALUATORS[task.kind]
     other_sections = {other.section for other in EVALUATORS.values() if other.section} - {evaluator.section}
     declared = asdict(task)
-    for name in ("changed_by", "proxy_changed_by"):  # they say which robustness curves are drawn, and move no score
+    for name in ("changed_by", "proxy_changed_by", "proxy_serves"):  # about robustness and sweeps: they move no score
         del declared[name]
     return {
         "task": declared,

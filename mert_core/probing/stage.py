@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mert_core.config import BASELINES
 from mert_core.data.record import Record, read_record, write_record
@@ -14,7 +14,7 @@ from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.probing.results import SkippedTask, TaskResult, write_results
 from mert_core.probing.run import Subject, resolve, run_tasks, track_result
-from mert_core.probing.tasks import FOURTEEN, TASKS, Task, tasks_named
+from mert_core.probing.tasks import FOURTEEN, TASKS, Task, robustness_tasks, tasks_named
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -31,7 +31,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
         MertError: no such run or task, a missing probe set or checkpoint, a data set that is not as it should be.
     """
     tasks = tasks_named(config.probe.tasks)
-    tasks_named(config.probe.robustness.tasks)
+    tasks_named(robustness_tasks(config.probe))
     inputs = {}
     if any(task.is_demo for task in tasks):
         inputs["probe_set"] = read_record(layout.probe_set).id
@@ -54,9 +54,16 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
             kind="scores",
             run=run_name,
             inputs=inputs | data_sets(results),
-            params={"seed": config.seed, "threads": config.threads, "probe": config.probe.model_dump(mode="json")},
+            params=_params(config),
             facts={"protocol": protocol_of_all(results), "encoder": results[0].encoder},
         )
+
+
+def _params(config: Config) -> dict[str, Any]:
+    """Return what a record says of the parameters, with the names of tasks that follow from their rows."""
+    probe = config.probe.model_dump(mode="json")
+    probe["robustness"]["tasks"] = robustness_tasks(config.probe)
+    return {"seed": config.seed, "threads": config.threads, "probe": probe}
 
 
 def data_sets(results: Sequence[TaskResult | SkippedTask]) -> dict[str, str]:
@@ -165,7 +172,7 @@ def _write(config: Config, layout: Layout, subject: Subject, result: TaskResult)
             kind="scores",
             run=subject.name,
             inputs=inputs,
-            params={"seed": config.seed, "threads": config.threads, "probe": config.probe.model_dump(mode="json")},
+            params=_params(config),
             facts={"protocol": result.protocol, "encoder": result.encoder},
         )
 

@@ -11,9 +11,12 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mert_core.errors import MertError
+
+if TYPE_CHECKING:
+    from mert_core.config import ProbeConfig, SweepConfig
 
 Pooling = Literal["mean", "frames"]
 
@@ -65,6 +68,8 @@ class Task:
         max_epochs: published limit.
         changed_by: deformations (`mert_core.audio.degrade`) that make a label untrue: a shifted pitch is another key.
         proxy_changed_by: the same for the task's proxy, where it differs; None: it is the same.
+        proxy_serves: what its proxy is taken for where the parameters name no task: it is probed on degraded music,
+            too (``robustness``), or it judges the trials of a sweep (``sweep``).
     """
 
     name: str
@@ -78,6 +83,7 @@ class Task:
     max_epochs: int = 100
     changed_by: tuple[str, ...] = ()
     proxy_changed_by: tuple[str, ...] | None = None
+    proxy_serves: tuple[Literal["robustness", "sweep"], ...] = ()
 
     @property
     def is_demo(self) -> bool:
@@ -98,9 +104,19 @@ _MARBLE = (
         ("weighted_score",),
         Chunking(30.0),
         changed_by=("pitch",),
+        proxy_serves=("sweep",),
     ),
     # Ten genres on GTZAN's fault-filtered division. Proxy: one of eight composers or traditions.
-    Task("gtzan_genre", "GTZAN genre", "gtzan", "genre", TaskKind.SINGLE, ("accuracy",), Chunking(30.0)),
+    Task(
+        "gtzan_genre",
+        "GTZAN genre",
+        "gtzan",
+        "genre",
+        TaskKind.SINGLE,
+        ("accuracy",),
+        Chunking(30.0),
+        proxy_serves=("robustness",),
+    ),
     # Beats by GTZAN-Rhythm's annotations: a probe per frame, then the tempo model. Proxy: beats of the score.
     Task(
         "gtzan_rhythm",
@@ -228,3 +244,14 @@ def tasks_named(names: Sequence[str]) -> list[Task]:
 def sweep_tasks() -> tuple[str, ...]:
     """Return the tasks that can score the trials of a sweep: proxies with one answer per clip."""
     return tuple(name for name, task in DEMO.items() if task.kind.is_per_clip)
+
+
+def robustness_tasks(settings: ProbeConfig) -> list[str]:
+    """Return the tasks that are probed on degraded music, too: those of the parameters, or those whose rows say so."""
+    named = settings.robustness.tasks
+    return named if named is not None else [name for name, task in DEMO.items() if "robustness" in task.proxy_serves]
+
+
+def sweep_task(settings: SweepConfig) -> str:
+    """Return the task that judges the trials of a sweep: that of the parameters, or the one whose row says so."""
+    return settings.task or next(name for name, task in DEMO.items() if "sweep" in task.proxy_serves)

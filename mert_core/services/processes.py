@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -96,56 +97,25 @@ def stop(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECONDS)
 def _group(leader: int) -> list[psutil.Process]:
     members = []
     for process in psutil.process_iter():
-        try:
+        with suppress(ProcessLookupError):
             if os.getpgid(process.pid) == leader:
                 members.append(process)
-        except ProcessLookupError:
-            continue
     return _living(members)
 
 
 def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     living = []
     for item in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             if item.is_running() and item.status() != psutil.STATUS_ZOMBIE:
                 living.append(item)
-        except psutil.NoSuchProcess:
-            continue
     return living
 
 
 def _send(processes: Iterable[psutil.Process], number: int) -> None:
     for item in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             item.send_signal(number)  # checks that the id is still the same process
-        except psutil.NoSuchProcess:
-            continue
-
-
-class _Lines:
-    """Cuts a byte stream into lines; of a bar redrawn with carriage returns it keeps one line in ten seconds."""
-
-    def __init__(self, emit: Callable[[str], None]) -> None:
-        self._emit = emit
-        self._rest = b""
-        self._bar_shown = 0.0
-
-    def feed(self, chunk: bytes) -> None:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            self._say(line.rstrip(b"\r").split(b"\r")[-1])
-        *bar, self._rest = self._rest.split(b"\r")
-        if bar and bar[-1].strip() and time.monotonic() - self._bar_shown >= PROGRESS_SECONDS:
-            self._bar_shown = time.monotonic()
-            self._say(bar[-1])
-
-    def end(self) -> None:
-        self._say(self._rest)
-
-    def _say(self, line: bytes) -> None:
-        if text := line.decode(errors="replace").rstrip():
-            self._emit(text)
 
 
 def stream(
@@ -158,7 +128,8 @@ def stream(
 ) -> int:
     """Run a command in its own process group, handing over its output line by line as it comes.
 
-    However the block is left (end, error, cancellation), nothing of the group is alive afterwards.
+    Of a progress bar one line in ten seconds is handed over. However the block is left (end, error, cancellation),
+    nothing of the group is alive afterwards.
 
     Args:
         command: the command and its arguments.
@@ -170,7 +141,12 @@ def stream(
     Returns:
         The exit status, negative for a signal.
     """
-    lines = _Lines(emit)
+    rest, bar_shown = b"", 0.0
+
+    def say(line: bytes) -> None:
+        if text := line.decode(errors="replace").rstrip():
+            emit(text)
+
     process = start(command, cwd=cwd, env=env, stdout=subprocess.PIPE)
     assert process.stdout is not None
     output = process.stdout.fileno()
@@ -181,10 +157,16 @@ def stream(
                 if selector.select(timeout=0.5):
                     if not (chunk := os.read(output, 65536)):
                         break
-                    lines.feed(chunk)
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        say(line.rstrip(b"\r").split(b"\r")[-1])
+                    *bar, rest = rest.split(b"\r")  # a progress bar is redrawn with carriage returns
+                    if bar and bar[-1].strip() and time.monotonic() - bar_shown >= PROGRESS_SECONDS:
+                        bar_shown = time.monotonic()
+                        say(bar[-1])
                 elif has_ended(process):  # a leftover child may hold the pipe open for ever
                     break
-        lines.end()
+        say(rest)
         while not has_ended(process):
             time.sleep(0.02)
     finally:

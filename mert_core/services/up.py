@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -19,13 +21,83 @@ from pathlib import Path
 from mert_core.config import Config
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.services import gate, local, processes
-from mert_core.services.local import HOST, Addresses, Secrets
+from mert_core.services import gate, processes
 from mert_core.tracking.mlflow_store import artifacts_uri, move_artifacts, tracking_uri
 
+HOST = "127.0.0.1"
+MLFLOW_PORT = 5000
+PREFECT_PORT = 4200
+MLFLOW_PAGE = "MERT_MLFLOW_PAGE"  # environment variable: address of the MLflow page, for links from Prefect
 START_SECONDS = 180.0
 STOP_SECONDS = 25.0  # a flow in it gives its own stage some seconds first
 POLL_SECONDS = 0.3
+_MARK = "# Written by `mert up`, removed when it stops."
+
+
+def _draw() -> str:
+    return secrets.token_urlsafe(24)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Folders, ports and secrets of one `mert up`.
+
+    Attributes:
+        layout: folders of the checkout.
+        mlflow_port: port of the MLflow server.
+        prefect_port: port of the Prefect server.
+        prefect_secret: drawn by lot; known to the children, to ``prefect.toml`` and to who sees the output.
+        mlflow_secret: likewise.
+    """
+
+    layout: Layout
+    mlflow_port: int = MLFLOW_PORT
+    prefect_port: int = PREFECT_PORT
+    prefect_secret: str = field(default_factory=_draw, repr=False)
+    mlflow_secret: str = field(default_factory=_draw, repr=False)
+
+    @property
+    def mlflow(self) -> str:
+        """The MLflow page."""
+        return f"http://{HOST}:{self.mlflow_port}"
+
+    @property
+    def prefect(self) -> str:
+        """The Prefect page."""
+        return f"http://{HOST}:{self.prefect_port}"
+
+    def prefect_home(self) -> Path:
+        """Return the folder of Prefect's database, storage and profiles, for nobody else to read."""
+        home = self.layout.state / "prefect"
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
+        return home
+
+    def announce(self) -> bool:
+        """Write ``prefect.toml`` into the repository root, where Prefect's command line reads it; only its owner can.
+
+        Returns:
+            False when a ``prefect.toml`` of the user's own stands there; it is left alone.
+        """
+        path = self.layout.root / "prefect.toml"
+        if path.exists() and not _is_ours(path):
+            return False
+        home = str(self.prefect_home()).replace("\\", "\\\\").replace('"', '\\"')
+        path.unlink(missing_ok=True)  # a new file: one that stands there keeps its mode, and its readers
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+            stream.write(f'{_MARK}\nhome = "{home}"\n\n[api]\nurl = "{self.prefect}/api"\n')
+            stream.write(f'auth_string = "{self.prefect_secret}"\n\n[server]\nanalytics_enabled = false\n')
+        return True
+
+    def withdraw(self) -> None:
+        """Remove the ``prefect.toml`` that `announce` wrote, and no other."""
+        path = self.layout.root / "prefect.toml"
+        if path.exists() and _is_ours(path):
+            path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    return path.read_text(encoding="utf-8").startswith(_MARK)
 
 
 @dataclass
@@ -69,9 +141,7 @@ class Service:
             processes.stop(self.process, STOP_SECONDS)
 
 
-def up(
-    config: Config, layout: Layout, *, mlflow_port: int = local.MLFLOW_PORT, prefect_port: int = local.PREFECT_PORT
-) -> int:
+def up(config: Config, layout: Layout, *, mlflow_port: int = MLFLOW_PORT, prefect_port: int = PREFECT_PORT) -> int:
     """Start the three services on 127.0.0.1, print their addresses, and stop all of them when one is asked to end.
 
     An MLflow server that ``tracking.uri`` (or ``MLFLOW_TRACKING_URI``) names is used and not started.
@@ -83,7 +153,7 @@ def up(
     Raises:
         MertError: a port is taken, a service does not come up, or one ends on its own. All others are stopped first.
     """
-    addresses, drawn = Addresses(mlflow_port, prefect_port), Secrets()
+    session = Session(layout, mlflow_port, prefect_port)
     store = tracking_uri(config, layout)
     remote = store if store.startswith(("http://", "https://")) else None
     if mlflow_port == prefect_port:
@@ -91,28 +161,28 @@ def up(
     if not (layout.root / "prefect.yaml").is_file():
         raise MertError(f"{layout.root} has no prefect.yaml. Run `mert up` in the repository root, or give --workdir.")
     if remote is None:
-        local.require_free_port(mlflow_port, "--mlflow-port")
-    local.require_free_port(prefect_port, "--prefect-port")
+        require_free_port(mlflow_port, "--mlflow-port")
+    require_free_port(prefect_port, "--prefect-port")
 
     with _alone(layout), _signals() as stopped, ExitStack() as running:
         print(f"starting (logs in {layout.state / 'logs'}) …", flush=True)
-        servers = [_prefect(layout, addresses, drawn)]
-        if remote is None:
-            servers.append(_mlflow(layout, addresses, drawn, store))
-        deployments = _deployments(layout, addresses, drawn, remote or addresses.mlflow)
+        servers = [_prefect(session)] if remote else [_prefect(session), _mlflow(session, store)]
+        names = layout.state / "deployments.ready"  # written as soon as all of them are registered
+        names.unlink(missing_ok=True)
         services: list[Service] = []
-        for group in (servers, [deployments]):
+        for group in (servers, [_deployments(session, names, remote or session.mlflow)]):
             for service in group:
                 service.start(layout.root)
                 running.callback(service.stop)  # in reverse: flows end first and report it to a living server
                 services.append(service)
             if not _wait(services, stopped):
                 return 0
-        running.callback(local.withdraw, layout)
-        announced = local.announce(layout, addresses, drawn)
-        names = _ready_mark(layout).read_text(encoding="utf-8").split()
-        _keep_output_private()
-        print(_greeting(addresses, drawn, remote, names, announced), flush=True)
+        running.callback(session.withdraw)
+        announced = session.announce()
+        output = os.fstat(sys.stdout.fileno())
+        if stat.S_ISREG(output.st_mode) and output.st_uid == os.getuid():  # a file that will hold the secrets
+            os.fchmod(sys.stdout.fileno(), stat.S_IMODE(output.st_mode) & 0o700)
+        print(_greeting(session, remote, names.read_text(encoding="utf-8").split(), announced), flush=True)
         running.callback(print, "stopping …", flush=True)
         while not stopped.wait(POLL_SECONDS):
             for service in services:
@@ -120,54 +190,79 @@ def up(
     return 0
 
 
-def _mlflow(layout: Layout, addresses: Addresses, drawn: Secrets, store: str) -> Service:
-    move_artifacts(layout)
-    variables = {
-        gate.MLFLOW_STORE: store,
-        gate.MLFLOW_ARTIFACTS: artifacts_uri(layout),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    return _server("mlflow", addresses.mlflow_port, f"{addresses.mlflow}/health", layout, drawn, variables)
+def require_free_port(port: int, flag: str) -> None:
+    """Check that a port of this machine can be listened on.
+
+    Raises:
+        MertError: it is taken, forbidden or no port number; the message names the flag that changes it.
+    """
+    if not 1 <= port <= 65535:
+        raise MertError(f"{flag} {port}: expected a port between 1 and 65535")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise MertError(
+                f"port {port} on {HOST} cannot be used ({error.strerror}). Stop what listens there, "
+                f"or choose another with {flag} PORT."
+            ) from error
 
 
-def _prefect(layout: Layout, addresses: Addresses, drawn: Secrets) -> Service:
-    variables = local.prefect_environment(layout, addresses, drawn) | {
-        "PREFECT_SERVER_API_AUTH_STRING": drawn.prefect,
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": addresses.prefect,
-        "PREFECT_SERVER_UI_API_URL": addresses.prefect_api,
-        "PREFECT_SERVER_API_PORT": str(addresses.prefect_port),
-    }
-    return _server("prefect", addresses.prefect_port, f"{addresses.prefect_api}/health", layout, drawn, variables)
-
-
-def _server(name: str, port: int, ready: str, layout: Layout, drawn: Secrets, variables: dict[str, str]) -> Service:
-    """Return one of the two servers, behind its `gate`."""
-    command = [sys.executable, "-m", "uvicorn", "--factory", f"mert_core.services.gate:{name}"]
-    command += ["--host", HOST, "--port", str(port), "--no-access-log", "--timeout-graceful-shutdown", "5"]
-    variables |= {gate.OPEN_SECRET: getattr(drawn, name), gate.MLFLOW_SECRET: drawn.mlflow}
-    return Service(name, command, variables, lambda: _answers(ready), layout.state / "logs" / f"{name}.log")
-
-
-def _answers(address: str) -> bool:
+def answers(address: str, seconds: float = 2) -> bool:
+    """Tell whether a server answers at an address with status 200 within some seconds."""
     try:
-        with urllib.request.urlopen(address, timeout=2) as answer:
+        with urllib.request.urlopen(address, timeout=seconds) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
 
-def _deployments(layout: Layout, addresses: Addresses, drawn: Secrets, mlflow_page: str) -> Service:
-    mark = _ready_mark(layout)
-    mark.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "mert_core.services.serve", str(layout.root / "prefect.yaml"), str(mark)]
-    variables = local.prefect_environment(layout, addresses, drawn)
-    variables |= {local.MLFLOW_PAGE: mlflow_page, "MERT_HOME": str(layout.state)}
-    return Service("deployments", command, variables, mark.exists, layout.state / "logs" / "deployments.log")
+def _mlflow(session: Session, store: str) -> Service:
+    move_artifacts(session.layout)
+    variables = {
+        gate.MLFLOW_STORE: store,
+        gate.MLFLOW_ARTIFACTS: artifacts_uri(session.layout),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        gate.OPEN_SECRET: session.mlflow_secret,
+    }
+    return _server(session, "mlflow", session.mlflow_port, f"{session.mlflow}/health", variables)
 
 
-def _ready_mark(layout: Layout) -> Path:
-    """Names of the deployments, written as soon as all of them are registered."""
-    return layout.state / "deployments.ready"
+def _prefect(session: Session) -> Service:
+    variables = _prefect_client(session) | {
+        "PREFECT_SERVER_API_AUTH_STRING": session.prefect_secret,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": session.prefect,
+        "PREFECT_SERVER_UI_API_URL": f"{session.prefect}/api",
+        "PREFECT_SERVER_API_PORT": str(session.prefect_port),
+        gate.OPEN_SECRET: session.prefect_secret,
+    }
+    return _server(session, "prefect", session.prefect_port, f"{session.prefect}/api/health", variables)
+
+
+def _prefect_client(session: Session) -> dict[str, str]:
+    """Return the variables that keep Prefect inside the state folder and let a client in at the server."""
+    return {
+        "PREFECT_HOME": str(session.prefect_home()),
+        "PREFECT_API_URL": f"{session.prefect}/api",
+        "PREFECT_API_AUTH_STRING": session.prefect_secret,
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+    }
+
+
+def _server(session: Session, name: str, port: int, ready: str, variables: dict[str, str]) -> Service:
+    """Return one of the two servers, behind its `gate`."""
+    command = [sys.executable, "-m", "uvicorn", "--factory", f"mert_core.services.gate:{name}"]
+    command += ["--host", HOST, "--port", str(port), "--no-access-log", "--timeout-graceful-shutdown", "5"]
+    variables |= {gate.MLFLOW_SECRET: session.mlflow_secret}
+    return Service(name, command, variables, lambda: answers(ready), session.layout.state / "logs" / f"{name}.log")
+
+
+def _deployments(session: Session, names: Path, mlflow_page: str) -> Service:
+    layout = session.layout
+    command = [sys.executable, "-m", "mert_core.services.serve", str(layout.root / "prefect.yaml"), str(names)]
+    variables = _prefect_client(session) | {MLFLOW_PAGE: mlflow_page, "MERT_HOME": str(layout.state)}
+    return Service("deployments", command, variables, names.exists, layout.state / "logs" / "deployments.log")
 
 
 def _wait(services: list[Service], stopped: threading.Event) -> bool:
@@ -213,24 +308,14 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _keep_output_private() -> None:
-    """Take a file that the output goes to away from other users: it will hold the secrets."""
-    output = os.fstat(sys.stdout.fileno())
-    if stat.S_ISREG(output.st_mode) and output.st_uid == os.getuid():
-        os.fchmod(sys.stdout.fileno(), stat.S_IMODE(output.st_mode) & 0o700)
-
-
-def _greeting(addresses: Addresses, drawn: Secrets, remote: str | None, names: list[str], announced: bool) -> str:
+def _greeting(session: Session, remote: str | None, names: list[str], announced: bool) -> str:
     hint = "in the repository root prefect.toml says it already" if announced else "needed: prefect.toml is your own"
-    return "\n".join(
-        [
-            f"MLflow       {remote or f'{addresses.mlflow}{gate.OPEN_PATH}#{drawn.mlflow}'}",
-            f"Prefect      {addresses.prefect}{gate.OPEN_PATH}#{drawn.prefect}",
-            f"Deployments  {', '.join(names)}",
-            "",
-            f"In another shell ({hint}):",
-            f"  export PREFECT_API_URL={addresses.prefect_api} PREFECT_API_AUTH_STRING={drawn.prefect}",
-            "Then, for example: prefect deployment run reproduce/demo",
-            "Who has these lines may run commands here: do not pass them on. Ctrl-C stops everything.",
-        ]
-    )
+    return f"""\
+MLflow       {remote or f"{session.mlflow}{gate.OPEN_PATH}#{session.mlflow_secret}"}
+Prefect      {session.prefect}{gate.OPEN_PATH}#{session.prefect_secret}
+Deployments  {", ".join(names)}
+
+In another shell ({hint}):
+  export PREFECT_API_URL={session.prefect}/api PREFECT_API_AUTH_STRING={session.prefect_secret}
+Then, for example: prefect deployment run reproduce/demo
+Who has these lines may run commands here: do not pass them on. Ctrl-C stops everything."""

@@ -11,13 +11,13 @@ other. For the demo's student they took seven of the twenty seconds to the first
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +28,19 @@ from mert_core.training.callbacks import Event, Observer, QueueObserver, SilentO
 if TYPE_CHECKING:
     from mert_core.training.run import Job
 
-logger = logging.getLogger(__name__)
-
-OBJECT_STORE_BYTES = 100 * 2**20
-"""Memory of the object store where the cluster is our own: nothing large passes through it."""
-
+_OBJECT_STORE_BYTES = 100 * 2**20  # nothing large passes through it
 _PATIENCE = timedelta(minutes=30)  # how long a worker waits for the others: reading a resume state, compiling
 _FACTS = "facts"
+
+
+def start_ray(workers: int, threads: int) -> AbstractContextManager[None]:
+    """Have Ray run for the block, and import what a run needs while it starts; `work_on_ray` then uses it.
+
+    Args:
+        workers: of the run.
+        threads: of each worker.
+    """
+    return ray_running(workers, threads, _OBJECT_STORE_BYTES, meanwhile=("mert_core.training.stage", "mlflow"))
 
 
 def work_on_ray(job: Job, observer: Observer) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def work_on_ray(job: Job, observer: Observer) -> dict[str, Any]:
         MertError: a worker raised one, or workers died more often than allowed; the message carries the error.
     """
     workers, allowed = job.params.workers, job.params.max_worker_failures
-    with ray_running(workers, job.threads, OBJECT_STORE_BYTES):
+    with ray_running(workers, job.threads, _OBJECT_STORE_BYTES):
         cuda = use_gpus(job.params.device, workers)
         for failures in range(allowed + 1):
             try:

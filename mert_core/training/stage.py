@@ -41,7 +41,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
             params,
             _inputs_of(config, layout, params),
             _seed(params),
-            _threads(config, params),
+            config.worker_threads(params),
             folder,
             states.folder,
             start_folder(params.start, layout.root),
@@ -98,11 +98,6 @@ def _seed(params: PretrainConfig) -> int:
     """Return the seed of a run, which `Config.run` has filled in."""
     assert params.seed is not None
     return params.seed
-
-
-def _threads(config: Config, params: PretrainConfig) -> int:
-    """Return one worker's threads: all the run's workers share ``threads``, each has at least one."""
-    return max(1, config.threads // max(1, params.workers))
 
 
 def _input_ids(config: Config, layout: Layout, params: PretrainConfig) -> dict[str, str]:

@@ -62,12 +62,7 @@ def test_the_committed_dependencies_are_what_a_stage_imports(repository: Path, s
     loaded = {Path(name) for name in done.stdout.split()} - set((repository / "mert_core").glob("*/__init__.py"))
     outside = {path for path in loaded if not any(path == dep or dep in path.parents for dep in named)}
     assert not {path for path in outside if path.parent.name != "config"}, "imported, and no dependency"
-    files = {
-        repository / f"{module.replace('.', '/')}.py" for module in ImportGraph(repository).closure(ENTRIES[stage])
-    }
-    files |= {
-        repository / module.replace(".", "/") / "__init__.py"
-        for module in ImportGraph(repository).closure(ENTRIES[stage])
-    }
+    modules = [repository / module.replace(".", "/") for module in ImportGraph(repository).closure(ENTRIES[stage])]
+    files = [path for module in modules for path in (module.with_suffix(".py"), module / "__init__.py")]
     idle = [dep for dep in named if not any(path == dep or dep in path.parents for path in files)]
     assert not idle, "a dependency that nothing imports"

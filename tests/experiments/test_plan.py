@@ -14,16 +14,12 @@ from mert_core.experiments.plan import check_plan, plan_of, render, write_plan
 from mert_core.experiments.rendered import command_of, outdated, stage_name
 from mert_core.paths import Layout
 
-BASE = {
-    "pretrain": {
-        "model": {"preset": "mert-tiny"},
-        "warmup_steps": 1,
-        "teachers": [{"teacher": "cqt", "targets": "crop"}],
-    },
-    "probe": {"floor_run": "one"},
-    "sweep": {"run": "one"},
-    "report": {"teachers": []},
-}
+BASE = """
+pretrain: {model: {preset: mert-tiny}, warmup_steps: 1, teachers: [{teacher: cqt, targets: crop}]}
+probe: {floor_run: one}
+sweep: {run: one}
+report: {teachers: []}
+"""
 
 
 @pytest.fixture
@@ -32,9 +28,9 @@ def layout(tmp_path: Path, repository: Path) -> Layout:
     return Layout.at(tmp_path)
 
 
-def planned(layout: Layout, **tree: object) -> Config:
-    (layout.root / "params.yaml").write_text(yaml.safe_dump({**BASE, **tree}, sort_keys=False))
-    return load_config(layout.root / "params.yaml")
+def planned(layout: Layout, tree: str) -> Config:
+    layout.params.write_text(BASE + tree)
+    return load_config(layout.params)
 
 
 def stages(config: Config, layout: Layout, file: str = "dvc.yaml") -> dict:
@@ -46,15 +42,14 @@ def data(stage: dict) -> list[str]:
 
 
 def test_a_second_iteration_is_two_runs_and_a_teacher_between_them(layout: Layout) -> None:
-    config = planned(
-        layout,
-        teachers={"hubert-1-kmeans": {"class": "student-kmeans", "run": "hubert-1", "layer": 1}},
-        runs={
-            "one": {},
-            "hubert-2": {"teachers": [{"teacher": "hubert-1-kmeans"}]},
-            "hubert-1": {"teachers": [{"teacher": "mfcc-kmeans"}], "max_steps": 300},
-        },
-    )
+    teachers = "teachers: {hubert-1-kmeans: {class: student-kmeans, run: hubert-1, layer: 1}}\n"
+    runs = """
+runs:
+  one: {}
+  hubert-2: {teachers: [{teacher: hubert-1-kmeans}]}
+  hubert-1: {teachers: [{teacher: mfcc-kmeans}], max_steps: 300}
+"""
+    config = planned(layout, teachers + runs)
     found = stages(config, layout)
     assert data(found["pretrain-one"]) == ["data/corpus"]
     assert data(found["teacher-mfcc-kmeans"]) == ["data/corpus"]
@@ -67,22 +62,13 @@ def test_a_second_iteration_is_two_runs_and_a_teacher_between_them(layout: Layou
     assert shown <= set(data(found["report"]))
     assert "mert_core/model" in found["teacher-hubert-1-kmeans"]["deps"]
     assert "mert_core/model" not in found["teacher-mfcc-kmeans"]["deps"], "only a student's teacher needs the model"
-    assert found["pretrain-hubert-1"]["params"][:4] == [
-        "runs.hubert-1",
-        "pretrain",
-        *found["pretrain-hubert-1"]["params"][2:4],
-    ]
+    assert found["pretrain-hubert-1"]["params"][:2] == ["runs.hubert-1", "pretrain"]
 
 
 def test_one_class_can_teach_twice(layout: Layout) -> None:
-    config = planned(
-        layout,
-        teachers={
-            "mfcc-300": {"class": "mfcc-kmeans", "clusters": 300},
-            "mfcc-500": {"class": "mfcc-kmeans", "clusters": 500},
-        },
-        runs={"one": {"teachers": [{"teacher": "mfcc-300"}, {"teacher": "mfcc-500", "weight": 0.5}]}},
-    )
+    teachers = "{mfcc-300: {class: mfcc-kmeans, clusters: 300}, mfcc-500: {class: mfcc-kmeans, clusters: 500}}"
+    run = "{teachers: [{teacher: mfcc-300}, {teacher: mfcc-500, weight: 0.5}]}"
+    config = planned(layout, f"teachers: {teachers}\nruns: {{one: {run}}}")
     found = stages(config, layout)
     assert data(found["pretrain-one"]) == ["data/corpus", "data/targets/mfcc-300", "data/targets/mfcc-500"]
     assert "teachers.mfcc-300" in found["teacher-mfcc-300"]["params"]
@@ -90,15 +76,15 @@ def test_one_class_can_teach_twice(layout: Layout) -> None:
 
 
 def test_heavy_runs_and_what_they_alone_need_are_in_a_file_of_their_own(layout: Layout) -> None:
-    runs = {"one": {}, "big": {"base": "published", "teachers": [{"teacher": "rvqvae"}]}}
-    config = planned(layout, runs=runs, heavy=["big"])
+    runs = "{one: {}, big: {base: published, teachers: [{teacher: rvqvae}]}}"
+    config = planned(layout, f"runs: {runs}\nheavy: [big]")
     assert not any("big" in name or "rvqvae" in name for name in stages(config, layout))
     heavy = stages(config, layout, "heavy/dvc.yaml")
     assert list(heavy) == ["teacher-rvqvae", "targets-rvqvae", "pretrain-big", "probe-big"]
     assert all(stage["wdir"] == ".." for stage in heavy.values())
     assert "pretrain" not in heavy["pretrain-big"]["params"], "the published recipe does not begin with the demo's"
     assert write_plan(config, layout) and (layout.root / "heavy" / "dvc.yaml").exists()
-    changed = planned(layout, runs={"one": {}})
+    changed = planned(layout, "runs: {one: {}}")
     assert "heavy/dvc.yaml: removed" in write_plan(changed, layout)
 
 
@@ -106,28 +92,19 @@ def test_heavy_runs_and_what_they_alone_need_are_in_a_file_of_their_own(layout: 
     ("tree", "named"),
     [
         (
-            {
-                "runs": {"one": {"teachers": [{"teacher": "k"}]}},
-                "teachers": {"k": {"class": "student-kmeans", "run": "one"}},
-            },
+            "runs: {one: {teachers: [{teacher: k}]}}\nteachers: {k: {class: student-kmeans, run: one}}",
             "on each other: one → k → one",
         ),
-        ({"runs": {"one": {"teachers": [{"teacher": "cqtt"}]}}}, "no class of teachers is named 'cqtt'"),
-        (
-            {"runs": {"one": {}}, "teachers": {"x": {"class": "mfcc-kmeans", "clusterz": 3}}},
-            "teachers.x has 1 error(s)",
-        ),
-        (
-            {"runs": {"one": {}}, "teachers": {"k": {"class": "student-kmeans", "run": "two"}}},
-            "teachers.k.run is 'two'",
-        ),
-        ({"runs": {"one": {}}, "teachers": {"k": {"class": "student-kmeans"}}}, "give one of them"),
+        ("runs: {one: {teachers: [{teacher: cqtt}]}}", "no class of teachers is named 'cqtt'"),
+        ("runs: {one: {}}\nteachers: {x: {class: mfcc-kmeans, clusterz: 3}}", "teachers.x has 1 error(s)"),
+        ("runs: {one: {}}\nteachers: {k: {class: student-kmeans, run: two}}", "teachers.k.run is 'two'"),
+        ("runs: {one: {}}\nteachers: {k: {class: student-kmeans}}", "give one of them"),
     ],
 )
-def test_what_cannot_be_is_named(layout: Layout, tree: dict, named: str) -> None:
+def test_what_cannot_be_is_named(layout: Layout, tree: str, named: str) -> None:
     from mert_core.teachers.registry import check_teachers
 
-    config = planned(layout, **tree)
+    config = planned(layout, tree)
     with pytest.raises(MertError) as raised:
         check_teachers(config)
         plan_of(config)
@@ -137,13 +114,13 @@ def test_what_cannot_be_is_named(layout: Layout, tree: dict, named: str) -> None
 def test_a_plan_that_is_older_than_the_parameters_is_said_in_one_line(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = planned(layout, runs={"one": {}})
+    config = planned(layout, "runs: {one: {}}")
     assert outdated(config, layout) is None, "no dvc.yaml, no plan"
     write_plan(config, layout)
     assert outdated(config, layout) is None and not write_plan(config, layout)
-    same = planned(layout, runs={"one": {"max_steps": 5}})
+    same = planned(layout, "runs: {one: {max_steps: 5}}")
     assert outdated(same, layout) is None, "DVC itself follows values"
-    more = planned(layout, runs={"one": {}, "two": {}})
+    more = planned(layout, "runs: {one: {}, two: {}}")
     assert "run `mert plan`" in str(outdated(more, layout))
     capsys.readouterr()
     assert main(["plan", "--check", "--workdir", str(layout.root)]) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mert_core.errors import MertError
 from mert_core.services.serve import build, read_deployments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,16 @@ def test_names_are_checked_against_the_parameters_and_the_tasks() -> None:
         pretrain.validate_parameters({"run": "1b"})
     with pytest.raises(ParameterTypeError, match="no trial can be judged by 'demo/musdb18'; there are demo/mtt"):
         sweep.validate_parameters({"task": "demo/musdb18"})
+
+
+@pytest.mark.parametrize("text", ["", "deployments: []", "deployments: [{name: a}]"])
+def test_a_prefect_yaml_without_deployments_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prefect.yaml"
+    path.write_text(text)
+    with pytest.raises(MertError, match=str(path)):
+        read_deployments(path)
+    with pytest.raises(MertError, match="repository root"):
+        read_deployments(tmp_path / "none.yaml")
 
 
 def test_flows_import_no_torch() -> None:

@@ -8,7 +8,7 @@ from flows.links import note_path, run_address
 from flows.stages import address, override, stage_names
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.services.local import MLFLOW_PAGE
+from mert_core.services.up import MLFLOW_PAGE
 
 
 def test_override_is_what_hydra_reads_back() -> None:

@@ -15,8 +15,7 @@ from mert_core.corpus.writer import CorpusWriter
 from mert_core.data.manifest import write_manifest
 from mert_core.data.record import write_record
 from mert_core.data.track import SourceTrack
-from mert_core.experiments.sweep import run
-from mert_core.experiments.winner import apply_winner, read_sweep
+from mert_core.experiments.sweep import apply_winner, read_sweep, run
 from mert_core.paths import Layout
 from mert_core.tracking import open_run
 from mert_core.tracking.mlflow_store import tracking_uri

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from mert_core.audio.degrade import DEFORMATIONS
+from mert_core.config import ProbeConfig, SweepConfig
 from mert_core.datasets.demo import Demo
 from mert_core.datasets.registry import DATASETS
-from mert_core.probing.tasks import DEMO, FOURTEEN, TASKS, TaskKind, sweep_tasks
+from mert_core.probing.tasks import DEMO, FOURTEEN, TASKS, TaskKind, robustness_tasks, sweep_task, sweep_tasks
 
 
 def test_every_task_asks_what_its_data_set_answers() -> None:
@@ -17,6 +18,8 @@ def test_every_task_asks_what_its_data_set_answers() -> None:
 
 def test_what_depends_on_a_task_follows_from_its_row() -> None:
     assert set(sweep_tasks()) == {name for name, task in DEMO.items() if task.pooling == "mean"}
+    assert robustness_tasks(ProbeConfig()) == ["demo/gtzan_genre"] and sweep_task(SweepConfig()) == "demo/gs_key"
+    assert robustness_tasks(ProbeConfig(robustness={"tasks": []})) == [] and sweep_task(SweepConfig(task="x")) == "x"
     assert set(Demo().questions) == set(FOURTEEN)
     changed = {name for task in TASKS.values() for name in task.changed_by}
     assert changed <= set(DEFORMATIONS)

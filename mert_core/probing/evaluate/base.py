@@ -15,7 +15,7 @@ from mert_core.errors import MertError
 from mert_core.probing.embeddings import Embeddings, embeddings
 from mert_core.probing.probe_bank import ProbeSettings
 from mert_core.probing.results import TaskResult
-from mert_core.probing.tasks import Task, TaskKind
+from mert_core.probing.tasks import Task, TaskKind, robustness_tasks
 
 if TYPE_CHECKING:
     from mert_core.config import ProbeConfig
@@ -62,7 +62,7 @@ class EvalInputs:
     @property
     def wants_robustness(self) -> bool:
         """Whether the chosen probes are scored on degraded music, too."""
-        return self.task.name in self.settings.robustness.tasks
+        return self.task.name in robustness_tasks(self.settings)
 
     def embed(self) -> Embeddings:
         """Return the embeddings of all clips, in their order."""

@@ -51,7 +51,7 @@ def evaluate_separation(case: EvalInputs) -> TaskResult:
             degraded music, which has no stems to compare with.
     """
     task = case.task
-    if task.name in case.settings.robustness.tasks:
+    if case.wants_robustness:
         raise MertError(f"probe.robustness.tasks has {task.name}; there are no stems of degraded mixtures: remove it")
     if task.chunking.seconds is None or task.chunking.limit_seconds is not None:
         raise MertError(f"{task.name} needs windows of so many seconds without a limit, found {task.chunking}")

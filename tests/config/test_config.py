@@ -92,6 +92,15 @@ def test_the_command_line_changes_single_values(tmp_path: Path) -> None:
             loaded(tmp_path, text, wrong)
 
 
+def test_an_inner_section_is_changed_key_by_key(tmp_path: Path) -> None:
+    tree = "probe_set: {mixes: {train: 3}}\nruns: {tiny: {warmup_steps: 1, health: {explosion: {above: 2.0}}}}"
+    config = loaded(tmp_path, tree, "probe.demo.separation.hidden=8")
+    assert config.probe_set.mixes.model_dump() == {"train": 3, "valid": 300, "test": 1200}
+    explosion = config.run("tiny").health.explosion
+    assert (explosion.above, explosion.action) == (2.0, "rollback")
+    assert (config.probe.demo.separation.hidden, config.probe.demo.separation.max_epochs) == (8, 20)
+
+
 def test_the_resolved_tree_says_where_each_value_comes_from(tmp_path: Path) -> None:
     path = written(
         tmp_path, "seed: 2\npretrain: {warmup_steps: 1, weights: {unmasked: 1.0}}\nruns: {tiny: {clip_norm: 2.0}}"

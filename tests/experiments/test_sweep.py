@@ -8,8 +8,18 @@ import yaml
 
 from mert_core.config import Config, LossTerm, load_config
 from mert_core.errors import MertError
-from mert_core.experiments.sweep import RESULT_NAME, Sweep, Trial, _conclude, describe, sweeps_folder, trial_params
-from mert_core.experiments.winner import apply_winner, read_sweep, with_weights
+from mert_core.experiments.sweep import (
+    RESULT_NAME,
+    Sweep,
+    Trial,
+    _conclude,
+    apply_winner,
+    describe,
+    read_sweep,
+    sweeps_folder,
+    trial_params,
+    with_weights,
+)
 from mert_core.files import write_json
 from mert_core.paths import Layout
 from mert_core.tracking import NullTracker
