@@ -38,7 +38,7 @@ def see(threads):
     print(json.dumps({{"loaded": loaded, "threads": threads}} | waiting))
     sys.exit()
 cli.set_threads = see
-cli.main(["pretrain", "--run", "tiny", "-S", "threads=3"])
+cli.main(["pretrain", "--run", "tiny", "-S", "threads=3", "-S", "pretrain.workers=0"])
 """
     found = told(code, BY_DEFAULT | said, repository)
     assert found.pop("loaded") == [] and found.pop("threads") == 3
