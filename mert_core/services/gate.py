@@ -9,7 +9,8 @@ visits. Prefect's server runs the commands that are posted to it, MLflow's reads
    cannot, the gate does.
 
 The address that ``mert up`` prints ends in ``/open#SECRET``. A browser keeps what follows ``#`` to itself: no log sees
-it. The page at ``/open`` shows it to the gate, keeps what the pages need, and goes on to the server's front page.
+it. The page at ``/open`` shows it to the gate, keeps what the pages need, and goes on to Prefect's front page, or to
+the experiment's runs in MLflow.
 
 Both servers are started as ``uvicorn --factory mert_core.services.gate:prefect`` (or ``mlflow``), settings and secrets
 in the environment, which other users cannot read.
@@ -33,6 +34,7 @@ OPEN_SECRET = "MERT_OPEN_SECRET"  # environment variable: what the printed addre
 MLFLOW_SECRET = "MERT_MLFLOW_SECRET"  # environment variable: what MLflow's requests carry, as cookie or bearer token
 MLFLOW_STORE = "MERT_MLFLOW_STORE"  # environment variable: database URI
 MLFLOW_ARTIFACTS = "MERT_MLFLOW_ARTIFACTS"  # environment variable: URI of the folder for new experiments' files
+MLFLOW_EXPERIMENT = "MERT_MLFLOW_EXPERIMENT"  # environment variable: name of the experiment
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _HEALTH = "/health"
 
@@ -44,8 +46,16 @@ fetch(location.pathname, {method: "POST", headers: {Authorization: "Bearer " + s
     document.getElementById("said").textContent = "This is no address of the present `mert up`.";
     return;
   }
-  if (await answer.json()) localStorage.setItem("prefect-password", btoa(secret));
-  location.replace("/");
+  const experiment = await answer.json();
+  if (experiment === null) {
+    localStorage.setItem("prefect-password", btoa(secret));
+    return location.replace("/");
+  }
+  localStorage.setItem("mlflow.workflowType_v1", '"machine_learning"');  // else its pages speak of agents and prompts
+  localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+  const named = "/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=" + encodeURIComponent(experiment);
+  const known = await fetch(named);  // not there before the first stage has run
+  location.replace(known.ok ? `/#/experiments/${(await known.json()).experiment.experiment_id}/runs` : "/");
 });
 </script>"""
 
@@ -58,11 +68,12 @@ class Gate:
         secret: what the printed address ends in.
         cookie_secret: what the browser shall carry to MLflow; cookies of 127.0.0.1 go to all its ports, so that either
             page opens the other's links.
-        guarded: whether all but the health check needs ``cookie_secret``; False for Prefect.
+        experiment: MLflow's experiment that the page goes on to; all but the health check then needs ``cookie_secret``.
+            None for Prefect.
     """
 
-    def __init__(self, app: ASGIApp, secret: str, cookie_secret: str, *, guarded: bool) -> None:
-        self.app, self.secret, self.cookie_secret, self.guarded = app, secret, cookie_secret, guarded
+    def __init__(self, app: ASGIApp, secret: str, cookie_secret: str, experiment: str | None) -> None:
+        self.app, self.secret, self.cookie_secret, self.experiment = app, secret, cookie_secret, experiment
         self.cookie = "mert-" + hashlib.sha256(cookie_secret.encode()).hexdigest()[:8]  # two checkouts, two cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +86,7 @@ class Gate:
             await _refuse(reason, 403, scope, receive, send)
         elif scope["type"] == "http" and scope["path"] == OPEN_PATH:
             await self._open(scope["method"], headers)(scope, receive, send)
-        elif self.guarded and scope["path"] != _HEALTH and not self._carries_secret(headers):
+        elif self.experiment is not None and scope["path"] != _HEALTH and not self._carries_secret(headers):
             await _refuse("Open the address that `mert up` printed.", 401, scope, receive, send)
         else:
             await self.app(scope, receive, _unframed(send))
@@ -87,7 +98,7 @@ class Gate:
             return HTMLResponse(_OPEN_PAGE, headers=closed)
         if not _same(_bearer(headers), self.secret):
             return PlainTextResponse("wrong secret", 403)
-        answer = JSONResponse(not self.guarded)  # whether the page is Prefect's, which reads its password from storage
+        answer = JSONResponse(self.experiment)
         answer.set_cookie(self.cookie, self.cookie_secret, httponly=True, samesite="strict")
         return answer
 
@@ -141,7 +152,7 @@ def prefect() -> Gate:
     from prefect.server.api.server import create_app
 
     app: Any = create_app(final=True)
-    return Gate(app, os.environ[OPEN_SECRET], os.environ[MLFLOW_SECRET], guarded=False)
+    return Gate(app, os.environ[OPEN_SECRET], os.environ[MLFLOW_SECRET], None)
 
 
 def mlflow() -> Gate:
@@ -155,4 +166,4 @@ def mlflow() -> Gate:
     os.environ[ARTIFACT_ROOT_ENV_VAR] = os.environ[MLFLOW_ARTIFACTS]
     from mlflow.server.fastapi_app import app
 
-    return Gate(app, os.environ[OPEN_SECRET], os.environ[MLFLOW_SECRET], guarded=True)
+    return Gate(app, os.environ[OPEN_SECRET], os.environ[MLFLOW_SECRET], os.environ[MLFLOW_EXPERIMENT])

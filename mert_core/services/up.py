@@ -166,7 +166,9 @@ def up(config: Config, layout: Layout, *, mlflow_port: int = MLFLOW_PORT, prefec
 
     with _alone(layout), _signals() as stopped, ExitStack() as running:
         print(f"starting (logs in {layout.state / 'logs'}) …", flush=True)
-        servers = [_prefect(session)] if remote else [_prefect(session), _mlflow(session, store)]
+        servers = (
+            [_prefect(session)] if remote else [_prefect(session), _mlflow(session, store, config.tracking.experiment)]
+        )
         names = layout.state / "deployments.ready"  # written as soon as all of them are registered
         names.unlink(missing_ok=True)
         services: list[Service] = []
@@ -218,10 +220,11 @@ def answers(address: str, seconds: float = 2) -> bool:
         return False
 
 
-def _mlflow(session: Session, store: str) -> Service:
+def _mlflow(session: Session, store: str, experiment: str) -> Service:
     move_artifacts(session.layout)
     variables = {
         gate.MLFLOW_STORE: store,
+        gate.MLFLOW_EXPERIMENT: experiment,
         gate.MLFLOW_ARTIFACTS: artifacts_uri(session.layout),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         gate.OPEN_SECRET: session.mlflow_secret,
