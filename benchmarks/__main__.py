@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.figures import FIGURES
-from benchmarks.machine import describe
-from benchmarks.page import page
+from benchmarks.page import describe, page
 from benchmarks.row import Row
 from mert_core.files import write_json, write_text
 from mert_core.training.worker import multiplies_bf16

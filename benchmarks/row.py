@@ -54,6 +54,16 @@ class Row:
         ours, theirs = (show(statistics.median(side)) for side in (pairs.ours, pairs.theirs))
         return cls(figure, target, pairs.ratio, (min(pairs.ratios), max(pairs.ratios)), ours, theirs, len(pairs.ours))
 
+    @classmethod
+    def of_less(
+        cls, figure: str, target: float, ours: list[float], theirs: list[float], show: Callable[[float], str]
+    ) -> Row:
+        """Return the row of a comparison in which less is better: ours, round by round, as a share of theirs."""
+        ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+        own, reference = (show(statistics.median(side)) for side in (ours, theirs))
+        spread = min(ratios), max(ratios)
+        return cls(figure, target, statistics.median(ratios), spread, own, reference, len(ours), at_most=True)
+
 
 def per_second(unit: str) -> Callable[[float], str]:
     """Return what shows seconds per unit as units per second."""

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # `make test` gives whole files to its workers. Those that take minutes come first, so that no worker waits for another
 # that has taken one of them last.
 LONGEST_FIRST = (
-    "e2e/test_line.py",
+    "e2e/test_pipeline.py",
     "integration/test_ray_train.py",
     "integration/test_up.py",
     "integration/test_prefect.py",

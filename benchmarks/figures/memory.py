@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -30,16 +29,13 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
     """Measure in fp32, with one clip in a micro-batch and with several; two rounds, which hardly differ."""
     found, rounds = [], min(rounds, 2)
     for clips in CLIPS:
-        ours, theirs = [], []
+        ours, theirs = list[float](), list[float]()
         for number in range(1, rounds + 1):
             ours.append(peak_bytes("ours", clips))
             theirs.append(peak_bytes("theirs", clips))
             tell(f"round {number} of {rounds}: {ours[-1] / theirs[-1]:.3g}×")
-        ratios = [mine / reference for mine, reference in zip(ours, theirs, strict=True)]
-        own, other = (f"{statistics.median(side) / _GIB:.2f} GiB" for side in (ours, theirs))
         figure = f"peak memory of the 95M update, {clips} clip{'s' if clips > 1 else ''} of 5 s, fp32"
-        spread = min(ratios), max(ratios)
-        found.append(Row(figure, TARGET, statistics.median(ratios), spread, own, other, rounds, at_most=True))
+        found.append(Row.of_less(figure, TARGET, ours, theirs, lambda size: f"{size / _GIB:.2f} GiB"))
     return found
 
 

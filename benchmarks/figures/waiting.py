@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,10 +42,14 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
                     sides[side].append(taken)
             tell(f"round {number} of {rounds}")
     step = f"the demo student's step, {CLIPS} clips of {SECONDS:g} s"
+    compared = [
+        ("beside one busy process against alone", 2.0, "beside", "alone"),
+        ("beside one that came later against alone", 2.0, "surprised", "alone"),
+        ("threads that spin briefly against endlessly", 1.05, "alone", "endless"),
+    ]
     return [
-        _row(f"{step}: beside one busy process against alone", 2.0, sides["beside"], sides["alone"]),
-        _row(f"{step}: beside one that came later against alone", 2.0, sides["surprised"], sides["alone"]),
-        _row(f"{step}: threads that spin briefly against endlessly", 1.05, sides["alone"], sides["endless"]),
+        Row.of_less(f"{step}: {what}", target, sides[ours], sides[theirs], time_of)
+        for what, target, ours, theirs in compared
     ]
 
 
@@ -58,13 +61,6 @@ def serve(threads: int) -> None:
     once = update(module, lambda: module(crops, targets(crops)).weighted, crops.masked_frames)
     for _ in sys.stdin:
         print(seconds(once, STEPS), flush=True)
-
-
-def _row(figure: str, target: float, ours: list[float], theirs: list[float]) -> Row:
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    own, reference = (time_of(statistics.median(side)) for side in (ours, theirs))
-    spread = min(ratios), max(ratios)
-    return Row(figure, target, statistics.median(ratios), spread, own, reference, len(ours), at_most=True)
 
 
 @contextmanager

@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.machine import describe
-from benchmarks.page import page
+from benchmarks.page import describe, page
 from benchmarks.row import Row, time_of
 from benchmarks.timing import Pairs, paired
 
@@ -25,11 +24,11 @@ def test_the_ratio_is_the_median_of_the_rounds_and_the_warm_up_is_left_out() -> 
 
 def test_the_page_says_which_targets_were_missed() -> None:
     speed = Row.of_speed("steps", 2.5, Pairs([0.2, 0.2], [0.4, 0.44]), time_of)
-    memory = Row("memory", 0.6, 0.5, (0.4, 0.55), "1 GiB", "2 GiB", 2, at_most=True)
+    memory = Row.of_less("memory", 0.6, [0.8, 1.1], [2.0, 2.0], lambda size: f"{size:.3g} GiB")
     assert not speed.met and memory.met
     text = page([speed, memory], describe(), ["A note."])
     assert "| steps | ≥ 2.5× | 2.1× | 2 … 2.2 | 200.0 ms | 420.0 ms | 2 | **missed** |" in text
-    assert "| memory | ≤ 0.6× | 0.5× | 0.4 … 0.55 | 1 GiB | 2 GiB | 2 | met |" in text
+    assert "| memory | ≤ 0.6× | 0.475× | 0.4 … 0.55 | 0.95 GiB | 2 GiB | 2 | met |" in text
     assert "A note." in text and "Processor" in text
 
 

@@ -1,4 +1,4 @@
-"""A temporary checkout with parameters small enough to run the whole line in a minute or two."""
+"""A temporary checkout with parameters small enough to run the whole pipeline in a minute or two."""
 
 from __future__ import annotations
 

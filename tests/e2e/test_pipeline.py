@@ -1,4 +1,4 @@
-"""The whole line, tiny: reproducible, idempotent, clean, and the same for a user's own folder of music."""
+"""The whole pipeline, tiny: reproducible, idempotent, clean, and the same for a user's own folder of music."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ RUNS = {"tiny", "random-weights", "mel-statistics"}
 
 
 @pytest.fixture(scope="module")
-def line(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pipeline(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which `dvc repro` has run once and whose result is committed."""
-    folder = clone(repository, tmp_path_factory.mktemp("line"))
+    folder = clone(repository, tmp_path_factory.mktemp("pipeline"))
     run(folder, "dvc", "repro")
-    commit(folder, "the line has run")
+    commit(folder, "the pipeline has run")
     return folder
 
 
-def test_every_stage_left_what_it_promises(line: Path) -> None:
-    metrics = json.loads((line / "metrics.json").read_text())
+def test_every_stage_left_what_it_promises(pipeline: Path) -> None:
+    metrics = json.loads((pipeline / "metrics.json").read_text())
     assert set(metrics["probe"]) == RUNS
     for run_scores in metrics["probe"].values():
         assert set(run_scores) == set(TASKS)
@@ -37,43 +37,45 @@ def test_every_stage_left_what_it_promises(line: Path) -> None:
                 assert score["low"] <= score["value"] <= score["high"]
         assert set(run_scores["demo/mtg_mood"]) == {"roc_auc", "ap"}
         assert "sdr_vocals" in run_scores["demo/musdb18"]
-    assert "MagnaTagATune is not here" in (line / "data/probe/tiny/scores.json").read_text()
-    curve = pq.read_table(line / "data/pretrain/tiny/curve.parquet").to_pandas()
+    assert "MagnaTagATune is not here" in (pipeline / "data/probe/tiny/scores.json").read_text()
+    curve = pq.read_table(pipeline / "data/pretrain/tiny/curve.parquet").to_pandas()
     assert np.isfinite(curve["value"]).all()
     assert curve["step"].max() == 12
-    assert len(list((line / "report/figures").glob("*.png"))) >= 5
+    assert len(list((pipeline / "report/figures").glob("*.png"))) >= 5
 
 
-def test_the_report_stands_alone(line: Path) -> None:
-    page = (line / "report/report.html").read_text(encoding="utf-8")
+def test_the_report_stands_alone(pipeline: Path) -> None:
+    page = (pipeline / "report/report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
     assert 'src="http' not in page and 'href="http' not in page
-    assert str(line) not in page
+    assert str(pipeline) not in page
 
 
-def test_a_second_run_does_nothing_and_everything_is_clean(line: Path) -> None:
-    cache = line / "mert_core" / "audio" / "__pycache__"
+def test_a_second_run_does_nothing_and_everything_is_clean(pipeline: Path) -> None:
+    cache = pipeline / "mert_core" / "audio" / "__pycache__"
     cache.mkdir(exist_ok=True)
     (cache / "frames.cpython-311.pyc").write_bytes(b"bytecode")
-    assert "Data and pipelines are up to date" in run(line, "dvc", "repro")
-    assert "up to date" in run(line, "dvc", "status", "dvc.yaml")
-    assert run(line, "git", "status", "--porcelain") == ""
+    assert "Data and pipelines are up to date" in run(pipeline, "dvc", "repro")
+    assert "up to date" in run(pipeline, "dvc", "status", "dvc.yaml")
+    assert run(pipeline, "git", "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(
     "stage", ["corpus", "teacher-rvqvae", "targets-rvqvae", "pretrain-tiny", "probe-tiny", "report"]
 )
-def test_forcing_a_stage_leaves_the_lock_as_it_was(line: Path, stage: str) -> None:
-    before = (line / "dvc.lock").read_text()
-    run(line, "dvc", "repro", "--force", "--single-item", stage)
-    assert (line / "dvc.lock").read_text() == before
-    assert run(line, "git", "status", "--porcelain") == ""
+def test_forcing_a_stage_leaves_the_lock_as_it_was(pipeline: Path, stage: str) -> None:
+    before = (pipeline / "dvc.lock").read_text()
+    run(pipeline, "dvc", "repro", "--force", "--single-item", stage)
+    assert (pipeline / "dvc.lock").read_text() == before
+    assert run(pipeline, "git", "status", "--porcelain") == ""
 
 
-def test_four_lines_are_an_experiment_and_only_what_follows_from_a_change_is_stale(line: Path, tmp_path: Path) -> None:
+def test_four_lines_are_an_experiment_and_only_what_follows_from_a_change_is_stale(
+    pipeline: Path, tmp_path: Path
+) -> None:
     """HuBERT's two iterations: a run on a teacher's targets, clusters of its student, and a second run on those."""
     checkout = tmp_path / "checkout"
-    shutil.copytree(line, checkout, symlinks=True)
+    shutil.copytree(pipeline, checkout, symlinks=True)
     first = {"teachers": [{"teacher": "mfcc-kmeans", "weight": 1.0}], "max_steps": 4, "workers": 0}
     second = {**first, "teachers": [{"teacher": "hubert-1-kmeans", "weight": 1.0}]}
     kmeans = {
@@ -104,18 +106,18 @@ def test_four_lines_are_an_experiment_and_only_what_follows_from_a_change_is_sta
     assert list(json.loads(run(checkout, "dvc", "status", "--json", "dvc.yaml"))) == ["targets-mfcc-kmeans"]
 
 
-def test_lineage_leads_from_a_score_to_the_corpus(line: Path) -> None:
-    text = run(line, "mert", "lineage", "tiny/demo/gs_key")
+def test_lineage_leads_from_a_score_to_the_corpus(pipeline: Path) -> None:
+    text = run(pipeline, "mert", "lineage", "tiny/demo/gs_key")
     for folder in ("data/pretrain/tiny", "data/targets/rvqvae", "data/teachers/rvqvae", "data/corpus"):
-        identity = json.loads((line / folder / "record.json").read_text())["id"]
+        identity = json.loads((pipeline / folder / "record.json").read_text())["id"]
         assert identity[:12] in text, folder
-    assert "zzzz" in run(line, "mert", "lineage", "zzzz", status=2)
+    assert "zzzz" in run(pipeline, "mert", "lineage", "zzzz", status=2)
 
 
-def test_mlflow_has_one_run_per_stage_and_probe(line: Path) -> None:
+def test_mlflow_has_one_run_per_stage_and_probe(pipeline: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{line}/.mert/mlflow/mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{pipeline}/.mert/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("mert")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
@@ -172,11 +174,11 @@ def music_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_of_good_and_bad_files_runs_to_the_report(line: Path, music_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_good_and_bad_files_runs_to_the_report(pipeline: Path, music_folder: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
-    shutil.copytree(line, checkout, symlinks=True)
+    shutil.copytree(pipeline, checkout, symlinks=True)
     changes = {"corpus.source": "folder", "corpus.folder": str(music_folder), "corpus.valid_fraction": 0.3}
-    set_parameters(checkout, {**changes, "pretrain.workers": 0})  # the line itself has trained on Ray
+    set_parameters(checkout, {**changes, "pretrain.workers": 0})  # the pipeline itself has trained on Ray
     output = run(checkout, "dvc", "repro")
     assert "6" in output and "quarantine" in output
     quarantined = {row["path"] for row in pq.read_table(checkout / "data/corpus/quarantine.parquet").to_pylist()}
@@ -187,13 +189,13 @@ def test_a_folder_of_good_and_bad_files_runs_to_the_report(line: Path, music_fol
     assert set(json.loads((checkout / "metrics.json").read_text())["probe"]) == RUNS
 
 
-def test_no_usable_file_at_all_leaves_everything_as_it_was(line: Path, tmp_path: Path) -> None:
+def test_no_usable_file_at_all_leaves_everything_as_it_was(pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "a.wav").write_text("no audio")
-    before = (line / "data/corpus/record.json").read_text()
+    before = (pipeline / "data/corpus/record.json").read_text()
     output = run(
-        line, "mert", "corpus", "-S", "corpus.source=folder", "-S", f"corpus.folder={tmp_path / 'music'}", status=2
+        pipeline, "mert", "corpus", "-S", "corpus.source=folder", "-S", f"corpus.folder={tmp_path / 'music'}", status=2
     )
     assert "a.wav" in output or "no usable" in output.lower()
     assert "Traceback" not in output
-    assert (line / "data/corpus/record.json").read_text() == before
+    assert (pipeline / "data/corpus/record.json").read_text() == before
