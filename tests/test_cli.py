@@ -22,9 +22,8 @@ def _mert(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_an_unknown_key_stops_before_any_work(repository: Path, tmp_path: Path) -> None:
     text = (repository / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(
-        text.replace("learning_rate: 2.0e-3   #", "learning_rat: 2.0e-3   #"), encoding="utf-8"
-    )
+    wrong = text.replace("learning_rate: 2.0e-3   #", "learning_rat: 2.0e-3   #")
+    (tmp_path / "params.yaml").write_text(wrong, encoding="utf-8")
     found = _mert("corpus", cwd=tmp_path)
     assert found.returncode == 2
     assert "pretrain has 1 error(s):\n  learning_rat: unknown key" in found.stderr
@@ -115,38 +114,32 @@ def test_an_untrained_run_and_one_that_is_not_there(trained: Path) -> None:
     assert not (trained / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("export", "--run", "95m", "--to", "params.yaml/out"),
-        ("import", "data/pretrain/95m", "--to", "params.yaml/out"),
-        ("embed", "a.wav", "--model", "data/pretrain/95m", "--out", "params.yaml/a.npy"),
-    ],
-)
-def test_what_cannot_be_written_is_one_sentence(trained: Path, command: tuple[str, ...]) -> None:
+WRITING = {
+    "export": ["--run", "95m", "--to"],
+    "import": ["data/pretrain/95m", "--to"],
+    "embed": ["a.wav", "--model", "data/pretrain/95m", "--out"],
+}
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_what_cannot_be_written_is_one_sentence(trained: Path, command: str) -> None:
     soundfile.write(trained / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24000), 24000)
-    found = _mert(*command, cwd=trained)
-    assert found.returncode == 2, found.stderr
-    assert found.stderr.startswith(f"mert {command[0]}: cannot write params.yaml/") and found.stderr.count("\n") == 1
+    done = _mert(command, *WRITING[command], "params.yaml/out", cwd=trained)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"mert {command}: cannot write params.yaml/") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["export", "import", "embed"])
+@pytest.mark.parametrize("command", WRITING)
 def test_a_full_disk_leaves_nothing_behind(trained: Path, command: str) -> None:
     """A limit on the size of files stands for the disk: the system refuses in the middle of the weights."""
     soundfile.write(trained / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 48000), 24000)
     before = sorted(trained.iterdir())
-    rest = {
-        "export": ["--run", "95m", "--to", "out"],
-        "import": ["data/pretrain/95m", "--to", "out"],
-        "embed": ["a.wav", "--model", "data/pretrain/95m", "--out", "out.npy"],
-    }[command]
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
     code += "from mert_core.cli import main; sys.exit(main(sys.argv[1:]))"
-    found = subprocess.run(
-        [sys.executable, "-B", "-c", code, command, *rest], cwd=trained, capture_output=True, text=True
-    )
-    assert found.returncode == 2, found.stderr
-    assert f"mert {command}: cannot write out" in found.stderr and "Traceback" not in found.stderr
+    arguments = [sys.executable, "-B", "-c", code, command, *WRITING[command], "out"]
+    done = subprocess.run(arguments, cwd=trained, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert f"mert {command}: cannot write out" in done.stderr and "Traceback" not in done.stderr
     assert sorted(trained.iterdir()) == before
 
 

@@ -50,22 +50,20 @@ def test_chunks_stay_close_to_the_whole_and_one_layer_is_a_row_of_all(tmp_path: 
     np.testing.assert_array_equal(np.load(tmp_path / "two.npy"), chunks[2:3])
 
 
-@pytest.mark.parametrize("content", [b"", b"no music at all", b"RIFF\x00\x00\x00\x00WAVEfmt "])
-def test_a_bad_file_is_one_clean_sentence_and_writes_nothing(tmp_path: Path, model: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no music at all", b"RIFF\x00\x00\x00\x00WAVEfmt ", None])
+def test_a_bad_file_is_one_clean_sentence_and_writes_nothing(
+    tmp_path: Path, model: Path, content: bytes | None
+) -> None:
     bad = tmp_path / "bad.wav"
-    bad.write_bytes(content)
-    with pytest.raises(MertError, match="cannot be used") as caught:
+    if content is None:
+        soundfile.write(bad, np.full(24000, 0.25), 24000)
+    else:
+        bad.write_bytes(content)
+    with pytest.raises(MertError, match=r"cannot be used.*silent" if content is None else "cannot be used") as caught:
         embed_file(bad, model, "all", tmp_path / "out.npy")
     assert ".." not in str(caught.value) and str(caught.value).endswith("with sound in it.")
     with pytest.raises(MertError, match="unreadable"):
         embed_file(tmp_path / "nothing.wav", model, "all", tmp_path / "out.npy")
-    assert not (tmp_path / "out.npy").exists()
-
-
-def test_silence_is_an_error(tmp_path: Path, model: Path) -> None:
-    soundfile.write(tmp_path / "silent.wav", np.full(24000, 0.25), 24000)
-    with pytest.raises(MertError, match="silent"):
-        embed_file(tmp_path / "silent.wav", model, "all", tmp_path / "out.npy")
     assert not (tmp_path / "out.npy").exists()
 
 

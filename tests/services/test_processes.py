@@ -38,9 +38,8 @@ def alive(pids: list[int]) -> list[int]:
 
 
 def start(code: str) -> subprocess.Popen[bytes]:
-    return processes.start(
-        [sys.executable, "-c", code], cwd=Path.cwd(), env=processes.environment(), stdout=subprocess.PIPE
-    )
+    command, here = [sys.executable, "-c", code], Path.cwd()
+    return processes.start(command, cwd=here, env=processes.environment(), stdout=subprocess.PIPE)
 
 
 def stream(code: str, emit) -> int:
@@ -79,23 +78,18 @@ def test_stop_ends_what_a_finished_leader_left() -> None:
     process.stdout.close()
 
 
-def test_stream_gives_lines_and_status() -> None:
-    lines: list[str] = []
-    status = stream(
-        "import sys; print('out'); print('err', file=sys.stderr); print('ünï', end=''); sys.exit(4)", lines.append
-    )
-    assert status == 4
-    assert lines == ["out", "err", "ünï"]
+def test_stream_gives_lines_and_status_and_leaves_no_thread() -> None:
+    lines, threads = list[str](), threading.active_count()
+    code = "import sys; print('out'); print('err', file=sys.stderr); print('ünï', end=''); sys.exit(4)"
+    assert stream(code, lines.append) == 4
+    assert lines == ["out", "err", "ünï"] and threading.active_count() == threads
 
 
 def test_stream_thins_a_progress_bar_out() -> None:
     lines: list[str] = []
-    stream(
-        "import sys\nfor i in range(500): sys.stdout.write(f'\\rstep {i}'); sys.stdout.flush()\nprint('\\nend')",
-        lines.append,
-    )
-    assert lines[-2:] == ["step 499", "end"]
-    assert len(lines) <= 4
+    code = "import sys\nfor i in range(500): sys.stdout.write(f'\\rstep {i}'); sys.stdout.flush()\nprint('\\nend')"
+    stream(code, lines.append)
+    assert lines[-2:] == ["step 499", "end"] and len(lines) <= 4
 
 
 def test_stream_is_live() -> None:
@@ -134,9 +128,3 @@ def test_tool_is_the_one_beside_the_interpreter(monkeypatch: pytest.MonkeyPatch)
     assert processes.environment()["PATH"].startswith(str(Path(sys.executable).parent))
     with pytest.raises(MertError, match="make setup"):
         processes.tool("no-such-tool")
-
-
-def test_no_thread_is_left() -> None:
-    before = threading.active_count()
-    stream("print(1)", lambda line: None)
-    assert threading.active_count() == before
