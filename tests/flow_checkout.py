@@ -29,21 +29,17 @@ stages:
   pretrain-tiny:
     cmd: python slow.py
 """
-HEAVY = """\
-stages:
-  pretrain-95m:
+HEAVY = "stages:\n" + "".join(
+    f"""\
+  pretrain-{run}:
     wdir: ..
-    cmd: python train.py 95m
+    cmd: python train.py {run}
     deps: [train.py, quick.txt]
-    params: [seed, runs.95m]
-    outs: [95m.txt]
-  pretrain-330m:
-    wdir: ..
-    cmd: python train.py 330m
-    deps: [train.py, quick.txt]
-    params: [seed, runs.330m]
-    outs: [330m.txt]
+    params: [seed, runs.{run}]
+    outs: [{run}.txt]
 """
+    for run in ("95m", "330m")
+)
 QUICK = "print('hello from the stage')\nopen('quick.txt', 'w').write('1')\n"
 # Starts a child of its own and writes both process ids to MERT_HOME.
 SLOW = """\
