@@ -54,7 +54,8 @@ def link_mlflow_run(layout: Layout, stage: str, *, since: float, experiment: boo
         return None
     address = run_address(json.loads(path.read_text(encoding="utf-8")))
     text = f"MLflow run of {stage}" + ("" if fresh else " (unchanged: its last execution)")
-    create_link_artifact(address, link_text=text, key=_key("mlflow", stage), description=text)
+    key = re.sub(r"[^a-z0-9]+", "-", f"mlflow-{stage.lower()}").strip("-")  # letters, digits and dashes alone
+    create_link_artifact(address, link_text=text, key=key, description=text)
     logger.info("%s: %s", text, address)
     return address
 
@@ -73,8 +74,3 @@ def show_scores(layout: Layout) -> None:
     ]
     if rows:
         create_table_artifact(rows, key="scores", description="Probe scores on the test split, with 95 % intervals")
-
-
-def _key(*parts: str) -> str:
-    """Return an artifact key: lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")

@@ -46,18 +46,14 @@ def stage_environment(layout: Layout) -> dict[str, str]:
     The places are absolute because an experiment runs in a temporary copy of the checkout and is to be seen here.
     """
     config = load_config(layout.params)
+    name = deployment.get_name()
     known = {
         "MERT_HOME": str(layout.state),
         "MLFLOW_TRACKING_URI": tracking_uri(config, layout),
         "MERT_PREFECT_FLOW_RUN_ID": flow_run.get_id() or "",
-        "MERT_PREFECT_DEPLOYMENT": _deployment_name(),
+        "MERT_PREFECT_DEPLOYMENT": f"{flow_run.get_flow_name()}/{name}" if name else "",
     }
     return processes.environment({key: value for key, value in known.items() if value})
-
-
-def _deployment_name() -> str:
-    name = deployment.get_name()
-    return f"{flow_run.get_flow_name()}/{name}" if name else ""
 
 
 def run_command(command: list[str], layout: Layout, what: str) -> None:

@@ -15,7 +15,7 @@ from mert_core.config.config import (
 )
 from mert_core.config.data import GateConfig, PerSplit
 from mert_core.config.probe import ProbeConfig, SweepConfig
-from mert_core.config.run import HealthConfig, LossTerm, LossWeights, ModelChoice, PretrainConfig, WarmStart
+from mert_core.config.run import HealthConfig, LossTerm, LossWeights, PretrainConfig, WarmStart
 from mert_core.config.section import Count, Name, NonNegative, Positive, Section, Split
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "HealthConfig",
     "LossTerm",
     "LossWeights",
-    "ModelChoice",
     "Name",
     "NonNegative",
     "PerSplit",

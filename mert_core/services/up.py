@@ -269,11 +269,7 @@ def _deployments(session: Session, names: Path, mlflow_page: str) -> Service:
 
 
 def _wait(services: list[Service], stopped: threading.Event) -> bool:
-    """Wait until all services answer; return False when a signal asks to stop before.
-
-    Raises:
-        MertError: one of them ended, or the time is up.
-    """
+    """Wait until all services answer; return False when a signal asks to stop before."""
     for _ in range(round(START_SECONDS / POLL_SECONDS)):
         slow = [service for service in services if not service.ready()]
         if not slow:
