@@ -36,78 +36,53 @@ BASELINES = (RANDOM_WEIGHTS, MEL_STATISTICS)
 
 
 class ReportConfig(Section):
-    """The report.
+    """The report."""
 
-    Attributes:
-        runs: runs to show beside the baselines, in this order; None: all that are not heavy.
-        teachers: teachers whose targets to show beside an excerpt; None: all of the pipeline, and those without a fit.
-        example_seconds: length of the picture of true against predicted CQT.
-    """
-
-    runs: list[Name] | None = None
+    runs: list[Name] | None = None  # runs to show beside the baselines, in this order; None: all that are not heavy
+    # teachers whose targets to show beside an excerpt; None: all of the pipeline, and those without a fit
     teachers: list[Name] | None = None
-    example_seconds: Positive = 4.0
+    example_seconds: Positive = 4.0  # length of the picture of true against predicted CQT
 
 
 class TrackingConfig(Section):
-    """MLflow.
+    """MLflow."""
 
-    Attributes:
-        uri: its address; None: SQLite under ``.mert/mlflow``.
-        experiment: name of the experiment.
-    """
-
-    uri: str | None = None
+    uri: str | None = None  # its address; None: SQLite under ``.mert/mlflow``
     experiment: Annotated[str, Field(min_length=1)] = "mert"
 
 
 class CatalogConfig(Section):
-    """The lineage catalog.
+    """The lineage catalog."""
 
-    Attributes:
-        url: SQLAlchemy URL, for example of a Postgres; None: SQLite under ``.mert``.
-    """
-
-    url: str | None = None
+    url: str | None = None  # SQLAlchemy URL, for example of a Postgres; None: SQLite under ``.mert``
 
 
 class TeacherInstance(Section):
-    """A teacher by a name of its own: a class of teachers and its settings, which the class checks.
-
-    Attributes:
-        kind: name of the class.
-        settings: what differs from its defaults.
-    """
+    """A teacher by a name of its own: a class of teachers and its settings, which the class checks."""
 
     kind: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {}  # what differs from its defaults
 
 
 class Config(Section):
-    """The whole of ``params.yaml``.
+    """The whole of ``params.yaml``."""
 
-    Attributes:
-        seed: seed from which corpus, teachers, pre-training and probes derive all their randomness; MERT's own.
-        threads: CPU threads of a stage, shared by its training workers; part of what makes outputs the same to the
-            byte.
-        device: where probes embed: auto · cpu · cuda. A run has its own; teachers label on a GPU where there is one.
-        teachers: settings by instance; ``class`` names the class where it is not the instance's own name.
-        pretrain: what all runs share.
-        runs: changed lines by run; ``base`` names another run, or `PUBLISHED`, in place of ``pretrain``.
-        heavy: runs that a bare ``dvc repro`` leaves out.
-    """
-
+    # seed from which corpus, teachers, pre-training and probes derive all their randomness; MERT's own
     seed: Whole = 1337
+    # CPU threads of a stage, shared by its training workers; part of what makes outputs the same to the byte
     threads: Count = 2
+    # Where probes embed: auto · cpu · cuda. A run has its own; teachers label on a GPU where there is one.
     device: Literal["auto", "cpu", "cuda"] = "auto"
     corpus: CorpusConfig = CorpusConfig()
     probe_set: ProbeSetConfig = ProbeSetConfig()
     pieces: PiecesConfig = PiecesConfig()
+    # settings by instance; ``class`` names the class where it is not the instance's own name
     teachers: dict[Name, dict[str, Any] | None] = {}
     targets: TargetsConfig = TargetsConfig()
-    pretrain: dict[str, Any] = {}
+    pretrain: dict[str, Any] = {}  # what all runs share
+    # changed lines by run; ``base`` names another run, or `PUBLISHED`, in place of ``pretrain``
     runs: dict[Name, dict[str, Any] | None] = {}
-    heavy: list[Name] = []
+    heavy: list[Name] = []  # runs that a bare ``dvc repro`` leaves out
     datasets: DatasetsConfig = DatasetsConfig()
     probe: ProbeConfig = ProbeConfig()
     report: ReportConfig = ReportConfig()
@@ -230,7 +205,7 @@ def describe_config(path: Path, overrides: list[str], run: str | None = None) ->
     for assignment in overrides:
         _override(tree, assignment)
         _override(changed, assignment)
-    # Where a value may come from, nearest first: a name, a tree, and where in it the resolved tree begins.
+    # Where a value may come from, nearest first: a name, a tree, and where in it the resolved tree begins
     layers: list[tuple[str, dict[str, Any], list[str]]]
     if run is None:
         resolved: BaseModel = config

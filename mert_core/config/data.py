@@ -13,36 +13,23 @@ from mert_core.config.section import Count, NonNegative, Positive, Section, Shar
 
 
 class ScoresConfig(Section):
-    """The demo corpus: excerpts of scores, performed.
+    """The demo corpus: excerpts of scores, performed."""
 
-    Attributes:
-        minutes: how much music; hours by changing this number.
-        track_seconds: length of a track.
-    """
-
-    minutes: Positive = 60.0
+    minutes: Positive = 60.0  # how much music; hours by changing this number
     track_seconds: Annotated[float, Field(ge=3)] = 20.0
 
 
 class CorpusConfig(Section):
-    """Music to pre-train on.
+    """Music to pre-train on."""
 
-    Attributes:
-        source: scores: the demo, performed from music21's scores · folder: any tree of audio files.
-        folder: the tree, absolute or relative to the checkout.
-        licence: recorded for a folder's tracks.
-        min_seconds: shorter files go to quarantine, as in MERT.
-        valid_fraction: share of a folder's music to hold out: whole artists (top-level sub-folders) or, without them,
-            files.
-        shard_megabytes: size of a PCM shard.
-    """
-
+    # scores: the demo, performed from music21's scores · folder: any tree of audio files
     source: Literal["scores", "folder"] = "scores"
-    folder: str | None = None
-    licence: str = "unknown"
-    min_seconds: Positive = 3.0
+    folder: str | None = None  # the tree, absolute or relative to the checkout
+    licence: str = "unknown"  # recorded for a folder's tracks
+    min_seconds: Positive = 3.0  # shorter files go to quarantine, as in MERT
+    # share of a folder's music to hold out: whole artists (top-level sub-folders) or, without them, files
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    shard_megabytes: Positive = 256.0
+    shard_megabytes: Positive = 256.0  # size of a PCM shard
     scores: ScoresConfig = ScoresConfig()
 
     @model_validator(mode="after")
@@ -61,20 +48,15 @@ class PerSplit(Section):
 
 
 class ProbeSetConfig(Section):
-    """Labelled music to probe on, always performed from scores, because labels are needed.
+    """Labelled music to probe on, always performed from scores, because labels are needed."""
 
-    Attributes:
-        mixes: excerpts with key, composer, instruments, moods and genres.
-        notes: single notes with pitch and instrument family.
-        rhythms: excerpts with a steady, audible beat.
-        phrases: single lines, each with one of 8 techniques by one of 8 performers.
-        stems: mixtures of vocals, drums, bass and other, and those beside them.
-    """
-
+    # excerpts with key, composer, instruments, moods and genres
     mixes: PerSplit = {"train": 900, "valid": 300, "test": 1200}
-    notes: PerSplit = {"train": 900, "valid": 300, "test": 1000}
-    rhythms: PerSplit = {"train": 48, "valid": 16, "test": 40}
+    notes: PerSplit = {"train": 900, "valid": 300, "test": 1000}  # single notes with pitch and instrument family
+    rhythms: PerSplit = {"train": 48, "valid": 16, "test": 40}  # excerpts with a steady, audible beat
+    # single lines, each with one of 8 techniques by one of 8 performers
     phrases: PerSplit = {"train": 480, "valid": 200, "test": 400}
+    # mixtures of vocals, drums, bass and other, and those beside them
     stems: PerSplit = {"train": 24, "valid": 8, "test": 16}
     mix_seconds: Positive = 4.0
     note_seconds: Positive = 1.5
@@ -84,17 +66,11 @@ class ProbeSetConfig(Section):
 
 
 class PiecesConfig(Section):
-    """The score library that the demo corpus and the probe set perform; splits go by piece.
+    """The score library that the demo corpus and the probe set perform; splits go by piece."""
 
-    Attributes:
-        per_composer: pieces taken of each composer.
-        train: share of the pieces.
-        valid: share of the pieces; the rest is the test split.
-    """
-
-    per_composer: Annotated[int, Field(ge=4)] = 24
-    train: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    valid: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    per_composer: Annotated[int, Field(ge=4)] = 24  # pieces taken of each composer
+    train: Annotated[float, Field(gt=0, lt=1)] = 0.6  # share of the pieces
+    valid: Annotated[float, Field(gt=0, lt=1)] = 0.15  # share of the pieces; the rest is the test split
 
     @model_validator(mode="after")
     def _test_is_left(self) -> Self:
@@ -105,71 +81,46 @@ class PiecesConfig(Section):
 
 
 class GateConfig(Section):
-    """Thresholds of the gate, which stops the pipeline on bad labels or music before compute is spent.
+    """Thresholds of the gate, which stops the pipeline on bad labels or music before compute is spent."""
 
-    Attributes:
-        min_usage: least share of a codebook's entries in use on the training split.
-        min_entropy_bits: least entropy of a codebook's entries.
-        max_top_share: largest share of the commonest entry.
-        max_dead_bins: largest share of a spectrum's bins that do not vary on the training split.
-        max_magnitude: largest value of a spectrum, of either sign.
-        max_drift_frames: a track's frames against 75 per second.
-        min_bandwidth: a track whose spectrum ends in a wall below this share of half its source's rate was upsampled:
-            music of 8 kHz has 0.32, of 11 kHz 0.44, mp3 of 24 kbit/s 0.51, music from 16 kHz, left alone, 0.65.
-        max_upsampled: largest share of such tracks.
-        max_silence: largest share of frames below −60 dB, in all tracks.
-        max_silent_tracks: largest share of tracks with more than 95 % of such frames.
-        max_alike: largest share of held-out tracks that the training split has in another encoding, or shifted.
-        shared_artists: whether an artist may be in two splits; the demo's artists are composers, whom one synthesizer
-            plays.
-    """
-
-    min_usage: Share = 0.3
-    min_entropy_bits: NonNegative = 3.0
-    max_top_share: Share = 0.5
-    max_dead_bins: Share = 0.0
-    max_magnitude: Positive = 1000.0
-    max_drift_frames: NonNegative = 1.0
+    min_usage: Share = 0.3  # least share of a codebook's entries in use on the training split
+    min_entropy_bits: NonNegative = 3.0  # least entropy of a codebook's entries
+    max_top_share: Share = 0.5  # largest share of the commonest entry
+    max_dead_bins: Share = 0.0  # largest share of a spectrum's bins that do not vary on the training split
+    max_magnitude: Positive = 1000.0  # largest value of a spectrum, of either sign
+    max_drift_frames: NonNegative = 1.0  # a track's frames against 75 per second
+    # a track whose spectrum ends in a wall below this share of half its source's rate was upsampled: music of 8 kHz has
+    # 0.32, of 11 kHz 0.44, mp3 of 24 kbit/s 0.51, music from 16 kHz, left alone, 0.65
     min_bandwidth: Share = 0.45
-    max_upsampled: Share = 0.05
-    max_silence: Share = 0.5
-    max_silent_tracks: Share = 0.01
+    max_upsampled: Share = 0.05  # largest share of such tracks
+    max_silence: Share = 0.5  # largest share of frames below −60 dB, in all tracks
+    max_silent_tracks: Share = 0.01  # largest share of tracks with more than 95 % of such frames
+    # largest share of held-out tracks that the training split has in another encoding, or shifted
     max_alike: Share = 0.01
+    # whether an artist may be in two splits; the demo's artists are composers, whom one synthesizer plays
     shared_artists: Literal["allow", "stop"] = "allow"
 
 
 class TargetsConfig(Section):
-    """Labelling the corpus.
+    """Labelling the corpus."""
 
-    Attributes:
-        actors: Ray actors, each with a copy of the teacher and one thread, where there is so much music that starting
-            Ray pays; else, and with 0, threads of the stage's process. The bytes are the same.
-        gate: thresholds of the label gate.
-    """
-
+    # Ray actors, each with a copy of the teacher and one thread, where there is so much music that starting Ray pays;
+    # else, and with 0, threads of the stage's process. The bytes are the same.
     actors: Whole = 2
-    gate: GateConfig = GateConfig()
+    gate: GateConfig = GateConfig()  # thresholds of the label gate
 
 
 class DatasetsConfig(Section):
-    """Where the labelled public data sets lie: in sub-folders of one folder, or in places of their own.
+    """Where the labelled public data sets lie: in sub-folders of one folder, or in places of their own."""
 
-    Attributes:
-        folder: holds a sub-folder per data set, of its name.
-        places: other folders by the data set's name; absolute, or relative to the checkout.
-    """
-
-    folder: Annotated[str, Field(min_length=1)] = "datasets"
+    folder: Annotated[str, Field(min_length=1)] = "datasets"  # holds a sub-folder per data set, of its name
+    # other folders by the data set's name; absolute, or relative to the checkout
     places: dict[str, Annotated[str, Field(min_length=1)]] = {}
 
 
 class StorageConfig(Section):
-    """Where training reads shards from, and how far ahead. It changes no result, so no stage depends on it.
+    """Where training reads shards from, and how far ahead. It changes no result, so no stage depends on it."""
 
-    Attributes:
-        shards: None: under ``data/`` · ``s3://bucket/prefix``, where ``mert upload`` copied them.
-        read_ahead: updates that are fetched ahead; for an object store 8 or more.
-    """
-
+    # None: under ``data/`` · ``s3://bucket/prefix``, where ``mert upload`` copied them
     shards: Annotated[str, Field(pattern=r"^[a-z0-9]+://[^/]+.*[^/]$")] | None = None
-    read_ahead: Annotated[int, Field(ge=1, le=64)] = 1
+    read_ahead: Annotated[int, Field(ge=1, le=64)] = 1  # updates that are fetched ahead; for an object store 8 or more

@@ -32,44 +32,28 @@ class ModelChoice(Section):
 
 
 class LossTerm(Section):
-    """A teacher that the student predicts, where its targets come from, and the weight of its loss.
+    """A teacher that the student predicts, where its targets come from, and the weight of its loss."""
 
-    Attributes:
-        teacher: an instance of ``teachers``, or a class of `mert_core.teachers.registry` with its defaults.
-        targets: stored: made by ``mert targets`` · online: computed in the training step from what the teacher needs of
-            the track, and equal to the stored ones · crop: computed from the crop alone, with silence around it.
-        weight: weight of the loss; a term of weight 0 is left out.
-    """
-
-    teacher: Name
+    teacher: Name  # an instance of ``teachers``, or a class of `mert_core.teachers.registry` with its defaults
+    # stored: made by ``mert targets`` · online: computed in the training step from what the teacher needs of the track,
+    # and equal to the stored ones · crop: computed from the crop alone, with silence around it
     targets: Literal["stored", "online", "crop"] = "stored"
-    weight: NonNegative = 1.0
+    weight: NonNegative = 1.0  # a term of weight 0 is left out
 
 
 class LossWeights(Section):
-    """Weights of the loss terms that belong to no teacher.
+    """Weights of the loss terms that belong to no teacher."""
 
-    Attributes:
-        feature_penalty: weight of the mean square of the convolution features (published: 10).
-        unmasked: weight of the same losses at frames that are not masked (fairseq's ``pred_nomask_weight``).
-    """
-
-    feature_penalty: NonNegative = 10.0
-    unmasked: Share = 0.0
+    feature_penalty: NonNegative = 10.0  # weight of the mean square of the convolution features (published: 10)
+    unmasked: Share = 0.0  # weight of the same losses at frames that are not masked (fairseq's ``pred_nomask_weight``)
 
 
 class WarmStart(Section):
-    """A checkpoint to start from, as ``mert import`` prints it.
+    """A checkpoint to start from, as ``mert import`` prints it."""
 
-    Attributes:
-        folder: its folder, absolute or relative to the checkout.
-        sha256: what configuration and weights hash to.
-        heads: stored: its pre-training heads are taken over · fresh: they begin anew.
-    """
-
-    folder: Annotated[str, Field(min_length=1)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    heads: Literal["stored", "fresh"]
+    folder: Annotated[str, Field(min_length=1)]  # its folder, absolute or relative to the checkout
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # what configuration and weights hash to
+    heads: Literal["stored", "fresh"]  # stored: its pre-training heads are taken over · fresh: they begin anew
 
 
 FaultAction = Literal["warn", "skip", "rollback", "stop"]
@@ -100,104 +84,72 @@ class ModelBound(Section):
 
 
 class HealthConfig(Section):
-    """What is watched during training, and what is done about each fault.
+    """What is watched during training, and what is done about each fault."""
 
-    Attributes:
-        every: updates between measures of the model, one forward pass each; losses and gradients: every update.
-        nonfinite: loss or gradient norm is NaN or infinite.
-        explosion: the loss over that of the first update.
-        gradient_spike: the gradient norm over the median of the last 100.
-        silence: every clip of the global batch is silent.
-        perplexity: perplexity of the predictions over that of the teacher's codes, in the worst codebook.
-        dead_codes: largest share of a codebook's entries that the student may give up after warm-up.
-        effective_rank: effective rank of the embeddings; 1 means that all are alike.
-        max_interventions: skips and rollbacks after which the run stops.
-        rate_factor: factor on the learning rate after each rollback.
-    """
-
+    # updates between measures of the model, one forward pass each; losses and gradients: every update
     every: Count = 200
-    nonfinite: Literal["skip", "rollback", "stop"] = "rollback"
-    explosion: LossBound = {"above": 5.0, "action": "rollback"}
-    gradient_spike: LossBound = {"above": 10.0, "action": "warn"}
-    silence: FaultAction = "warn"
+    nonfinite: Literal["skip", "rollback", "stop"] = "rollback"  # loss or gradient norm is NaN or infinite
+    explosion: LossBound = {"above": 5.0, "action": "rollback"}  # the loss over that of the first update
+    gradient_spike: LossBound = {"above": 10.0, "action": "warn"}  # the gradient norm over the median of the last 100
+    silence: FaultAction = "warn"  # every clip of the global batch is silent
+    # perplexity of the predictions over that of the teacher's codes, in the worst codebook
     perplexity: ModelBound = {"below": 0.1, "action": "warn"}
+    # largest share of a codebook's entries that the student may give up after warm-up
     dead_codes: DeadCodes = {"above": 0.5, "action": "warn"}
+    # effective rank of the embeddings; 1 means that all are alike
     effective_rank: ModelBound = {"below": 4.0, "action": "warn"}
-    max_interventions: Whole = 5
-    rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_interventions: Whole = 5  # skips and rollbacks after which the run stops
+    rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # factor on the learning rate after each rollback
 
 
 class PretrainConfig(Section):
-    """One pre-training run.
+    """One pre-training run."""
 
-    Attributes:
-        model: the student's shape.
-        teachers: what it predicts at masked frames. Codes bring cross-entropies, summed over codebooks; spectra the
-            squared error.
-        seed: seed of weights, crops, masks, noise and dropout; None: the seed of all stages.
-        hours: music of the training split to learn from: a random subset that is the same in every run, and contains
-            that of every smaller number; None: all.
-        start: a checkpoint to start from; None: fresh weights.
-        workers: Ray workers; 0 trains in the stage's own process.
-        max_worker_failures: how often workers that die are replaced before the run stops.
-        crop_seconds: length of a clip.
-        global_batch_size: clips per update, over all workers.
-        local_batch_size: clips that a worker holds at a time; what is left of its share follows in further
-            micro-batches. None: its whole share at once.
-        max_steps: updates; the released weights are of 250,000.
-        schedule_steps: updates until the learning rate has fallen to 0; None: ``max_steps``, or the warm-up where that
-            is longer.
-        temperature: of the code logits; ``learn_temperature``: one per codebook, beginning with it.
-        acoustic_codebooks: all · random: one per batch · top: the first alone · bottom: the last alone.
-        mask_probability: share of frames that spans would cover if they did not overlap.
-        mask_frames: length of a masked span.
-        mask_trim_clips: clips that share one number of masked frames (published: those of a worker).
-        mixture_probability: share of clips that others of the batch are mixed into.
-        mixture_snippets: most snippets per clip.
-        mixture_seconds: shortest and longest snippet.
-        precision: fp32 · bf16 · auto: bf16 on a GPU, fp32 elsewhere.
-        activation_checkpointing: layers are computed again in the backward pass: less memory, a third more arithmetic.
-        compile: ``torch.compile`` of the encoder layers; minutes at the start.
-        sharding: none: a copy of the model on each worker · full: shared out among them (FSDP2).
-        device: auto · cpu · cuda; each worker decides for itself.
-    """
-
-    model: ModelChoice = ModelChoice()
+    model: ModelChoice = ModelChoice()  # the student's shape
+    # What it predicts at masked frames. Codes bring cross-entropies, summed over codebooks; spectra the squared error.
     teachers: Annotated[list[LossTerm], Field(min_length=1)] = [
         {"teacher": "encodec"},
         {"teacher": "cqt", "targets": "crop"},
     ]
     weights: LossWeights = LossWeights()
-    seed: Whole | None = None
+    seed: Whole | None = None  # seed of weights, crops, masks, noise and dropout; None: the seed of all stages
+    # music of the training split to learn from: a random subset that is the same in every run, and contains that of
+    # every smaller number; None: all
     hours: Positive | None = None
-    start: WarmStart | None = None
-    workers: Whole = 1
-    max_worker_failures: Whole = 3
-    crop_seconds: Annotated[float, Field(ge=0.5)] = 5.0
-    global_batch_size: Count = 1024
+    start: WarmStart | None = None  # a checkpoint to start from; None: fresh weights
+    workers: Whole = 1  # Ray workers; 0 trains in the stage's own process
+    max_worker_failures: Whole = 3  # how often workers that die are replaced before the run stops
+    crop_seconds: Annotated[float, Field(ge=0.5)] = 5.0  # length of a clip
+    global_batch_size: Count = 1024  # clips per update, over all workers
+    # Clips that a worker holds at a time; what is left of its share follows in further micro-batches. None: its whole
+    # share at once.
     local_batch_size: Count | None = 16
-    max_steps: Count = 250_000
+    max_steps: Count = 250_000  # the released weights are of update 250,000
     warmup_steps: Whole = 32_000
+    # updates until the learning rate has fallen to 0; None: ``max_steps``, or the warm-up where that is longer
     schedule_steps: Count | None = 400_000
     learning_rate: Positive = 5.0e-4
     adam_betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.98]
     adam_eps: Positive = 1.0e-6
     weight_decay: NonNegative = 0.01
     clip_norm: Positive = 10.0
-    temperature: Positive = 0.1
+    temperature: Positive = 0.1  # of the code logits; ``learn_temperature``: one per codebook, beginning with it
     learn_temperature: bool = False
+    # all · random: one per batch · top: the first alone · bottom: the last alone
     acoustic_codebooks: Literal["all", "random", "top", "bottom"] = "all"
-    mask_probability: Share = 0.8
-    mask_frames: Count = 5
-    mask_trim_clips: Count = 16
-    mixture_probability: Share = 0.5
-    mixture_snippets: Count = 3
-    mixture_seconds: Pair = [0.5, 1.0]
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    mask_probability: Share = 0.8  # share of frames that spans would cover if they did not overlap
+    mask_frames: Count = 5  # length of a masked span
+    mask_trim_clips: Count = 16  # clips that share one number of masked frames (published: those of a worker)
+    mixture_probability: Share = 0.5  # share of clips that others of the batch are mixed into
+    mixture_snippets: Count = 3  # most snippets per clip
+    mixture_seconds: Pair = [0.5, 1.0]  # shortest and longest snippet
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # fp32 · bf16 · auto: bf16 on a GPU, fp32 elsewhere
+    # layers are computed again in the backward pass: less memory, a third more arithmetic
     activation_checkpointing: bool = False
-    compile: bool = False
+    compile: bool = False  # ``torch.compile`` of the encoder layers; minutes at the start
+    # none: a copy of the model on each worker · full: shared out among them (FSDP2)
     sharding: Literal["none", "full"] = "none"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto · cpu · cuda; each worker decides for itself
     checkpoint_every: Count = 1000
     checkpoint_keep: Count = 2
     health: HealthConfig = HealthConfig()

@@ -2,7 +2,7 @@
 
 Every default is a literal, a dictionary of what an inner section has other than its class, or an inner section made
 without arguments. DVC reads literals out of the class bodies, so a changed default makes stale what depends on it, and
-a changed docstring does not.
+a changed comment does not. What a field means is said beside it, or above it where that takes more room.
 """
 
 from __future__ import annotations
