@@ -11,15 +11,13 @@ import yaml
 from mert_core.config import load_config
 from mert_core.errors import MertError
 from mert_core.files import write_text
-
-RUN = "run"
-"""The deployment that takes any run."""
+from mert_core.paths import PARAMS_NAME
 
 
 def read_deployments(path: Path) -> list[dict[str, Any]]:
     """Read the deployments of a ``prefect.yaml``, and add one for each run of the ``params.yaml`` beside it.
 
-    They are the deployment ``run`` under the name of the run, with that parameter.
+    They are the deployment ``run``, which takes any, under the name of the run and with that parameter.
 
     Raises:
         MertError: no file, no deployments, or one without name or entrypoint.
@@ -34,16 +32,13 @@ def read_deployments(path: Path) -> list[dict[str, Any]]:
     for item in deployments:
         if not item.get("name") or not item.get("entrypoint"):
             raise MertError(f"{path}: a deployment needs a name and an entrypoint; found {item!r}")
-    runs = load_config(path.parent / "params.yaml").runs
-    return [
-        *deployments,
-        *(
-            {**item, "name": run, "description": f"Pre-train the run {run}.", "parameters": {"run": run}}
-            for item in deployments
-            for run in runs
-            if item["name"] == RUN
-        ),
+    of_runs = [
+        {**item, "name": run, "description": f"Pre-train the run {run}.", "parameters": {"run": run}}
+        for item in deployments
+        if item["name"] == "run"
+        for run in load_config(path.parent / PARAMS_NAME).runs
     ]
+    return [*deployments, *of_runs]
 
 
 def build(item: dict[str, Any]) -> Any:
