@@ -78,14 +78,8 @@ def test_four_lines_are_an_experiment_and_only_what_follows_from_a_change_is_sta
     shutil.copytree(pipeline, checkout, symlinks=True)
     first = {"teachers": [{"teacher": "mfcc-kmeans", "weight": 1.0}], "max_steps": 4, "workers": 0}
     second = {**first, "teachers": [{"teacher": "hubert-1-kmeans", "weight": 1.0}]}
-    kmeans = {
-        "class": "student-kmeans",
-        "run": "hubert-1",
-        "layer": 1,
-        "clusters": 16,
-        "fit_frames": 2000,
-        "iterations": 3,
-    }
+    kmeans = {"class": "student-kmeans", "run": "hubert-1", "layer": 1}
+    kmeans |= {"clusters": 16, "fit_frames": 2000, "iterations": 3}
     set_parameters(checkout, {"runs.hubert-1": first, "runs.hubert-2": second, "teachers.hubert-1-kmeans": kmeans})
     assert "older than" in run(checkout, "mert", "config", "--run", "hubert-2")
     run(checkout, "mert", "plan")
@@ -125,9 +119,8 @@ def test_mlflow_has_one_run_per_stage_and_probe(pipeline: Path) -> None:
     stages = "corpus", "teachers/rvqvae", "targets/mfcc-kmeans", "pretrain/tiny", "probe/tiny", "report"
     for expected in (*stages, "probe/random-weights", *(f"probe-task/tiny/{task}" for task in TASKS)):
         assert expected in names
-    parents = {
-        found.data.tags.get("mlflow.parentRunId") for found in runs if found.info.run_name.startswith("probe-task/tiny")
-    }
+    tasks = [found for found in runs if found.info.run_name.startswith("probe-task/tiny")]
+    parents = {found.data.tags.get("mlflow.parentRunId") for found in tasks}
     assert parents == {found.info.run_id for found in runs if found.info.run_name == "probe/tiny"}
     assert {found.info.status for found in runs} == {"FINISHED"}
     training = next(found for found in runs if found.info.run_name == "pretrain/tiny")
@@ -147,23 +140,11 @@ def _music(path: Path, rate: int, channels: int, seconds: float, pitch: float) -
 @pytest.fixture(scope="module")
 def music_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("music")
-    kinds = [
-        ("wav", 44100, 2),
-        ("flac", 48000, 1),
-        ("ogg", 22050, 2),
-        ("mp3", 44100, 2),
-        ("flac", 96000, 6),
-        ("wav", 8000, 1),
-    ]
-    for number in range(12):
-        ending, rate, channels = kinds[number % len(kinds)]
-        _music(
-            folder / f"artist {number % 4}" / f"song {number}.{ending}",
-            rate,
-            channels,
-            6 + number % 3,
-            110 * 2 ** (number / 12),
-        )
+    kinds = [("wav", 44100, 2), ("flac", 48000, 1), ("ogg", 22050, 2)]
+    kinds += [("mp3", 44100, 2), ("flac", 96000, 6), ("wav", 8000, 1)]
+    for number, (ending, rate, channels) in enumerate(2 * kinds):
+        path = folder / f"artist {number % 4}" / f"song {number}.{ending}"
+        _music(path, rate, channels, 6 + number % 3, 110 * 2 ** (number / 12))
     (folder / "empty.wav").write_bytes(b"")
     (folder / "text.wav").write_text("not audio at all")
     whole = (folder / "artist 0" / "song 0.wav").read_bytes()
@@ -193,9 +174,8 @@ def test_no_usable_file_at_all_leaves_everything_as_it_was(pipeline: Path, tmp_p
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "a.wav").write_text("no audio")
     before = (pipeline / "data/corpus/record.json").read_text()
-    output = run(
-        pipeline, "mert", "corpus", "-S", "corpus.source=folder", "-S", f"corpus.folder={tmp_path / 'music'}", status=2
-    )
+    folder = "-S", "corpus.source=folder", "-S", f"corpus.folder={tmp_path / 'music'}"
+    output = run(pipeline, "mert", "corpus", *folder, status=2)
     assert "a.wav" in output or "no usable" in output.lower()
     assert "Traceback" not in output
     assert (pipeline / "data/corpus/record.json").read_text() == before

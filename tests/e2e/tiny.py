@@ -76,42 +76,25 @@ def set_parameters(folder: Path, changes: dict[str, object]) -> None:
 
 def environment() -> dict[str, str]:
     """A clean environment with our commands on the path and no server in sight."""
-    kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MERT_", "PREFECT_", "DVC_"))
-    }
-    return {
-        **kept,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "DO_NOT_TRACK": "1",
-    }
+    others = "MLFLOW_", "MERT_", "PREFECT_", "DVC_"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(others)}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "DO_NOT_TRACK": "1"}
 
 
 def run(folder: Path, *command: str, status: int | None = 0, timeout: float = 600) -> str:
     """Run a command in a checkout and return what it printed; an unexpected exit status fails the test."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
-    assert status is None or done.returncode == status, (
-        f"{' '.join(command)} → {done.returncode}\n{done.stdout[-6000:]}"
-    )
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, cwd=folder, env=environment(), text=True, timeout=timeout, **both)
+    said = f"{' '.join(command)} → {done.returncode}\n{done.stdout[-6000:]}"
+    assert status is None or done.returncode == status, said
     return done.stdout
 
 
 def clone(repository: Path, folder: Path) -> Path:
     """Copy what git would carry (uncommitted edits too) into a new repository with one commit."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=repository,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=repository, capture_output=True, check=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
         if (repository / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,8 @@ from tests.flow_checkout import ROOT, checkout, git, in_checkout
 __all__ = ["checkout", "in_checkout"]
 pytestmark = pytest.mark.integration
 PATIENCE_SECONDS = 240.0
+PAGES = [{"Origin": "http://evil.example"}, {"Host": "evil.example:4200"}, {"Sec-Fetch-Site": "same-site"}]
+"""What the requests of foreign pages and names say; the gate's own test has them all."""
 
 
 def free_port() -> int:
@@ -59,14 +61,8 @@ def up(in_checkout: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     log = in_checkout / ".mert" / "up.log"
     ports = ["--mlflow-port", str(free_port()), "--prefect-port", str(free_port())]
     with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mert_core.cli", "up", *ports],
-            cwd=in_checkout,
-            env=user_shell(),
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        command, both = [sys.executable, "-m", "mert_core.cli", "up", *ports], {"stdout": stream, "stderr": stream}
+        process = subprocess.Popen(command, cwd=in_checkout, env=user_shell(), text=True, **both)
     try:
         yield process, log
     finally:
@@ -107,11 +103,7 @@ def break_in(said: str) -> None:
         ]
         for method, path, body in attacks:
             assert client.request(method, path, json=body).status_code == 401
-            for page in (
-                {"Origin": "http://evil.example"},
-                {"Host": "evil.example:4200"},
-                {"Sec-Fetch-Site": "same-site"},
-            ):
+            for page in PAGES:
                 assert client.request(method, path, json=body, headers=owner | page).status_code == 403
             asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": method}
             assert "access-control-allow-origin" not in client.options(path, headers=asked).headers
@@ -129,7 +121,7 @@ def break_in(said: str) -> None:
         opened = client.post("/open", headers={"Authorization": f"Bearer {mlflow_secret}", "Origin": mlflow})
         assert opened.status_code == 200
         assert "<title>MLflow" in client.get("/").text  # the cookie is in the client now
-        for page in ({"Origin": "http://localhost:1"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        for page in PAGES:
             assert client.post(delete, json={"experiment_id": "0"}, headers=page).status_code == 403
 
 
