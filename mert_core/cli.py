@@ -15,7 +15,7 @@ import select
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -186,13 +186,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return value
+    with suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
 
 
 def _context(options: argparse.Namespace) -> tuple[Config, Layout]:
@@ -224,36 +221,30 @@ def _stage(options: argparse.Namespace) -> int:
             from mert_core.training.ray_train import start_ray
 
             ray.enter_context(start_ray(workers, config.worker_threads(config.run(run))))
-        return _run_stage(options, config, layout, name, run)
+        if getattr(options, "download", False):
+            config = _downloaded(config, layout, run)
+        set_threads(config.threads)
+        from mert_core.lineage.catalog import record_stage
+        from mert_core.tracking import open_run
 
+        resume_run_id = None
+        if name in {"teachers", "targets", "pretrain"}:  # a wrong name must not open a run in MLflow
+            from mert_core.teachers.registry import check_teachers, configured_teacher
 
-def _run_stage(options: argparse.Namespace, config: Config, layout: Layout, name: str, run: str) -> int:
-    resume_run_id = None
-    if getattr(options, "download", False):
-        config = _downloaded(config, layout, run)
-    set_threads(config.threads)
-    from mert_core.lineage.catalog import record_stage
-    from mert_core.tracking import open_run
-
-    if name in {"teachers", "targets", "pretrain"}:  # a wrong name must not open a run in MLflow
-        from mert_core.teachers.registry import check_teachers, configured_teacher
-
-        check_teachers(config)
+            check_teachers(config)
+            if name != "pretrain":
+                configured_teacher(config, run)
         if name == "pretrain":
-            config.run(run)
-        else:
-            configured_teacher(config, run)
-    if name == "pretrain":
-        from mert_core.training.stage import resumable_run_id
+            from mert_core.training.stage import resumable_run_id
 
-        resume_run_id = resumable_run_id(config, layout, run)
-    with open_run(config, layout, name, run or None, resume_run_id=resume_run_id) as tracker:
-        module, _, function = _STAGES[name].partition(":")
-        work = getattr(importlib.import_module(module), function)
-        record: Record = work(config, layout, tracker, *([run] if run else []))
-        if name == "pretrain":
-            _track_figures(config, layout, tracker, run)
-    record_stage(config, layout)
+            resume_run_id = resumable_run_id(config, layout, run)
+        with open_run(config, layout, name, run or None, resume_run_id=resume_run_id) as tracker:
+            module, _, function = _STAGES[name].partition(":")
+            work = getattr(importlib.import_module(module), function)
+            record: Record = work(config, layout, tracker, *([run] if run else []))
+            if name == "pretrain":
+                _track_figures(config, layout, tracker, run)
+        record_stage(config, layout)
     print(f"{name}{f' {run}' if run else ''}: {record.kind} {record.id[:12]}")
     return 0
 
@@ -271,10 +262,7 @@ def _downloaded(config: Config, layout: Layout, name: str) -> Config:
 
 
 def _track_figures(config: Config, layout: Layout, tracker: Tracker, run: str) -> None:
-    """Show in the run itself how it went; only the report, which lies above training, can draw it.
-
-    The model is written by then, so pictures that cannot be drawn are a warning.
-    """
+    """Show in the run itself how it went; the model is written by then, so what cannot be drawn is a warning."""
     from mert_core.report.figures.draw import draw_training
     from mert_core.report.load import read_training
 
