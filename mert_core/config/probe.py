@@ -12,6 +12,7 @@ from pydantic import Field
 from mert_core.config.section import Count, Name, Positive, Section, Whole
 
 Rates = Annotated[list[Positive], Field(min_length=1)]
+HeadWidth = Annotated[int, Field(ge=2, multiple_of=2)]
 
 
 class BeatsConfig(Section):
@@ -30,7 +31,7 @@ class SeparationConfig(Section):
     """Open-Unmix's heads on frozen features, one per stem.
 
     Attributes:
-        hidden: width.
+        hidden: width, half of it for each direction of the LSTM.
         layers: LSTM layers.
         mixes_per_track: remixes of 6 s, drawn once, so that their embeddings can be kept.
         batch_mixes: remixes in a batch.
@@ -40,7 +41,7 @@ class SeparationConfig(Section):
         max_epochs: most epochs.
     """
 
-    hidden: Count = 512
+    hidden: HeadWidth = 512
     layers: Count = 3
     mixes_per_track: Count = 64
     batch_mixes: Count = 16
