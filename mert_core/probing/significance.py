@@ -92,23 +92,15 @@ def median_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64
         return np.nanmedian(drawn.reshape(len(counts), -1), axis=1)
 
 
-def resampled_scores(
-    points: Points, median: bool, resamples: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a score of all tracks, and of resamples of them.
+def resampled_scores(points: Points, median: bool, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the mean over all tracks, or their median, and then that of each resample (1 + resamples,).
 
-    Args:
-        points: what each track earned (seeds, tracks); a track counts with its mean over the seeds.
-        median: whether the score is the median over tracks; else it is their mean.
-        resamples: number of resamples.
-        seed: seed of the draws; all scores of one seed see the same resamples.
-
-    Returns:
-        The score (1,), and those of the resamples (resamples,).
+    A track counts with the mean of what it earned over the probe seeds (seeds, tracks). All scores of one seed see the
+    same resamples.
     """
     values, of = points.mean(axis=0), median_of if median else mean_of
-    drawn = [of(values, counts) for counts in resampled(len(values), resamples, seed)]
-    return of(values, np.ones((1, len(values)), dtype=np.float32)), np.concatenate(drawn)
+    once = np.ones((1, len(values)), dtype=np.float32)
+    return np.concatenate([of(values, counts) for counts in (once, *resampled(len(values), resamples, seed))])
 
 
 FLIPPED_FLOATS = 1 << 20
@@ -218,7 +210,7 @@ def _of_task(task: str, a: Predictions, b: Predictions, resamples: int, flips: i
         earned = _both_known(task, name, [model.points[name] for model in models])
         if is_median(name):
             medians = [resampled_scores(points, True, resamples, seed) for points in earned]
-            scores, drawn = [float(median[0]) for median, _ in medians], [drawn for _, drawn in medians]
+            scores, drawn = [float(median[0]) for median in medians], [median[1:] for median in medians]
             rows.append(_by_bootstrap(task, name, scores, drawn, earned[0].shape[1]))
         else:
             rows.append(_by_flips(task, name, earned, resamples, flips, seed))

@@ -76,7 +76,7 @@ class SeparationEvaluator(Evaluator):
 
         scores: dict[str, NDArray[np.float64]] = {}  # of all tracks and of resamples, (1 + resamples,)
         for name, each in points.items():
-            scores[name] = np.concatenate(resampled_scores(each, is_median(name), settings.bootstrap, inputs.seed))
+            scores[name] = resampled_scores(each, is_median(name), settings.bootstrap, inputs.seed)
         main = [f"sdr_{stem}" for stem in music.stems]
         ids = tuple(track.track_id for track in music.tracks["test"])
         return TaskResult(
@@ -181,9 +181,8 @@ class _SeparationMusic:
         def ratios(track: StoredTrack) -> NDArray[np.float64]:
             assert self.embedded.frame_rate is not None
             start, stop = self.spans[track.track_id]
-            bounds = [*(window.parts[0].start for window in self.mixtures[start:stop]), track.samples]
             features = self._features(start, stop, hold=False)
-            windows = window_features(*features, np.array(bounds), self.embedded.frame_rate)
+            windows = window_features(self.mixtures[start:stop], *features, self.embedded.frame_rate)
             return track_ratios(ensembles, windows, track, self.device)
 
         tracks, title = self.tracks[split], f"separate {self.inputs.task.name} {split}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.probing.features import Standardized
-from mert_core.probing.separation.data import StoredTrack, nearest_rows
+from mert_core.probing.separation.data import Mixture, StoredTrack, nearest_rows
 from mert_core.probing.separation.model import FFT_SAMPLES, SeparationHead, frame_count
 
 Stems = NDArray[np.floating]
@@ -63,16 +63,17 @@ def museval_sdr(truth: Stems, estimate: Stems, window_samples: int = SAMPLE_RATE
 
 
 def window_features(
-    features: Standardized, offsets: NDArray[np.int64], bounds: NDArray[np.int64], frame_rate: float
+    mixtures: Sequence[Mixture], features: Standardized, offsets: NDArray[np.int64], frame_rate: float
 ) -> list[Tensor]:
     """Return what a head reads of each window of a track, (inputs, 1, frames, width); together all of the spectrum.
 
     Args:
+        mixtures: the track's windows side by side, see `mert_core.probing.separation.data.windows_of_track`.
         features: standardized features of the windows' rows.
         offsets: rows of window i are offsets[i]:offsets[i + 1].
-        bounds: first sample of each window, and the track's end (windows + 1,).
         frame_rate: embedded frames per second.
     """
+    bounds = np.cumsum([0, *(mixture.samples for mixture in mixtures)])
     frames = np.arange(frame_count(int(bounds[-1])))
     window_of = np.minimum(np.searchsorted(bounds, frames * HOP_SAMPLES, side="right") - 1, len(bounds) - 2)
     windows = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +57,7 @@ class HeadTraining:
     head: SeparationHead
     optimizer: torch.optim.Adam
     scheduler: ReduceLROnPlateau
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: dict[str, Tensor]
     best_loss: float = np.inf
     best_epoch: int = 0
 

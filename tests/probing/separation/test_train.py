@@ -40,8 +40,7 @@ def _train(
     trained = train_heads(specs, train, valid, settings)
 
     windows = windows_of_track(new, 1.0)
-    bounds = np.array([window.parts[0].start for window in windows] + [new.samples])
-    shown = window_features(*features_of(windows, informed, features.moments), bounds, RATE)
+    shown = window_features(windows, *features_of(windows, informed, features.moments), RATE)
     heads = [run.head for run in trained]
     return trained, track_ratios([heads[first : first + 2] for first in range(0, len(specs), 2)], shown, new)
 
