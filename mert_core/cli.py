@@ -281,17 +281,18 @@ def _probe(options: argparse.Namespace) -> int:
             if getattr(options, flag):
                 raise MertError(f"--{flag} goes with --{'task' if flag == 'data' else 'model'}")
         return _stage(options)
-    from mert_core.probing.stage import Request
+    from mert_core.probing.stage import requested
 
     config, layout = _context(options)
-    request = Request.of(config, layout, options.run, options.model, options.name, options.tasks, options.data)
+    given = {key: getattr(options, key) for key in ("run", "model", "name", "tasks", "data")}
+    subject, tasks = requested(config, layout, **given)
     set_threads(config.threads)
     from mert_core.lineage.catalog import record_stage
     from mert_core.probing.stage import probe
     from mert_core.tracking import open_run
 
-    with open_run(config, layout, "probe", request.subject.name) as tracker:
-        text = probe(config, layout, tracker, request)
+    with open_run(config, layout, "probe", subject.name) as tracker:
+        text = probe(config, layout, tracker, subject, tasks)
     record_stage(config, layout)
     print(text)
     return 0

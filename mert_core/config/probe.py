@@ -12,6 +12,7 @@ from pydantic import Field
 from mert_core.config.section import Count, Name, Positive, Section, Whole
 
 Rates = Annotated[list[Positive], Field(min_length=1)]
+HeadWidth = Annotated[int, Field(ge=2, multiple_of=2)]
 
 
 class BeatsConfig(Section):
@@ -25,7 +26,7 @@ class BeatsConfig(Section):
 class SeparationConfig(Section):
     """Open-Unmix's heads on frozen features, one per stem."""
 
-    hidden: Count = 512
+    hidden: HeadWidth = 512  # half of it for each direction of the LSTM
     layers: Count = 3  # LSTM layers
     mixes_per_track: Count = 64  # remixes of 6 s, drawn once, so that their embeddings can be kept
     batch_mixes: Count = 16  # remixes in a batch

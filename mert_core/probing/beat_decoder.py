@@ -147,48 +147,35 @@ def _leaving_scores(activation: NDArray[np.float64], model: TempoModel) -> NDArr
     """Return the log-density of the best way to end a beat of each interval just before each frame.
 
     Returns:
-        (frames + longest interval, intervals); rows from ``frames`` on are beats that the end cuts.
+        (frames + longest interval, intervals); rows from ``frames`` on are beats that the end cuts. -inf where there is
+        no way.
     """
-    frames, intervals = len(activation), model.intervals
-    shortest = int(intervals[0])
-    leave = _begun_before(activation, model)
-    # row s of the view is where a beat that starts at frame s leaves: leave[s + interval]
+    frames, intervals, beat_frames = len(activation), model.intervals, model.beat_frames
+    shortest, longest = int(intervals[0]), int(intervals[-1])
+    early, late = (np.concatenate([[0.0], np.cumsum(density)]) for density in model.log_observations(activation))
+
+    # Beats that had begun before the first frame.
+    leave = np.full((frames + longest, len(intervals)), -np.inf)
+    end = np.arange(1, longest)[:, None]
+    middle = np.minimum(np.maximum(beat_frames - (intervals - end), 0), frames)
+    density = early[middle] + late[np.minimum(end, frames)] - late[middle]
+    leave[1:longest] = np.where(end < intervals, model.log_start + density, -np.inf)
+
+    # The frames of a whole beat that starts at each frame, cut at the end (frames, intervals).
+    start = np.arange(frames)[:, None]
+    middle = np.minimum(start + beat_frames, frames)
+    inside = early[middle] - early[start] + late[np.minimum(start + intervals, frames)] - late[middle]
+
+    # Row s of the view is where a beat that starts at frame s leaves: leave[s + interval].
     row, column = leave.strides
     by_start = as_strided(leave[shortest:], (frames, len(intervals)), (row, row + column))
-    inside = _whole_beats(activation, model)
-
     by_start[0] = model.log_start + inside[0]
     transition = model.log_transition[:, None, :]
     buffer = np.empty((len(intervals), shortest, len(intervals)))
-    for start in range(1, frames, shortest):
-        end = min(start + shortest, frames)
-        ways = np.add(leave[start:end].T[:, :, None], transition, out=buffer[:, : end - start])
-        by_start[start:end] = ways.max(axis=0) + inside[start:end]
-    return leave
-
-
-def _running_sums(activation: NDArray[np.float64], model: TempoModel) -> list[NDArray[np.float64]]:
-    return [np.concatenate([[0.0], np.cumsum(density)]) for density in model.log_observations(activation)]
-
-
-def _whole_beats(activation: NDArray[np.float64], model: TempoModel) -> NDArray[np.float64]:
-    """Return the log-density of the frames of a beat that starts at each frame (frames, intervals), cut at the end."""
-    frames = len(activation)
-    early, late = _running_sums(activation, model)
-    start = np.arange(frames)[:, None]
-    middle = np.minimum(start + model.beat_frames, frames)
-    return early[middle] - early[start] + late[np.minimum(start + model.intervals, frames)] - late[middle]
-
-
-def _begun_before(activation: NDArray[np.float64], model: TempoModel) -> NDArray[np.float64]:
-    """Return the leaving scores of beats that had begun before the first frame; -inf where there is none."""
-    frames, longest = len(activation), int(model.intervals[-1])
-    early, late = _running_sums(activation, model)
-    leave = np.full((frames + longest, len(model.intervals)), -np.inf)
-    end = np.arange(1, longest)[:, None]
-    middle = np.minimum(np.maximum(model.beat_frames - (model.intervals - end), 0), frames)
-    density = early[middle] + late[np.minimum(end, frames)] - late[middle]
-    leave[1:longest] = np.where(end < model.intervals, model.log_start + density, -np.inf)
+    for first in range(1, frames, shortest):
+        last = min(first + shortest, frames)
+        ways = np.add(leave[first:last].T[:, :, None], transition, out=buffer[:, : last - first])
+        by_start[first:last] = ways.max(axis=0) + inside[first:last]
     return leave
 
 
@@ -224,20 +211,16 @@ def f_measures(
         return {name: float(beat.f_measure(*kept, tolerance)) for name, tolerance in TOLERANCES.items()}
 
 
-WIDENED_FRAMES = 1
-
-
-def frame_targets(beats: ArrayLike, frames: int, frame_rate: float, widened: int = WIDENED_FRAMES) -> NDArray[np.int64]:
-    """Return 1 at the frame of each beat and at its neighbours, else 0; (frames,).
+def frame_targets(beats: ArrayLike, frames: int, frame_rate: float) -> NDArray[np.int64]:
+    """Return 1 at the frame of each beat and, as MARBLE does, at its two neighbours, else 0; (frames,).
 
     Args:
         beats: seconds.
         frames: how many frames the clip has; beats beyond them count for nothing.
         frame_rate: frames per second; frame i is at i / frame_rate, for the decoder, too.
-        widened: how many neighbours on either side, MARBLE's 1.
     """
-    centres = np.round(np.asarray(beats, dtype=np.float64) * frame_rate).astype(np.int64)
-    near = (centres[:, None] + np.arange(-widened, widened + 1)).ravel()
+    centers = np.round(np.asarray(beats, dtype=np.float64) * frame_rate).astype(np.int64)
+    near = (centers[:, None] + np.arange(-1, 2)).ravel()
     targets = np.zeros(frames, dtype=np.int64)
     targets[near[(near >= 0) & (near < frames)]] = 1
     return targets

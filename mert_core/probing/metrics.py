@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -100,42 +101,14 @@ Points = NDArray[np.float64]
 Counts = NDArray[np.float32]
 
 
-def accuracy(classes: int) -> Points:
-    """Return the table of accuracy: 1 on the diagonal."""
-    return np.eye(classes)
-
-
+@cache
 def weighted_key(classes: int) -> Points:
-    """Return the table of `mir_eval.key.weighted_score`, MIREX's key score, for the classes of `KEYS`.
+    """Return the table of MIREX's key score, `mir_eval.key.weighted_score`, for the classes of `KEYS`."""
+    from mir_eval import key
 
-    The same key earns 1, one a perfect fifth above the truth in the same mode .5, the relative .3, the parallel .2.
-    """
     if classes != len(KEYS):
         raise ValueError(f"the key score is defined on {len(KEYS)} classes, got {classes}")
-    mode, tonic = np.divmod(np.arange(classes), 12)
-    interval = (tonic[None, :] - tonic[:, None]) % 12
-    same_mode = mode[None, :] == mode[:, None]
-    relative = np.where(mode[:, None] == 0, 9, 3)
-    points = np.zeros((classes, classes))
-    points[same_mode & (interval == 0)] = 1.0
-    points[same_mode & (interval == 7)] = 0.5
-    points[~same_mode & (interval == relative)] = 0.3
-    points[~same_mode & (interval == 0)] = 0.2
-    return points
-
-
-def track_points(points: Points, truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> Points:
-    """Return what each track earns.
-
-    Args:
-        points: table (classes, classes): ``points[truth, prediction]``.
-        truth: (tracks,); -1 is a class that the training split does not have, on which nobody can earn anything.
-        prediction: (…, tracks).
-
-    Returns:
-        (…, tracks).
-    """
-    return np.where(truth >= 0, points[truth, prediction], 0.0)
+    return np.array([[key.weighted_score(truth, estimate) for estimate in KEYS] for truth in KEYS])
 
 
 def mean(points: Points, counts: Counts | None = None) -> NDArray[np.float64]:
@@ -230,8 +203,12 @@ class Metric:
 
 
 def _of_table(name: str, table: Callable[[int], Points]) -> Metric:
+    """Return the metric by which a track earns ``table(classes)[truth, prediction]``."""
+
     def points(truth: NDArray[Any], outputs: NDArray[np.floating]) -> Points:
-        return track_points(table(outputs.shape[-1]), truth.astype(np.int64), outputs.argmax(axis=-1))
+        # The truth −1 is a class that the training split does not have, on which nobody can earn anything.
+        earned = table(outputs.shape[-1])[truth.astype(np.int64), outputs.argmax(axis=-1)]
+        return np.where(truth >= 0, earned, 0.0)
 
     return Metric(name, lambda truth, outputs, counts: mean(points(truth, outputs), counts), points)
 
@@ -241,7 +218,7 @@ def _r2(truth: NDArray[Any], outputs: NDArray[np.floating], counts: Counts | Non
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": _of_table("accuracy", accuracy),
+    "accuracy": _of_table("accuracy", np.eye),
     "weighted_score": _of_table("weighted_score", weighted_key),
     "roc_auc": Metric("roc_auc", lambda truth, outputs, counts: macro(RankCounts.roc_auc, truth, outputs, counts)),
     "ap": Metric("ap", lambda truth, outputs, counts: macro(RankCounts.average_precision, truth, outputs, counts)),

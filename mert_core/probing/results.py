@@ -56,9 +56,9 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write an npz file, atomically; equal predictions give equal bytes."""
         arrays: dict[str, NDArray[Any]] = {
-            "ids": _text(self.ids),
-            "metrics": _text(self.metrics),
-            "classes": _text(self.classes),
+            "ids": np.array(self.ids, dtype=np.str_),
+            "metrics": np.array(self.metrics, dtype=np.str_),
+            "classes": np.array(self.classes, dtype=np.str_),
             "truth": self.truth,
             "outputs": self.outputs.astype(np.float32, copy=False),
         }
@@ -87,10 +87,6 @@ class Predictions:
 def predictions_path(scores: Path, task: str) -> Path:
     """Return where the predictions of a task lie in the folder of an encoder's scores."""
     return scores / "answers" / f"{task.replace('/', '_')}.npz"
-
-
-def _text(names: Sequence[str]) -> NDArray[np.str_]:
-    return np.array(names, dtype=np.str_) if names else np.zeros(0, dtype="<U1")
 
 
 @dataclass(frozen=True)

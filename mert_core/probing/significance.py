@@ -8,6 +8,7 @@ metric would sort them for each of 1,000 resamples.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -34,9 +35,13 @@ def resampled(tracks: int, resamples: int, seed: int) -> Iterator[Counts]:
         yield counts.reshape(rows, tracks).astype(np.float32)
 
 
-def percentiles(scores: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
-    """Return the bounds of the central share ``level`` of resampled scores; NaN, where none is defined, is left out."""
-    low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
+LEVEL = 0.95
+"""Probability that an interval is to cover."""
+
+
+def interval(scores: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the bounds of the central 95 % of resampled scores; NaN, where none is defined, is left out."""
+    low, high = np.nanquantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -45,12 +50,7 @@ def scores_of(
 ) -> NDArray[np.float64]:
     """Return the score of each resample, averaged over the probe seeds, which all see the same tracks (resamples,).
 
-    Args:
-        metric: score of all tracks at once.
-        truth: labels (tracks, …).
-        outputs: predictions (seeds, tracks, outputs).
-        resamples: number of resamples.
-        seed: seed of the draws.
+    Labels are (tracks, …), predictions (seeds, tracks, outputs); the seed is that of the draws.
     """
     if metric.points is not None:
         return means_of(metric.points(truth, outputs), resamples, seed)
@@ -64,28 +64,6 @@ def means_of(points: Points, resamples: int, seed: int) -> NDArray[np.float64]:
     return np.concatenate([mean(per_track, counts) for counts in resampled(len(per_track), resamples, seed)])
 
 
-def interval(points: Points, resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of the mean score, tracks drawn with replacement.
-
-    A track carries its mean over the probe seeds: the interval is that of the seed-averaged score, and a resample draws
-    the same tracks for every seed.
-
-    Args:
-        points: what each track earned (seeds, tracks).
-        resamples: number of resamples; 1,000 by default in ``params.yaml``.
-        seed: seed of the draws.
-        level: probability that the interval is to cover.
-    """
-    return percentiles(means_of(points, resamples, seed), level)
-
-
-def interval_of(
-    metric: Metric, truth: NDArray[Any], outputs: NDArray[np.floating], resamples: int, seed: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Return the percentile interval of a metric's seed-averaged score; see `scores_of` and `interval`."""
-    return percentiles(scores_of(metric, truth, outputs, resamples, seed), level)
-
-
 MUSEVAL = "_museval"
 """Ending of the names of metrics that are a median of windows and tracks, as museval has it."""
 
@@ -96,11 +74,9 @@ def is_median(metric: str) -> bool:
 
 
 def mean_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
-    """Return the mean over the tracks that have a value, in each resample (resamples,); NaN where there is none.
+    """Return the mean over the tracks that have a value (tracks,), not NaN, in each resample (resamples,).
 
-    Args:
-        values: one per track (tracks,); NaN: none.
-        counts: how often each resample draws a track (resamples, tracks).
+    It is NaN where a resample has no such track. ``counts`` says how often each draws a track (resamples, tracks).
     """
     known = ~np.isnan(values)
     drawn = counts[:, known].astype(np.float64)
@@ -110,34 +86,21 @@ def mean_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
 
 def median_of(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
     """Return the median in place of the mean; see `mean_of`."""
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.argsort(values[known], kind="stable")]
-    up_to = np.cumsum(counts[:, order], axis=1, dtype=np.float64)
-    total = up_to[:, -1:] if len(order) else np.zeros((len(counts), 1))
-    if not len(order):
-        return np.full(len(counts), np.nan)
-    ranked = values[order]
-    middle = [ranked[(up_to > rank).argmax(axis=1)] for rank in (np.floor((total - 1) / 2), np.floor(total / 2))]
-    return np.where(total[:, 0] > 0, (middle[0] + middle[1]) / 2, np.nan)
+    drawn = np.repeat(np.tile(values, len(counts)), counts.ravel().astype(np.int64))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All-NaN slice")
+        return np.nanmedian(drawn.reshape(len(counts), -1), axis=1)
 
 
-def resampled_scores(
-    points: Points, median: bool, resamples: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a score of all tracks, and of resamples of them.
+def resampled_scores(points: Points, median: bool, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the mean over all tracks, or their median, and then that of each resample (1 + resamples,).
 
-    Args:
-        points: what each track earned (seeds, tracks); a track counts with its mean over the seeds.
-        median: whether the score is the median over tracks; else it is their mean.
-        resamples: number of resamples.
-        seed: seed of the draws; all scores of one seed see the same resamples.
-
-    Returns:
-        The score (1,), and those of the resamples (resamples,).
+    A track counts with the mean of what it earned over the probe seeds (seeds, tracks). All scores of one seed see the
+    same resamples.
     """
     values, of = points.mean(axis=0), median_of if median else mean_of
-    drawn = [of(values, counts) for counts in resampled(len(values), resamples, seed)]
-    return of(values, np.ones((1, len(values)), dtype=np.float32)), np.concatenate(drawn)
+    once = np.ones((1, len(values)), dtype=np.float32)
+    return np.concatenate([of(values, counts) for counts in (once, *resampled(len(values), resamples, seed))])
 
 
 FLIPPED_FLOATS = 1 << 20
@@ -233,70 +196,51 @@ def sign_flip(differences: NDArray[np.float64], flips: int, seed: int) -> float:
 
 
 def _of_task(task: str, a: Predictions, b: Predictions, resamples: int, flips: int, seed: int) -> list[Difference]:
-    b = _aligned(task, a, b)
-    rows = []
+    models, rows = (a, _aligned(task, a, b)), []
     for metric in a.figures():
         if metric.points is None:
-            rows.append(_by_bootstrap(task, metric, a, b, resamples, seed))
+            scores = [float(metric(model.truth, model.outputs).mean()) for model in models]
+            # The same seed draws the same tracks for both.
+            drawn = [scores_of(metric, model.truth, model.outputs, resamples, seed) for model in models]
+            rows.append(_by_bootstrap(task, metric.name, scores, drawn, len(a.ids)))
         else:
-            of_a, of_b = metric.points(a.truth, a.outputs), metric.points(b.truth, b.outputs)
-            earned = _both_known(task, metric.name, of_a, of_b)
-            rows.append(_by_flips(task, metric.name, *earned, resamples, flips, seed))
+            earned = _both_known(task, metric.name, [metric.points(model.truth, model.outputs) for model in models])
+            rows.append(_by_flips(task, metric.name, earned, resamples, flips, seed))
     for name in a.points:
-        earned = _both_known(task, name, a.points[name], b.points[name])
+        earned = _both_known(task, name, [model.points[name] for model in models])
         if is_median(name):
-            rows.append(_by_medians(task, name, *earned, resamples, seed))
+            medians = [resampled_scores(points, True, resamples, seed) for points in earned]
+            scores, drawn = [float(median[0]) for median in medians], [median[1:] for median in medians]
+            rows.append(_by_bootstrap(task, name, scores, drawn, earned[0].shape[1]))
         else:
-            rows.append(_by_flips(task, name, *earned, resamples, flips, seed))
+            rows.append(_by_flips(task, name, earned, resamples, flips, seed))
     return rows
 
 
-def _both_known(task: str, name: str, a: Points, b: Points) -> tuple[Points, Points]:
-    known = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+def _both_known(task: str, name: str, earned: Sequence[Points]) -> list[Points]:
+    """Return what both models earned (seeds, tracks) on the tracks where it is finite."""
+    known = np.all([np.isfinite(points).all(axis=0) for points in earned], axis=0)
     if not known.any():
         raise MertError(f"no track of {task} has a finite {name} by both models. Look at how they were scored.")
-    return a[:, known], b[:, known]
+    return [points[:, known] for points in earned]
 
 
-def _by_flips(task: str, name: str, a: Points, b: Points, resamples: int, flips: int, seed: int) -> Difference:
+def _by_flips(task: str, name: str, earned: Sequence[Points], resamples: int, flips: int, seed: int) -> Difference:
+    a, b = earned
     per_track = b.mean(axis=0) - a.mean(axis=0)
-    low, high = percentiles(means_of(per_track[None], resamples, seed))
-    p = sign_flip(per_track, flips, seed)
-    return Difference(
-        task,
-        name,
-        float(a.mean()),
-        float(b.mean()),
-        float(per_track.mean()),
-        low,
-        high,
-        p,
-        "sign-flip",
-        p,
-        len(per_track),
-    )
+    low, high = interval(means_of(per_track[None], resamples, seed))
+    p, difference = sign_flip(per_track, flips, seed), float(per_track.mean())
+    scores = float(a.mean()), float(b.mean())
+    return Difference(task, name, *scores, difference, low, high, p, "sign-flip", p, len(per_track))
 
 
-def _by_bootstrap(task: str, metric: Metric, a: Predictions, b: Predictions, resamples: int, seed: int) -> Difference:
-    # The same seed draws the same tracks for both.
-    drawn = [scores_of(metric, each.truth, each.outputs, resamples, seed) for each in (a, b)]
-    scores = float(metric(a.truth, a.outputs).mean()), float(metric(b.truth, b.outputs).mean())
-    return _of_resamples(task, metric.name, scores, drawn, len(a.ids))
-
-
-def _by_medians(task: str, name: str, a: Points, b: Points, resamples: int, seed: int) -> Difference:
-    of_a, of_b = (resampled_scores(each, True, resamples, seed) for each in (a, b))
-    scores = float(of_a[0][0]), float(of_b[0][0])
-    return _of_resamples(task, name, scores, (of_a[1], of_b[1]), a.shape[1])
-
-
-def _of_resamples(
-    task: str, name: str, scores: tuple[float, float], drawn: Sequence[NDArray[np.float64]], tracks: int
+def _by_bootstrap(
+    task: str, name: str, scores: Sequence[float], drawn: Sequence[NDArray[np.float64]], tracks: int
 ) -> Difference:
-    """Return the difference of two scores, from those of the same resamples by both models."""
+    """Return the difference of two models' scores, from those of the same resamples by both (resamples,)."""
     differences = drawn[1] - drawn[0]
     differences = differences[np.isfinite(differences)]
-    low, high = percentiles(differences)
+    low, high = interval(differences)
     smaller = min((differences <= 0).sum(), (differences >= 0).sum())
     p = min(1.0, 2 * (1 + int(smaller)) / (1 + len(differences)))
     a, b = scores

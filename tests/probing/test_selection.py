@@ -9,7 +9,7 @@ from mert_core.probing.features import InMemory, moments
 from mert_core.probing.metrics import METRICS
 from mert_core.probing.probe_bank import WEIGHTED, ProbeLoss, ProbeSpec
 from mert_core.probing.selection import Selection, choose, every_probe, input_name, select
-from mert_core.probing.significance import interval_of
+from mert_core.probing.significance import interval, scores_of
 from tests.probing.material import CLASSES, RATES, RECIPE, SEEDS, examples, planted, scoring
 
 
@@ -49,7 +49,7 @@ def test_shuffled_labels_score_chance() -> None:
         for features, truth in (planted(200, 0), planted(100, 1), planted(400, 2))
     )
     selection = selected(train, valid)
-    low, high = interval_of(METRICS["accuracy"], truth, answers(selection, features), 500, seed=0)
+    low, high = interval(scores_of(METRICS["accuracy"], truth, answers(selection, features), 500, seed=0))
     assert low < 1 / CLASSES < high
     assert high - low < 0.15
 

@@ -9,63 +9,80 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from mert_core.errors import MertError
-from mert_core.files import sha256_file
 from mert_core.probing import significance
 from mert_core.probing.metrics import METRICS
-from mert_core.probing.results import Predictions, predictions_path
-from mert_core.probing.significance import compare, holm, interval, interval_of, resampled, sign_flip
+from mert_core.probing.results import Predictions
+from mert_core.probing.significance import (
+    compare,
+    holm,
+    interval,
+    mean_of,
+    means_of,
+    median_of,
+    resampled,
+    scores_of,
+    sign_flip,
+)
+
+
+def interval_of_points(points: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+    return interval(means_of(points, resamples, seed))
 
 
 def test_interval_covers_the_true_score_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(0)
     covered = 0
     for repeat in range(200):
-        low, high = interval((generator.random((1, 200)) < 0.7).astype(float), 300, seed=repeat)
+        low, high = interval_of_points((generator.random((1, 200)) < 0.7).astype(float), 300, seed=repeat)
         covered += low <= 0.7 <= high
     assert 0.90 <= covered / 200 <= 0.99
 
 
 def test_interval_has_the_width_of_theory_and_follows_its_seed() -> None:
     points = (np.random.default_rng(1).random((3, 700)) < 0.5).astype(float)
-    low, high = interval(points, 2500, seed=5)
+    low, high = interval_of_points(points, 2500, seed=5)
     assert low < points.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * points.mean(axis=0).std() / 700**0.5, rel=0.1)
-    assert interval(points, 2500, seed=5) == (low, high)
-    assert interval(points, 2500, seed=6) != (low, high)
+    assert interval_of_points(points, 2500, seed=5) == (low, high)
+    assert interval_of_points(points, 2500, seed=6) != (low, high)
 
 
 def test_more_seeds_on_the_same_tracks_do_not_narrow_the_interval() -> None:
     points = (np.random.default_rng(2).random((1, 400)) < 0.5).astype(float)
-    assert interval(np.repeat(points, 3, axis=0), 500, seed=0) == interval(points, 500, seed=0)
+    assert interval_of_points(np.repeat(points, 3, axis=0), 500, 0) == interval_of_points(points, 500, 0)
 
 
-def test_an_interval_does_not_depend_on_how_many_resamples_memory_holds(monkeypatch) -> None:
+def test_resamples_do_not_depend_on_how_many_memory_holds(monkeypatch) -> None:
     points = np.random.default_rng(3).random((2, 50))
-    whole = interval(points, 300, seed=0)
+    whole = means_of(points, 300, seed=0)
     monkeypatch.setattr(significance, "BLOCK_FLOATS", 50 * 7)
     assert max(len(counts) for counts in resampled(50, 300, seed=0)) == 7
-    assert interval(points, 300, seed=0) == pytest.approx(whole, rel=1e-12)
+    assert means_of(points, 300, seed=0) == pytest.approx(whole, rel=1e-12)
 
 
-def test_a_metric_that_is_no_mean_is_taken_of_the_drawn_tracks_of_all_seeds() -> None:
+def test_a_metric_is_taken_of_the_drawn_tracks_of_all_seeds() -> None:
     generator = np.random.default_rng(4)
     truth = generator.random((80, 3)) < 0.3
     outputs = truth + generator.normal(size=(2, 80, 3))
-    drawn = np.concatenate(list(resampled(80, 50, seed=9))).astype(int)
-    scores = []
-    for count in drawn:
+    labels = generator.integers(0, 3, 80)
+    ranked, right = [], []
+    for count in np.concatenate(list(resampled(80, 50, seed=9))).astype(int):
         rows = np.repeat(np.arange(80), count)
-        scores.append(np.mean([roc_auc_score(truth[rows], output[rows]) for output in outputs]))
-    found = interval_of(METRICS["roc_auc"], truth, outputs, 50, seed=9)
-    np.testing.assert_allclose(found, np.quantile(scores, [0.025, 0.975]), rtol=1e-9)
+        ranked.append(np.mean([roc_auc_score(truth[rows], output[rows]) for output in outputs]))
+        right.append(np.mean(outputs.argmax(axis=2)[:, rows] == labels[rows]))
+    np.testing.assert_allclose(scores_of(METRICS["roc_auc"], truth, outputs, 50, seed=9), ranked, rtol=1e-9)
+    np.testing.assert_allclose(scores_of(METRICS["accuracy"], labels, outputs, 50, seed=9), right, rtol=1e-9)
 
 
-def test_points_and_outputs_give_the_same_interval() -> None:
-    generator = np.random.default_rng(5)
-    truth, outputs = generator.integers(0, 4, 90), generator.normal(size=(3, 90, 4))
-    metric = METRICS["accuracy"]
-    assert metric.points is not None
-    assert interval_of(metric, truth, outputs, 300, 1) == interval(metric.points(truth, outputs), 300, 1)
+@pytest.mark.parametrize(("score", "expected"), [(mean_of, np.nanmean), (median_of, np.nanmedian)])
+def test_tracks_without_a_value_do_not_count(score, expected) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=9)
+    values[4] = np.nan
+    drawn = generator.integers(0, 9, (50, 9))
+    counts = np.stack([np.bincount(row, minlength=9) for row in drawn]).astype(np.float32)
+    np.testing.assert_allclose(score(values, counts), expected(values[drawn], axis=1))
+    assert np.isnan(score(np.full(9, np.nan), counts)).all()
 
 
 def test_a_tagging_tasks_interval_takes_seconds() -> None:
@@ -73,7 +90,7 @@ def test_a_tagging_tasks_interval_takes_seconds() -> None:
     truth = generator.random((5000, 10)) < 0.05
     outputs = (truth + generator.normal(size=(3, 5000, 10))).astype(np.float32)
     start = time.process_time()
-    low, high = interval_of(METRICS["ap"], truth, outputs, 200, seed=0)
+    low, high = interval(scores_of(METRICS["ap"], truth, outputs, 200, seed=0))
     assert time.process_time() - start < 5  # a twenty-fifth of 1,000 resamples and 50 classes
     assert low < METRICS["ap"](truth, outputs).mean() < high
 
@@ -127,16 +144,12 @@ def test_a_median_over_tracks_is_compared_as_such() -> None:
     level[7] = np.nan  # a stem that is silent
     weak = level + 0.1 * generator.normal(size=(3, TRACKS))
     strong = weak + 1
-    rows = compare({"stems": of_points(weak)}, {"stems": of_points(strong)})
-    mean, median = rows
+    models = [{"stems": Predictions(IDS, points={"sdr": each, "sdr_museval": each})} for each in (weak, strong)]
+    mean, median = compare(*models)
     assert (mean.metric, mean.test, median.metric, median.test) == ("sdr", "sign-flip", "sdr_museval", "bootstrap")
     assert mean.a == pytest.approx(np.nanmean(weak)) and mean.tracks == TRACKS - 1
     assert median.a == pytest.approx(np.nanmedian(weak.mean(axis=0))) and median.tracks == TRACKS - 1
     assert (median.difference, median.low, median.high) == pytest.approx((1, 1, 1)) and median.p_holm < 0.01
-
-
-def of_points(earned: np.ndarray) -> Predictions:
-    return Predictions(IDS, points={"sdr": earned, "sdr_museval": earned})
 
 
 def test_swapping_the_models_turns_the_signs() -> None:
@@ -182,25 +195,3 @@ def test_models_with_other_tracks_or_labels_are_not_compared() -> None:
     with pytest.raises(MertError, match="other metrics"):
         compare({"classes": a}, {"classes": replace(a, classes=("a", "b", "c", "e"))})
     assert compare({"classes": a}, {"tags": tags(0.5, 0)}) == []
-
-
-def test_predictions_are_kept_byte_for_byte(tmp_path) -> None:
-    path = predictions_path(tmp_path, "demo/mtt")
-    assert path == tmp_path / "answers" / "demo_mtt.npz"
-    answers = replace(tags(0.5, 0), points={"f_measure": beats(0.5, 1).points["f_measure"]})
-    answers.save(path)
-    before = sha256_file(path)
-    answers.save(path)
-    assert sha256_file(path) == before
-    found = Predictions.load(path)
-    assert (found.ids, found.metrics, found.classes) == (answers.ids, answers.metrics, answers.classes)
-    assert np.array_equal(found.truth, answers.truth) and np.array_equal(found.outputs, answers.outputs)
-    assert np.array_equal(found.points["f_measure"], answers.points["f_measure"])
-    assert [figure.name for figure in found.figures()] == ["roc_auc", "ap"]
-    beats(0.5, 1).save(path)
-    assert Predictions.load(path).metrics == ()
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(MertError, match="cannot be read"):
-        Predictions.load(path)
-    with pytest.raises(MertError, match="expected one of each track"):
-        Predictions(IDS[1:], points={"f_measure": np.ones((2, TRACKS))})

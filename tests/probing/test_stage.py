@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
-import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +22,7 @@ from mert_core.paths import Layout
 from mert_core.probing import stage
 from mert_core.probing.protocol import protocol_hash
 from mert_core.probing.results import Predictions, predictions_path
-from mert_core.probing.stage import Request, probe
+from mert_core.probing.stage import probe, requested
 from mert_core.probing.tasks import TASKS
 from mert_core.probing.validation_score import validation_score
 from mert_core.tracking import NullTracker
@@ -103,20 +104,11 @@ def test_a_run_is_probed_from_its_checkpoint(small: Config, probed: Layout) -> N
     assert record.inputs["checkpoint"] == checkpoint.id
 
 
-def test_workers_find_the_same(small: Config, probed: Layout, tmp_path: Path) -> None:
+def test_workers_find_the_same(small: Config, probed: Layout) -> None:
     alone = contents(probed.scores("mel-statistics"))
     shared = small.model_copy(update={"probe": small.probe.model_copy(update={"workers": 2})})
     stage.run(shared, probed, NullTracker(), "mel-statistics")
-    found = contents(probed.scores("mel-statistics"))
-    assert {name: data for name, data in found.items() if name != "record.json"} == {
-        name: data for name, data in alone.items() if name != "record.json"
-    }
-
-
-def test_an_unknown_task_is_named(small: Config, probed: Layout) -> None:
-    config = small.model_copy(update={"probe": small.probe.model_copy(update={"tasks": ["key"]})})
-    with pytest.raises(MertError, match=r"no task is named key; there are mtt, gs_key"):
-        stage.run(config, probed, NullTracker(), "mel-statistics")
+    assert contents(probed.scores("mel-statistics")) == alone | {"record.json": ANY}
 
 
 def test_validation_score_reads_no_test_item_and_leaves_the_model_alone(
@@ -136,15 +128,10 @@ def test_validation_score_reads_no_test_item_and_leaves_the_model_alone(
     other = Layout.at(tmp_path)
     write_probe_set(other.probe_set)
     path = other.probe_set / "labels.parquet"
-    table = pq.read_table(path)
-    pitches = [
-        60 if "note-test" in name else pitch
-        for name, pitch in zip(table["track_id"].to_pylist(), table["pitch"].to_pylist(), strict=True)
-    ]
-    where = table.column_names.index("pitch")
-    pq.write_table(table.set_column(where, "pitch", pa.array(pitches, pa.int16())), path)
+    table = pd.read_parquet(path)
+    table.loc[table["track_id"].str.startswith("note-test"), "pitch"] = 60
+    pq.write_table(pa.Table.from_pandas(table, pq.read_schema(path), preserve_index=False), path)
     assert validation_score(model, small, other, "demo/nsynth_pitch") == score
-    assert np.isfinite(score)
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +148,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_is_probed_on_one_task(small: Config, tmp_path: Path, notes: Path, model: Path) -> None:
     layout = Layout.at(tmp_path)
-    request = Request.of(small, layout, None, str(model), None, ["nsynth_pitch"], notes)
-    text = probe(small, layout, NullTracker(), request)
+    wanted = requested(small, layout, model=str(model), tasks=["nsynth_pitch"], data=notes)
+    text = probe(small, layout, NullTracker(), *wanted)
     assert text.startswith("nsynth_pitch: accuracy ")
     assert text.endswith("left out: 1"), "a note that the json names has no sound"
     folder = layout.probed("my-model", "nsynth_pitch")
@@ -173,61 +160,50 @@ def test_a_folder_is_probed_on_one_task(small: Config, tmp_path: Path, notes: Pa
     (line,) = (layout.state / "test-reads.jsonl").read_text().splitlines()
     assert json.loads(line)["task"] == "nsynth_pitch"
 
-    assert probe(small, layout, NullTracker(), request) == text, "the same choice may be read again"
+    assert probe(small, layout, NullTracker(), *wanted) == text, "the same choice may be read again"
     other = small.model_copy(update={"probe": small.probe.model_copy(update={"patience": 3})})
     with pytest.raises(MertError, match="read the test set of nsynth_pitch before"):
-        probe(other, layout, NullTracker(), request)
+        probe(other, layout, NullTracker(), *wanted)
     assert json.loads((folder / "scores.json").read_text()) == scores
-
-
-def test_a_proxy_without_a_probe_set_says_what_makes_it(small: Config, tmp_path: Path, model: Path) -> None:
-    layout = Layout.at(tmp_path)
-    request = Request.of(small, layout, None, str(model), "mine", ["demo/gs_key"], None)
-    with pytest.raises(MertError, match="probe_set"):
-        probe(small, layout, NullTracker(), request)
-
-
-def test_the_folder_of_a_run_is_that_run(small: Config, tmp_path: Path) -> None:
-    layout = Layout.at(tmp_path)
-    request = Request.of(small, layout, None, str(layout.model("tiny")), None, ["gs_key"], None)
-    assert (request.subject.name, request.subject.model) == ("tiny", None)
-    with pytest.raises(MertError, match=r"a run or floor of params\.yaml is named so"):
-        Request.of(small, layout, None, str(tmp_path / "elsewhere" / "tiny"), None, ["gs_key"], None)
 
 
 def test_what_is_not_here_is_skipped_unless_nothing_is(small: Config, tmp_path: Path, notes: Path, model: Path) -> None:
     layout = Layout.at(tmp_path)
     config = small.model_copy(update={"datasets": small.datasets.model_copy(update={"places": {"nsynth": str(notes)}})})
-    request = Request.of(config, layout, None, str(model), "mine", ["mtt", "nsynth_instrument"], None)
-    lines = probe(config, layout, NullTracker(), request).splitlines()
+
+    def probed(*tasks: str) -> str:
+        wanted = requested(config, layout, model=str(model), name="mine", tasks=tasks)
+        return probe(config, layout, NullTracker(), *wanted)
+
+    lines = probed("mtt", "nsynth_instrument").splitlines()
     assert lines[0] == "mtt: skipped, MagnaTagATune is not here"
     assert lines[1].startswith("nsynth_instrument: accuracy")
     assert not layout.probed("mine", "mtt").exists()
     with pytest.raises(MertError, match=r"MagnaTagATune is not here \(looked in .*mtt\)\. Give its folder with --data"):
-        probe(config, layout, NullTracker(), Request.of(config, layout, None, str(model), "mine", ["mtt"], None))
+        probed("mtt")
+    with pytest.raises(MertError, match="probe_set"):  # its record says what makes it
+        probed("demo/gs_key")
+
+
+def test_the_folder_of_a_run_is_that_run(small: Config, tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path)
+    subject, _ = requested(small, layout, model=str(layout.model("tiny")), tasks=["gs_key"])
+    assert (subject.name, subject.model) == ("tiny", None)
 
 
 @pytest.mark.parametrize(
-    ("run", "model", "name", "tasks", "data", "message"),
+    ("options", "message"),
     [
-        (None, "m", None, ["key"], None, "no task is named key"),
-        ("nobody", None, None, ["gs_key"], None, "no run is named 'nobody'"),
-        (None, "m", "tiny", ["gs_key"], None, "a run or floor of params.yaml is named so"),
-        (None, "m", "a/b", ["gs_key"], None, "expected letters, digits"),
-        ("tiny", None, "mine", ["gs_key"], None, "--name goes with --model"),
-        (None, "m", None, ["gs_key"], "missing", "no such folder"),
-        (None, "m", None, ["gs_key", "emo"], ".", "one data set's folder"),
+        ({"model": "m", "tasks": ["key"]}, "no task is named key; there are mtt, gs_key"),
+        ({"run": "nobody"}, "no run is named 'nobody'"),
+        ({"model": "m", "name": "tiny"}, r"a run or floor of params\.yaml is named so"),
+        ({"model": "elsewhere/tiny"}, r"a run or floor of params\.yaml is named so"),
+        ({"model": "m", "name": "a/b"}, "expected letters, digits"),
+        ({"run": "tiny", "name": "mine"}, "--name goes with --model"),
+        ({"model": "m", "data": Path("missing")}, "no such folder"),
+        ({"model": "m", "tasks": ["gs_key", "emo"], "data": Path(".")}, "one data set's folder"),
     ],
 )
-def test_bad_requests_say_what_is_wrong(
-    small: Config,
-    tmp_path: Path,
-    run: str | None,
-    model: str | None,
-    name: str | None,
-    tasks: list[str],
-    data: str | None,
-    message: str,
-) -> None:
+def test_bad_requests_say_what_is_wrong(small: Config, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(MertError, match=message):
-        Request.of(small, Layout.at(tmp_path), run, model, name, tasks, None if data is None else tmp_path / data)
+        requested(small, Layout.at(tmp_path), **{"tasks": ["gs_key"]} | options)

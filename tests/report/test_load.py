@@ -10,7 +10,7 @@ from mert_core.config import load_config
 from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
-from mert_core.probing.stage import Request, probe
+from mert_core.probing.stage import probe, requested
 from mert_core.report.compare import compare_models
 from mert_core.report.leaderboard import leaderboard
 from mert_core.report.load import STALE, probed_models, read_all_scores
@@ -36,8 +36,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def probe_model(name: str, task: str, layout: Layout, model: str) -> None:
     changes = ["threads=1", "probe.hidden=32", "probe.bootstrap=100", "probe.max_epochs=8", "probe.rates=[5.0e-3]"]
     config = load_config(PARAMS, changes)
-    request = Request.of(config, layout, None, str(layout.root / model), name, [task], layout.root / "nsynth")
-    probe(config, layout, NullTracker(), request)
+    data = layout.root / "nsynth"
+    wanted = requested(config, layout, model=str(layout.root / model), name=name, tasks=[task], data=data)
+    probe(config, layout, NullTracker(), *wanted)
 
 
 def test_folders_of_one_model_are_read_as_one(layout: Layout) -> None:

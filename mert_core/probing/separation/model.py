@@ -8,8 +8,6 @@ package reads the mixture's spectrogram.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from openunmix.model import OpenUnmix
 from openunmix.transforms import ComplexNorm, make_filterbanks
@@ -33,40 +31,26 @@ def magnitude(waveforms: Tensor) -> Tensor:
     return ComplexNorm()(transform.to(waveforms.device)(waveforms))
 
 
-@dataclass(frozen=True)
-class HeadShape:
-    """Sizes of a network.
-
-    Attributes:
-        inputs: number of hidden states in the learned weighted sum; 1: that one alone.
-        width: numbers per hidden state and frame.
-        hidden: width of the layers; an even number, half for each direction of the LSTM.
-        layers: number of LSTM layers.
-        channels: of the mixture, each with a mask of its own.
-    """
-
-    inputs: int
-    width: int
-    hidden: int
-    layers: int
-    channels: int
-
-
 class SeparationHead(OpenUnmix):
     """Open-Unmix's network for one stem, which reads features.
 
     The LSTM's layers are modules of their own with the dropout between them given from outside: the dropout inside of
     `torch.nn.LSTM` draws from the process's one generator, which threads share, so that a network would depend on
     those that are trained beside it.
+
+    Args:
+        inputs: number of hidden states in the learned weighted sum; 1: that one alone.
+        width: numbers per hidden state and frame.
+        hidden: width of the layers; an even number, half for each direction of the LSTM.
+        layers: number of LSTM layers.
+        channels: number of channels of the mixture, each with a mask of its own.
     """
 
-    def __init__(self, shape: HeadShape) -> None:
-        super().__init__(nb_bins=BINS, nb_channels=shape.channels, hidden_size=shape.hidden, nb_layers=1)
-        self.state_weights = nn.Parameter(torch.zeros(shape.inputs))
-        self.fc1 = nn.Linear(shape.width, shape.hidden, bias=False)
-        self.lstm = nn.ModuleList(
-            nn.LSTM(shape.hidden, shape.hidden // 2, bidirectional=True) for _ in range(shape.layers)
-        )
+    def __init__(self, inputs: int, width: int, hidden: int, layers: int, channels: int) -> None:
+        super().__init__(nb_bins=BINS, nb_channels=channels, hidden_size=hidden, nb_layers=1)
+        self.state_weights = nn.Parameter(torch.zeros(inputs))
+        self.fc1 = nn.Linear(width, hidden, bias=False)
+        self.lstm = nn.ModuleList(nn.LSTM(hidden, hidden // 2, bidirectional=True) for _ in range(layers))
         del self.input_mean, self.input_scale  # features come standardized
 
     def forward(self, features: Tensor, dropout: Tensor | None = None, every_frames: int = 1) -> Tensor:

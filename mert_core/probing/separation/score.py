@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.probing.features import Standardized
-from mert_core.probing.separation.data import StoredTrack, nearest_rows
+from mert_core.probing.separation.data import Mixture, StoredTrack, nearest_rows
 from mert_core.probing.separation.model import FFT_SAMPLES, SeparationHead, frame_count
 
 Stems = NDArray[np.floating]
@@ -28,11 +29,7 @@ def _decibels(signal: NDArray[np.float64], error: NDArray[np.float64]) -> NDArra
 def global_sdr(truth: Stems, estimate: Stems) -> NDArray[np.float64]:
     """Return 10·log10 of the energy of each stem by that of its error, over the whole track and all channels (stems,).
 
-    NaN for a stem that is silent, which has no ratio.
-
-    Args:
-        truth: true stems (stems, channels, samples).
-        estimate: estimated stems (stems, channels, samples).
+    True and estimated stems are (stems, channels, samples). NaN for a stem that is silent, which has no ratio.
     """
     signal = np.square(truth, dtype=np.float64).sum(axis=(1, 2))
     return _decibels(signal, np.square(truth - estimate, dtype=np.float64).sum(axis=(1, 2)))
@@ -46,10 +43,7 @@ def museval_sdr(truth: Stems, estimate: Stems, window_samples: int = SAMPLE_RATE
     which needs ffmpeg to be imported, are needed. A window in which any true or estimated stem is silent does not
     count, nor does what is left after the last whole window; NaN if none counts, or if a whole true stem is silent.
 
-    Args:
-        truth: true stems (stems, channels, samples).
-        estimate: estimated stems (stems, channels, samples).
-        window_samples: length of a window in samples; they do not overlap.
+    True and estimated stems are (stems, channels, samples). Windows do not overlap.
     """
     samples = truth.shape[-1]
     window = min(window_samples, samples)
@@ -68,33 +62,25 @@ def museval_sdr(truth: Stems, estimate: Stems, window_samples: int = SAMPLE_RATE
     return np.nanmedian(ratios[:, counts], axis=1)
 
 
-class TrackFeatures:
-    """A track's embeddings, window by window.
+def window_features(
+    mixtures: Sequence[Mixture], features: Standardized, offsets: NDArray[np.int64], frame_rate: float
+) -> list[Tensor]:
+    """Return what a head reads of each window of a track, (inputs, 1, frames, width); together all of the spectrum.
 
     Args:
-        features: of the windows' rows; standardised.
+        mixtures: the track's windows side by side, see `mert_core.probing.separation.data.windows_of_track`.
+        features: standardized features of the windows' rows.
         offsets: rows of window i are offsets[i]:offsets[i + 1].
-        bounds: first sample of each window, and the track's end (windows + 1,).
         frame_rate: embedded frames per second.
     """
-
-    def __init__(
-        self, features: Standardized, offsets: NDArray[np.int64], bounds: NDArray[np.int64], frame_rate: float
-    ) -> None:
-        self._features, self._offsets, self._bounds, self._frame_rate = features, offsets, bounds, frame_rate
-
-    def windows(self) -> list[Tensor]:
-        """Return what a network is shown of each window, (inputs, 1, frames, width); together all of the spectrum."""
-        frames = np.arange(frame_count(int(self._bounds[-1])))
-        window_of = np.minimum(
-            np.searchsorted(self._bounds, frames * HOP_SAMPLES, side="right") - 1, len(self._bounds) - 2
-        )
-        windows = []
-        for window, first in enumerate(self._offsets[:-1]):
-            samples = frames[window_of == window] * HOP_SAMPLES - self._bounds[window]
-            rows = first + nearest_rows(samples, int(self._offsets[window + 1] - first), self._frame_rate)
-            windows.append(self._features.take(rows)[:, None])
-        return windows
+    bounds = np.cumsum([0, *(mixture.samples for mixture in mixtures)])
+    frames = np.arange(frame_count(int(bounds[-1])))
+    window_of = np.minimum(np.searchsorted(bounds, frames * HOP_SAMPLES, side="right") - 1, len(bounds) - 2)
+    windows = []
+    for window, (first, end) in enumerate(pairwise(offsets)):
+        samples = frames[window_of == window] * HOP_SAMPLES - bounds[window]
+        windows.append(features.take(first + nearest_rows(samples, int(end - first), frame_rate))[:, None])
+    return windows
 
 
 class _StemModel(nn.Module):
@@ -116,7 +102,7 @@ def separate(heads: Sequence[SeparationHead], windows: Sequence[Tensor], mixture
 
     Args:
         heads: trained heads, one per stem.
-        windows: features of the track, see `TrackFeatures.windows`.
+        windows: features of the track, see `window_features`.
         mixture: waveform (channels, samples).
 
     Returns:
@@ -136,18 +122,17 @@ def separate(heads: Sequence[SeparationHead], windows: Sequence[Tensor], mixture
 
 
 def track_ratios(
-    ensembles: Sequence[Sequence[SeparationHead]], features: TrackFeatures, track: StoredTrack, device: str = "cpu"
+    ensembles: Sequence[Sequence[SeparationHead]], windows: Sequence[Tensor], track: StoredTrack, device: str = "cpu"
 ) -> NDArray[np.float64]:
     """Return the SDR of one track, of the whole and by museval, in dB (2, ensembles, stems).
 
     Args:
         ensembles: heads for all stems, in their order; one ensemble per seed.
-        features: embeddings of the track.
+        windows: features of the track, see `window_features`.
         track: mixture and true stems.
         device: where heads and filter run.
     """
     sounds = np.asarray(track.array())
-    windows = features.windows()
     mixture = torch.from_numpy(sounds[0].copy()).to(device)
     estimates = [separate(heads, windows, mixture) for heads in ensembles]
     return np.stack([[ratio(sounds[1:], estimate) for estimate in estimates] for ratio in (global_sdr, museval_sdr)])

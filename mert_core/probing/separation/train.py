@@ -7,8 +7,9 @@ a head becomes follows from its own stem, rate and seed: it does not depend on t
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,11 +19,14 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
-from mert_core.errors import MertError
 from mert_core.parallel import single_threads
 from mert_core.probing.separation.data import Excerpts
-from mert_core.probing.separation.model import HeadShape, SeparationHead
+from mert_core.probing.separation.model import SeparationHead
 
+if TYPE_CHECKING:
+    from mert_core.config import ProbeConfig
+
+DROPOUT = 0.4  # between LSTM layers, as Open-Unmix has it
 _VALIDATION_BATCH = 16  # excerpts
 
 
@@ -35,199 +39,136 @@ class HeadSpec:
     seed: int
 
 
-@dataclass(frozen=True)
-class SeparationSettings:
-    """How heads are trained.
+@dataclass
+class HeadTraining:
+    """One head, its optimizer, and its best weights so far.
 
     Attributes:
-        hidden: width of Open-Unmix's layers.
-        layers: number of its LSTM layers.
-        dropout: probability between LSTM layers.
-        batch_mixes: remixes per step.
-        crop_frames: frames of each remix that one step reads, anywhere in it; 0: all.
-        every_frames: step between the frames that have a mask and a loss; the others share most of their samples.
-        max_epochs: upper limit of passes over the remixes.
-        patience: epochs without a lower validation loss after which a head stops.
-        plateau_patience: such epochs after which the rate falls, and the count begins anew.
-        plateau_factor: factor by which the rate then falls.
+        spec: stem, rate and seed.
+        head: the network; after training, in evaluation mode with the best weights.
+        optimizer: Adam of this head alone.
+        scheduler: lowers the rate on a plateau of the validation loss.
+        best_weights: weights of the epoch with the lowest validation loss; the first ones if none was finite.
+        best_loss: that loss, the mean squared error of magnitudes; infinite if none was finite.
+        best_epoch: number of epochs after which it was reached.
     """
 
-    hidden: int = 512
-    layers: int = 3
-    dropout: float = 0.4
-    batch_mixes: int = 16
-    crop_frames: int = 0
-    every_frames: int = 1
-    max_epochs: int = 100
-    patience: int = 10
-    plateau_patience: int = 4
-    plateau_factor: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.hidden < 2 or self.hidden % 2 or self.layers < 1:
-            raise MertError(
-                f"separation.hidden is {self.hidden} and separation.layers {self.layers}; expected an even number of "
-                "at least 2 (half for each direction) and at least 1"
-            )
-
-
-@dataclass(frozen=True)
-class TrainedHeads:
-    """Trained heads, each with the weights of its best epoch on validation.
-
-    Attributes:
-        specs: stem, rate and seed of each head.
-        heads: in the order of ``specs``, in evaluation mode.
-        losses: lowest validation loss of each head, the mean squared error of magnitudes (heads,); infinite for a head
-            that diverged in its first epoch.
-        epochs: number of epochs after which that was reached (heads,).
-    """
-
-    specs: tuple[HeadSpec, ...]
-    heads: tuple[SeparationHead, ...]
-    losses: NDArray[np.float64]
-    epochs: NDArray[np.int64]
+    spec: HeadSpec
+    head: SeparationHead
+    optimizer: torch.optim.Adam
+    scheduler: ReduceLROnPlateau
+    best_weights: dict[str, Tensor]
+    best_loss: float = np.inf
+    best_epoch: int = 0
 
 
 def train_heads(
-    specs: Sequence[HeadSpec],
-    train: Excerpts,
-    valid: Excerpts,
-    shape: HeadShape,
-    settings: SeparationSettings,
-    bar: tqdm | None = None,
-) -> TrainedHeads:
+    specs: Sequence[HeadSpec], train: Excerpts, valid: Excerpts, settings: ProbeConfig, name: str = ""
+) -> list[HeadTraining]:
     """Train heads, each until its validation loss has not fallen for ``settings.patience`` epochs.
 
     Args:
         specs: stems × rates × seeds.
         train: remixes, all of one length.
         valid: windows of whole tracks.
-        shape: sizes of a head.
-        settings: batches, epochs and patience.
-        bar: progress bar of ``len(specs) * settings.max_epochs`` ticks, one per head and epoch.
+        settings: sizes, batches and epochs (``settings.separation``), and patience.
+        name: label of the progress bar.
+
+    Returns:
+        The heads in the order of ``specs``, each with the weights of its best epoch on validation.
     """
-    runs = [_HeadTraining.begin(spec, shape, settings, train.device) for spec in specs]
-    with single_threads(train.device) as pool:
-        groups = _groups(runs, torch.get_num_threads() if train.device == "cpu" else 1)
-        list(pool.map(lambda group: _train_group(group, train, valid, settings, bar), groups))
-    return TrainedHeads(
-        tuple(specs),
-        tuple(run.best_head() for run in runs),
-        np.array([run.best_loss for run in runs]),
-        np.array([run.best_epoch for run in runs], dtype=np.int64),
-    )
-
-
-@dataclass
-class _HeadTraining:
-    """One head, its optimizer, and its best weights so far."""
-
-    spec: HeadSpec
-    head: SeparationHead
-    optimizer: torch.optim.Adam
-    scheduler: ReduceLROnPlateau
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    best_loss: float = np.inf
-    best_epoch: int = 0
-
-    @classmethod
-    def begin(cls, spec: HeadSpec, shape: HeadShape, settings: SeparationSettings, device: str) -> _HeadTraining:
+    own, max_epochs = settings.separation, min(settings.separation.max_epochs, settings.max_epochs)
+    features = train.standardized.features
+    runs = []
+    for spec in specs:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
-            head = SeparationHead(shape).to(device)
+            head = SeparationHead(features.states, features.width, own.hidden, own.layers, train.channels)
+        head = head.to(train.device)
         optimizer = torch.optim.Adam(head.parameters(), lr=spec.rate, fused=True)
         scheduler = ReduceLROnPlateau(
             optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience, threshold=0.0
         )
-        return cls(spec, head, optimizer, scheduler, copy.deepcopy(head.state_dict()))
+        runs.append(HeadTraining(spec, head, optimizer, scheduler, copy.deepcopy(head.state_dict())))
 
-    def step(self, features: Tensor, dropout: Tensor | None, spectra: Tensor, every_frames: int) -> None:
-        mask = self.head(features, dropout, every_frames)
-        loss = functional.mse_loss(mask * spectra[0], spectra[1 + self.spec.stem])
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-
-    def end_epoch(self, epoch: int, validation_loss: float) -> None:
-        self.scheduler.step(validation_loss)
-        if validation_loss < self.best_loss:  # false for NaN
-            self.best_loss, self.best_epoch = validation_loss, epoch
-            self.best_weights = copy.deepcopy(self.head.state_dict())
-
-    def best_head(self) -> SeparationHead:
-        self.head.load_state_dict(self.best_weights)
-        return self.head.eval().requires_grad_(False)
-
-
-def _groups(runs: Sequence[_HeadTraining], workers: int) -> list[list[_HeadTraining]]:
-    """Return heads that train side by side: those of one seed, and on a CPU some stems' for each worker."""
-    stems = sorted({run.spec.stem for run in runs})
-    parts = min(workers, len(stems))
-    groups: dict[tuple[int, int], list[_HeadTraining]] = {}
+    title = f"heads {name}".strip()
+    with (
+        single_threads(train.device) as pool,
+        tqdm(total=len(specs) * max_epochs, desc=title, unit="epoch", leave=False) as bar,
+    ):
+        # Heads of one seed train side by side; on a CPU each worker has some of the stems.
+        stems = sorted({spec.stem for spec in specs})
+        parts = min(torch.get_num_threads() if train.device == "cpu" else 1, len(stems))
+        groups: dict[tuple[int, int], list[HeadTraining]] = {}
+        for run in runs:
+            groups.setdefault((run.spec.seed, stems.index(run.spec.stem) % parts), []).append(run)
+        list(pool.map(lambda group: _train_group(group, train, valid, settings, max_epochs, bar), groups.values()))
     for run in runs:
-        groups.setdefault((run.spec.seed, stems.index(run.spec.stem) % parts), []).append(run)
-    return list(groups.values())
+        run.head.load_state_dict(run.best_weights)
+        run.head.eval().requires_grad_(False)
+    return runs
 
 
 def _train_group(
-    group: Sequence[_HeadTraining], train: Excerpts, valid: Excerpts, settings: SeparationSettings, bar: tqdm | None
+    group: Sequence[HeadTraining], train: Excerpts, valid: Excerpts, settings: ProbeConfig, max_epochs: int, bar: tqdm
 ) -> None:
     generator = torch.Generator().manual_seed(group[0].spec.seed)
     active = list(group)
-    for epoch in range(1, settings.max_epochs + 1):
+    for epoch in range(1, max_epochs + 1):
         _train_epoch(active, train, settings, generator)
-        for run, loss in zip(active, _validation_losses(active, valid, settings.every_frames), strict=True):
-            run.end_epoch(epoch, loss)
+        for run, loss in zip(active, _validation_losses(active, valid, settings.separation.every_frames), strict=True):
+            run.scheduler.step(loss)
+            if loss < run.best_loss:  # false for NaN
+                run.best_loss, run.best_epoch = float(loss), epoch
+                run.best_weights = copy.deepcopy(run.head.state_dict())
         going = [run for run in active if epoch - run.best_epoch < settings.patience]
-        if bar is not None:
-            bar.update(len(active) + (len(active) - len(going)) * (settings.max_epochs - epoch))
+        bar.update(len(active) + (len(active) - len(going)) * (max_epochs - epoch))
         active = going
         if not active:
             break
 
 
 def _train_epoch(
-    active: Sequence[_HeadTraining], train: Excerpts, settings: SeparationSettings, generator: torch.Generator
+    active: Sequence[HeadTraining], train: Excerpts, settings: ProbeConfig, generator: torch.Generator
 ) -> None:
-    frames = int(train.frames[0])
-    crop = min(settings.crop_frames or frames, frames)
+    own, frames = settings.separation, int(train.frames[0])
+    crop = min(own.crop_frames or frames, frames)
     # All draws come from the seed's generator in one order, whichever heads are still active.
     order = torch.randperm(len(train), generator=generator)
     starts = torch.randint(frames - crop + 1, (len(train),), generator=generator).numpy()
     for run in active:
         run.head.train()
-    for batch in order.split(settings.batch_mixes):
+    for batch in order.split(own.batch_mixes):
         which = batch.numpy()
         features = train.features(which, starts[which], crop)
-        spectra = train.spectra(which, starts[which], crop, settings.every_frames)
+        spectra = train.spectra(which, starts[which], crop, own.every_frames)
         dropout = None
-        if settings.layers > 1:
-            draws = torch.rand((settings.layers - 1, crop, len(which), settings.hidden), generator=generator)
-            dropout = ((draws >= settings.dropout) / (1 - settings.dropout)).to(train.device)
+        if own.layers > 1:
+            draws = torch.rand((own.layers - 1, crop, len(which), own.hidden), generator=generator)
+            dropout = ((draws >= DROPOUT) / (1 - DROPOUT)).to(train.device)
         for run in active:
-            run.step(features, dropout, spectra, settings.every_frames)
+            mask = run.head(features, dropout, own.every_frames)
+            loss = functional.mse_loss(mask * spectra[0], spectra[1 + run.spec.stem])
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
 
 
 @torch.no_grad()
-def _validation_losses(active: Sequence[_HeadTraining], valid: Excerpts, every_frames: int) -> NDArray[np.float64]:
+def _validation_losses(active: Sequence[HeadTraining], valid: Excerpts, every_frames: int) -> NDArray[np.float64]:
     """Return each head's mean squared error over the split (heads,)."""
     for run in active:
         run.head.eval()
     total, count = np.zeros(len(active)), 0
-    for which, frames in _batches_by_length(valid.frames, _VALIDATION_BATCH):
-        starts = np.zeros(len(which), dtype=np.int64)
-        features = valid.features(which, starts, frames)
-        spectra = valid.spectra(which, starts, frames, every_frames)
-        for number, run in enumerate(active):
-            estimate = run.head(features, every_frames=every_frames).mul_(spectra[0])
-            total[number] += float(estimate.sub_(spectra[1 + run.spec.stem]).square_().sum())
-        count += spectra[0].numel()
+    for length in np.unique(valid.frames):  # a batch has excerpts of one length
+        same = np.flatnonzero(valid.frames == length)
+        for start in range(0, len(same), _VALIDATION_BATCH):
+            which = same[start : start + _VALIDATION_BATCH]
+            begins = np.zeros(len(which), dtype=np.int64)
+            features = valid.features(which, begins, int(length))
+            spectra = valid.spectra(which, begins, int(length), every_frames)
+            for number, run in enumerate(active):
+                estimate = run.head(features, every_frames=every_frames).mul_(spectra[0])
+                total[number] += float(estimate.sub_(spectra[1 + run.spec.stem]).square_().sum())
+            count += spectra[0].numel()
     return total / count
-
-
-def _batches_by_length(frames: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Yield indices of up to ``size`` excerpts of one length, and that length in frames."""
-    for length in np.unique(frames):
-        same = np.flatnonzero(frames == length)
-        yield from ((same[start : start + size], int(length)) for start in range(0, len(same), size))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mert_core.datasets.base import Clip
-from mert_core.files import sha256_json
 from mert_core.probing.features import InMemory, Moments, Standardized, moments
-from mert_core.probing.separation.data import RemixSound, SeparationExcerpt
+from mert_core.probing.separation.data import Mixture
 
 RATE = 75.0
 WIDTH, STATES = 6, 2
@@ -23,7 +24,7 @@ class ArraySound:
 
     @property
     def identity(self) -> str:
-        return sha256_json([self._samples.shape, float(np.abs(self._samples).sum())])
+        return hashlib.sha256(self._samples.tobytes()).hexdigest()
 
     def channels(self) -> NDArray[np.float32]:
         return self._samples
@@ -52,15 +53,14 @@ def clips(split: str, count: int, channels: int = 1, samples: int = 40000, seed:
 
 
 def features_of(
-    excerpts: list[SeparationExcerpt], informed: bool, found: Moments | None = None
+    mixtures: list[Mixture], informed: bool, scale: Moments | None = None
 ) -> tuple[Standardized, NDArray[np.int64]]:
-    """Features of excerpts, (states, rows, width), and where each begins: noise; in state 1 which stem sounds, too."""
+    """Features of mixtures, (states, rows, width), and where each begins: noise; in state 1 which stem sounds, too."""
     generator = np.random.default_rng(5)
     rows = []
-    for excerpt in excerpts:
-        sound: RemixSound = excerpt.sound
-        stems = np.stack([part.read(sound.track_channels, sound.samples) for part in excerpt.stems])
-        frames = sound.samples // 320 - 1
+    for mixture in mixtures:
+        stems = np.stack([part.read(mixture.track_channels, mixture.samples) for part in mixture.stems])
+        frames = mixture.samples // 320 - 1
         level = np.abs(stems).mean(axis=1)[:, : frames * 320].reshape(len(stems), frames, 320).mean(axis=2)
         row = generator.normal(size=(STATES, frames, WIDTH)).astype(np.float32)
         if informed:
@@ -68,4 +68,4 @@ def features_of(
         rows.append(torch.from_numpy(row))
     tensor = InMemory(torch.cat(rows, dim=1))
     offsets = np.concatenate([[0], np.cumsum([row.shape[1] for row in rows])]).astype(np.int64)
-    return Standardized(tensor, moments(tensor) if found is None else found), offsets
+    return Standardized(tensor, scale or moments(tensor)), offsets

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from openunmix.model import OpenUnmix
 
-from mert_core.probing.separation.model import BINS, HeadShape, SeparationHead, frame_count, magnitude
+from mert_core.probing.separation.model import BINS, SeparationHead, frame_count, magnitude
 
 
 def test_frames_are_those_of_a_plain_transform() -> None:
@@ -21,7 +21,7 @@ def test_frames_are_those_of_a_plain_transform() -> None:
 def test_a_head_that_reads_the_mixture_is_open_unmix() -> None:
     torch.manual_seed(0)
     reference = OpenUnmix(nb_bins=BINS, nb_channels=1, hidden_size=8, nb_layers=2).eval()
-    head = SeparationHead(HeadShape(inputs=1, width=BINS, hidden=8, layers=2, channels=1)).eval()
+    head = SeparationHead(inputs=1, width=BINS, hidden=8, layers=2, channels=1).eval()
     weights = {name: weight for name, weight in reference.state_dict().items() if not name.startswith("input_")}
     for name in [name for name in weights if name.startswith("lstm.")]:
         layer = "1" if "_l1" in name else "0"
