@@ -150,7 +150,7 @@ def run_trial(weights: dict[str, float], parameters: dict[str, Any], root: str, 
         state: absolute state folder.
     """
     os.environ["MERT_HOME"] = state
-    from mert_core.probing.validation_score import validation_score
+    from mert_core.probing.run import validation_score
     from mert_core.training.stage import run_trial as train
 
     config, layout = Config.model_validate(parameters), Layout.at(Path(root))

@@ -12,7 +12,7 @@ From a task to its score:
    seed. Probes of one seed see the same rows in the same order, so that many are one batched model
    (`probe_bank.ProbeBank`). Each keeps the weights of its best epoch on validation: `train.TrainedProbes`.
 5. `selection.choose` takes the input and rate with the best validation score, averaged over seeds.
-6. Before a label of the test split is read, `protocol.TestReadLog` notes the choice; the same encoder is refused the
+6. Before a label of the test split is read, `protocol.note_test_read` notes the choice; the same encoder is refused the
    same test set under another one.
 7. The chosen probes, one per seed, predict the test split once: `results.Predictions`, (seeds, tracks, outputs).
    `metrics` scores them, `significance` gives each score its interval, `robustness` repeats it on degraded music.

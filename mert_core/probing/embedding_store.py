@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -83,7 +83,7 @@ _CARD = "card.json"
 _NAME_DIGITS = 32
 _STALE_SECONDS = 86_400  # no shard takes a day to write
 
-_verified: set[tuple[str, int, int]] = set()  # files whose checksum this process has seen to be right
+_verified: set[tuple[Path, int, int]] = set()  # files whose checksum this process has seen to be right
 
 
 @dataclass(frozen=True)
@@ -105,29 +105,22 @@ class EmbeddedSound:
     window_rows: tuple[int, ...]
 
     @property
-    def key(self) -> tuple[str, Windows]:
-        """What it is stored under."""
-        return self.identity, self.windows
-
-    @property
     def rows(self) -> int:
         """How many rows it has."""
         return sum(self.window_rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EmbeddingShard:
     """Rows of some sounds, (rows, states, width): a file, opened and checked when it is needed, or an array in memory.
 
     Attributes:
-        path: of the file; None: the rows are in memory.
+        stored: path of the file, or the rows themselves.
         sha256: checksum of the file.
-        kept: rows in place of a file.
     """
 
-    path: Path | None
+    stored: Path | NDArray[np.float16]
     sha256: str = ""
-    kept: NDArray[np.float16] | None = field(default=None, repr=False, compare=False)
 
     def array(self) -> NDArray[np.float16]:
         """Return the rows, memory-mapped (rows, states, width).
@@ -135,22 +128,20 @@ class EmbeddingShard:
         Raises:
             MertError: they are gone, or not as they were written.
         """
-        if self.kept is not None:
-            return self.kept
-        assert self.path is not None
+        if not isinstance(self.stored, Path):
+            return self.stored
         try:
-            status = self.path.stat()
-            return _opened(self.path, self.sha256, status.st_size, status.st_mtime_ns)
+            status = self.stored.stat()
+            return _opened(self.stored, self.sha256, status.st_size, status.st_mtime_ns)
         except OSError as error:
-            raise MertError(_refusal(self.path, error.strerror or str(error))) from error
+            raise MertError(_refusal(self.stored, error.strerror or str(error))) from error
 
 
 @lru_cache(maxsize=128)  # each holds a file descriptor, of which a process may have about a thousand
 def _opened(path: Path, sha256: str, size: int, modified: int) -> NDArray[np.float16]:
-    seen = str(path), size, modified
-    if seen not in _verified and sha256_file(path) != sha256:
+    if (path, size, modified) not in _verified and sha256_file(path) != sha256:
         raise MertError(_refusal(path, "the bytes are not those that were written"))
-    _verified.add(seen)
+    _verified.add((path, size, modified))
     return np.load(path, mmap_mode="r").view(np.ndarray)
 
 
@@ -176,39 +167,39 @@ class EmbeddingStore:
 
     def __init__(self, folder: Path | None, card: dict[str, Any]) -> None:
         self.folder, self.card = folder, {"format": FORMAT, **card}
-        self.rows: dict[tuple[str, Windows], ShardRows] = {}
         self.sounds: dict[str, EmbeddedSound] = {}
-        self._shards: set[str] = set()
+        self._rows: dict[tuple[str, Windows | None], ShardRows] = {}
         if folder is None:
             return
         if not (folder / _CARD).exists():
             write_json(folder / _CARD, self.card)
-        _check(folder, self.card)
-        self.refresh()
+        stored = _read_json(folder / _CARD)
+        differs = [
+            f"{name} is {stored.get(name)!r}, expected {self.card.get(name)!r}"
+            for name in sorted(self.card.keys() | stored.keys())
+            if stored.get(name) != self.card.get(name)
+        ]
+        if differs:
+            raise MertError(_refusal(folder, "; ".join(differs)))
+        for path in sorted(folder.glob("*.json")):
+            if path.name != _CARD:
+                status = path.stat()
+                sounds, sha256 = _read_shard_card(path, status.st_mtime_ns, status.st_size)
+                self._register(sounds, EmbeddingShard(path.with_suffix(".npy"), sha256))
         for left in folder.glob(".*"):  # begun by a process that was killed
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 left.unlink(missing_ok=True)
 
-    def refresh(self) -> None:
-        """Index shards that are new, from other processes too."""
-        if self.folder is None:
-            return
-        for path in sorted(self.folder.glob("*.json")):
-            if path.name != _CARD and path.stem not in self._shards:
-                status = path.stat()
-                stored = _read_shard_card(path, status.st_mtime_ns, status.st_size)
-                self._register(path.stem, stored[0], EmbeddingShard(path.with_suffix(".npy"), stored[1]))
+    def find(self, identity: str, chunking: Chunking) -> ShardRows | None:
+        """Return where the rows of a sound lie that is cut like this; None if it is not here, or too short."""
+        known = self.sounds.get(identity)
+        return None if known is None else self._rows.get((identity, windows_of(known.samples, chunking)))
 
-    def write(self, sounds: Sequence[EmbeddedSound], rows: Sequence[NDArray[np.float16]]) -> None:
-        """Write a shard.
-
-        Args:
-            sounds: the shard's sounds.
-            rows: theirs one after the other, in pieces (rows, states, width).
-        """
+    def write(self, embedded: Sequence[tuple[EmbeddedSound, NDArray[np.float16]]]) -> None:
+        """Write a shard of sounds, each with its rows (rows, states, width)."""
+        sounds, rows = [sound for sound, _ in embedded], [array for _, array in embedded]
         if self.folder is None:
-            name = f"{len(self._shards)}"
-            self._register(name, sounds, EmbeddingShard(None, kept=np.concatenate(rows)))
+            self._register(sounds, EmbeddingShard(np.concatenate(rows)))
             return
         header = BytesIO()
         shape = sum(len(array) for array in rows), *rows[0].shape[1:]
@@ -218,25 +209,22 @@ class EmbeddingStore:
         digest = hashlib.sha256()
         for piece in pieces:
             digest.update(piece)
-        card: dict[str, Any] = {
-            "of": self.card,
-            "sha256": digest.hexdigest(),
-            "sounds": [_row(sound) for sound in sounds],
-        }
-        name = sha256_json(card)[:_NAME_DIGITS]
-        path = self.folder / f"{name}.npy"
+        listed = [
+            [sound.identity, sound.samples, sound.audio, *astuple(sound.windows), sound.window_rows] for sound in sounds
+        ]
+        card: dict[str, Any] = {"of": self.card, "sha256": digest.hexdigest(), "sounds": listed}
+        path = self.folder / f"{sha256_json(card)[:_NAME_DIGITS]}.npy"
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             stream.writelines(pieces)
         status = path.stat()
-        _verified.add((str(path), status.st_size, status.st_mtime_ns))
+        _verified.add((path, status.st_size, status.st_mtime_ns))
         write_json(path.with_suffix(".json"), card)
-        self._register(name, sounds, EmbeddingShard(path, card["sha256"]))
+        self._register(sounds, EmbeddingShard(path, card["sha256"]))
 
-    def _register(self, name: str, sounds: Sequence[EmbeddedSound], shard: EmbeddingShard) -> None:
-        self._shards.add(name)
+    def _register(self, sounds: Sequence[EmbeddedSound], shard: EmbeddingShard) -> None:
         first = 0
         for sound in sounds:
-            self.rows.setdefault(sound.key, ShardRows(sound, shard, first))
+            self._rows.setdefault((sound.identity, sound.windows), ShardRows(sound, shard, first))
             self.sounds.setdefault(sound.identity, sound)
             first += sound.rows
 
@@ -253,24 +241,6 @@ class EmbeddingStore:
                 f"samples (SHA-256 {known.audio[:16]}…) when it was embedded, and now has {samples} ({audio[:16]}…), "
                 "so it was changed, or is decoded otherwise. Remove that folder and run again."
             )
-
-
-def _check(folder: Path, card: dict[str, Any]) -> None:
-    stored = _read_json(folder / _CARD)
-    names = sorted(card.keys() | stored.keys())
-    differs = [
-        f"{name} is {stored.get(name)!r}, expected {card.get(name)!r}"
-        for name in names
-        if stored.get(name) != card.get(name)
-    ]
-    if differs:
-        raise MertError(_refusal(folder, "; ".join(differs)))
-
-
-def _row(sound: EmbeddedSound) -> list[Any]:
-    windows = sound.windows
-    rows = list(sound.window_rows)
-    return [sound.identity, sound.samples, sound.audio, windows.window_samples, windows.used_samples, rows]
 
 
 @lru_cache(maxsize=8192)

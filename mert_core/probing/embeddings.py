@@ -1,10 +1,17 @@
-"""Frozen embeddings of sounds: each computed once for an encoder, windows and pooling, and kept in half precision."""
+"""Frozen embeddings of sounds: each computed once for an encoder, windows and pooling, and kept in half precision.
+
+A sound is read, cut into windows and embedded in batches of windows of one length (`_embed`); the rows go to the store
+(`mert_core.probing.embedding_store`) and are read back from there (`Embeddings`, `FeatureView`).
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +25,20 @@ from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.datasets.base import Sound
 from mert_core.errors import MertError
 from mert_core.files import sha256_json
-from mert_core.probing.embed import PartialSound, embed_sounds, load_sound
-from mert_core.probing.embedding_store import EmbeddingStore, ShardRows, windows_of
+from mert_core.parallel import in_order, single_threads
+from mert_core.probing.embedding_store import EmbeddedSound, EmbeddingStore, ShardRows, Windows, windows_of
 from mert_core.probing.encoders.base import Encoder, fingerprint
 from mert_core.probing.tasks import Chunking, Pooling
 
 PROTOCOL = "windows side by side, every hidden state, mean over time or frames, half precision"
 SHARD_SOUNDS = 256
 SHARD_BYTES = 256e6
+CPU_BATCH_SECONDS = 16.0  # on two cores the tiny student took a fifth less time than with 64
+GPU_BATCH_SECONDS = 120.0
+_WAITING_SECONDS = 480.0  # windows that wait for others of their length
+_HELD_BYTES = 128e6  # embedded windows of sounds that are not complete
+
+Vectors = NDArray[np.float16]
 
 
 class Embeddings:
@@ -116,6 +129,28 @@ class Embeddings:
         return torch.empty(len(chosen), len(rows), self.width).copy_(torch.from_numpy(gathered).transpose(0, 1))
 
 
+class FeatureView:
+    """A selection of rows and states; a `mert_core.probing.features.Features`.
+
+    Args:
+        embeddings: of some sounds.
+        rows: indices of the selected rows, in this order.
+        chosen: indices of the selected hidden states; all by default.
+    """
+
+    def __init__(self, embeddings: Embeddings, rows: NDArray[np.int64], chosen: Sequence[int] | None = None) -> None:
+        self._embeddings, self._rows, self._chosen = embeddings, rows, chosen
+        self.states = embeddings.states if chosen is None else len(chosen)
+        self.width = embeddings.width
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return float32 (states, len(rows), width)."""
+        return self._embeddings.take(self._rows[rows], self._chosen)
+
+
 def embeddings(
     encoder: Encoder, sounds: Sequence[Sound], chunking: Chunking, pooling: Pooling, caches: Path | None, name: str = ""
 ) -> Embeddings:
@@ -153,26 +188,32 @@ def embeddings(
         "frame_rate": frame_rate,
     }
     store = EmbeddingStore(None if caches is None else caches / "embeddings" / sha256_json(card)[:20], card)
-    identities, unusable = _identities(sounds)
+    identities, missing = _identities(sounds)
     by_identity = {identity: sound for identity, sound in zip(identities, sounds, strict=True) if identity}
-    cached = [identity for identity in by_identity if _stored_rows(store, identity, chunking) is not None]
-    if cached:
+    new = {identity: sound for identity, sound in by_identity.items() if store.find(identity, chunking) is None}
+    if cached := by_identity.keys() - new.keys():
         first = min(cached)
-        loaded = load_sound(by_identity[first])
-        store.check_sound(first, len(loaded.waveform), loaded.audio)
-    new = [
-        (identity, sound) for identity, sound in by_identity.items() if _stored_rows(store, identity, chunking) is None
-    ]
-    reasons = _compute(encoder, store, new, chunking, pooling, name)
-    stored: list[ShardRows | None] = []
-    for number, identity in enumerate(identities):
-        stored.append(_stored_rows(store, identity, chunking) if identity else None)
-        if stored[-1] is None:
-            unusable.setdefault(number, reasons.get(identity, "too short"))
-    if all(rows is None for rows in stored):
-        counts = ", ".join(f"{count} × {reason}" for reason, count in Counter(unusable.values()).most_common())
+        waveform, audio = _read(by_identity[first])
+        store.check_sound(first, len(waveform), audio)
+    reasons: dict[str, str] = {}
+    done: list[tuple[EmbeddedSound, Vectors]] = []
+    for sound, rows in _embed(encoder, new, chunking, pooling, name, reasons):
+        store.check_sound(sound.identity, sound.samples, sound.audio)
+        done.append((sound, rows))
+        if len(done) == SHARD_SOUNDS or sum(vectors.nbytes for _, vectors in done) >= SHARD_BYTES:
+            store.write(done)
+            done = []
+    if done:
+        store.write(done)
+
+    found = [store.find(identity, chunking) for identity in identities]
+    for number, (identity, stored) in enumerate(zip(identities, found, strict=True)):
+        if stored is None:
+            missing.setdefault(number, reasons.get(identity, "too short"))
+    if len(missing) == len(sounds):
+        counts = ", ".join(f"{count} × {reason}" for reason, count in Counter(missing.values()).most_common())
         raise MertError(f"none of the {len(sounds)} sounds{f' of {name}' if name else ''} can be used: {counts}")
-    return Embeddings(stored, unusable, pooling, frame_rate)
+    return Embeddings(found, missing, pooling, frame_rate)
 
 
 def _identities(sounds: Sequence[Sound]) -> tuple[list[str], dict[int, str]]:
@@ -191,58 +232,143 @@ def _identities(sounds: Sequence[Sound]) -> tuple[list[str], dict[int, str]]:
     return [one if isinstance(one, str) else "" for one in identities], unusable
 
 
-def _stored_rows(store: EmbeddingStore, identity: str, chunking: Chunking) -> ShardRows | None:
-    sound = store.sounds.get(identity)
-    windows = None if sound is None else windows_of(sound.samples, chunking)
-    return None if windows is None else store.rows.get((identity, windows))
+def _read(sound: Sound) -> tuple[NDArray[np.float32], str]:
+    """Return a sound's waveform (samples,) and the SHA-256 of the samples."""
+    waveform = np.ascontiguousarray(sound.waveform(), dtype=np.float32)
+    if not np.isfinite(waveform).all():
+        raise UnusableAudio("not finite", "NaN or infinity among the samples")
+    return waveform, hashlib.sha256(waveform.data).hexdigest()
 
 
-def _write(store: EmbeddingStore, done: list[PartialSound]) -> None:
-    store.write([one.record for one in done], [rows for one in done for rows in one.rows])
+def _embed(
+    encoder: Encoder, sounds: dict[str, Sound], chunking: Chunking, pooling: Pooling, name: str, reasons: dict[str, str]
+) -> Iterator[tuple[EmbeddedSound, Vectors]]:
+    """Embed sounds, by identity; memory holds some minutes of sound, whatever their number.
 
-
-def _compute(
-    encoder: Encoder,
-    store: EmbeddingStore,
-    sounds: list[tuple[str, Sound]],
-    chunking: Chunking,
-    pooling: Pooling,
-    name: str,
-) -> dict[str, str]:
-    """Embed sounds into the store shard by shard; return the reasons of those that cannot be used, by identity."""
-    reasons: dict[str, str] = {}
-    done: list[PartialSound] = []
-    for sound in embed_sounds(encoder, sounds, chunking, pooling, name) if sounds else ():
-        if isinstance(sound, tuple):
-            reasons[sound[0]] = sound[1]
-            continue
-        store.check_sound(sound.identity, sound.samples, sound.audio)
-        done.append(sound)
-        if len(done) == SHARD_SOUNDS or sum(one.nbytes for one in done) >= SHARD_BYTES:
-            _write(store, done)
-            done = []
-    if done:
-        _write(store, done)
-    return reasons
-
-
-class FeatureView:
-    """A selection of rows and states; a `mert_core.probing.features.Features`.
-
-    Args:
-        embeddings: of some sounds.
-        rows: indices of the selected rows, in this order.
-        chosen: indices of the selected hidden states; all by default.
+    Yields each sound with its rows (rows, states, width), in an order that follows from the sounds alone. ``reasons``
+    gets the identities of those that cannot be used, and why.
     """
 
-    def __init__(self, embeddings: Embeddings, rows: NDArray[np.int64], chosen: Sequence[int] | None = None) -> None:
-        self._embeddings, self._rows, self._chosen = embeddings, rows, chosen
-        self.states = embeddings.states if chosen is None else len(chosen)
-        self.width = embeddings.width
+    def read(sound: Sound) -> tuple[NDArray[np.float32], str] | UnusableAudio:
+        try:
+            return _read(sound)
+        except UnusableAudio as error:
+            return error
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    threads, on_cpu = torch.get_num_threads(), encoder.device == "cpu"
+    with (
+        tqdm(total=len(sounds), desc=f"embed {name}".strip(), unit="sound", leave=False) as bar,
+        single_threads(encoder.device) as pool,
+        nullcontext(pool) if on_cpu else ThreadPoolExecutor(threads) as readers,
+    ):
+        batches = _Batches(encoder, pooling, pool, ahead=2 * threads if on_cpu else 4)
+        read_ahead = in_order(readers, read, sounds.values(), 2 * threads)
+        for identity, loaded in zip(sounds, read_ahead, strict=True):
+            windows = None
+            if isinstance(loaded, UnusableAudio):
+                reasons[identity] = loaded.reason
+            else:
+                waveform, audio = loaded
+                windows = windows_of(len(waveform), chunking)
+            if windows is None:
+                reasons.setdefault(identity, "too short")
+                bar.update()
+                continue
+            for complete in batches.add(_PartialSound(identity, len(waveform), audio, windows), waveform):
+                bar.update()
+                yield complete
+        for complete in batches.finish():
+            bar.update()
+            yield complete
 
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return float32 (states, len(rows), width)."""
-        return self._embeddings.take(self._rows[rows], self._chosen)
+
+@dataclass
+class _PartialSound:
+    """A sound whose windows are being embedded; ``vectors`` has those that are, by their number."""
+
+    identity: str
+    samples: int
+    audio: str
+    windows: Windows
+    vectors: dict[int, Vectors] = field(default_factory=dict)
+
+
+class _Batches:
+    """Collects windows of one length, has full batches embedded, and gives the rows back to their sounds.
+
+    A batch is never padded, and its size changes no embedding (beyond rounding).
+    """
+
+    def __init__(self, encoder: Encoder, pooling: Pooling, pool: ThreadPoolExecutor, ahead: int) -> None:
+        self._encoder, self._pooling, self._pool, self._ahead = encoder, pooling, pool, ahead
+        seconds = CPU_BATCH_SECONDS if encoder.device == "cpu" else GPU_BATCH_SECONDS
+        self._batch_samples = seconds * SAMPLE_RATE
+        self._waiting: defaultdict[int, list[tuple[_PartialSound, int, NDArray[np.float32]]]] = defaultdict(list)
+        self._begun: deque[tuple[list[tuple[_PartialSound, int]], Future[Vectors]]] = deque()
+        self._waiting_samples = 0
+        self._held_bytes = 0
+
+    def add(self, sound: _PartialSound, waveform: NDArray[np.float32]) -> Iterator[tuple[EmbeddedSound, Vectors]]:
+        """Take a sound's windows; yield sounds that are complete meanwhile."""
+        for window, (start, stop) in enumerate(sound.windows.bounds().tolist()):
+            length = stop - start
+            self._waiting[length].append((sound, window, waveform[start:stop]))
+            self._waiting_samples += length
+            if (len(self._waiting[length]) + 1) * length > self._batch_samples:
+                self._begin(length)
+            yield from self._collect(self._ahead)
+            if self._waiting_samples > _WAITING_SECONDS * SAMPLE_RATE or self._held_bytes > _HELD_BYTES:
+                yield from self.finish()
+
+    def finish(self) -> Iterator[tuple[EmbeddedSound, Vectors]]:
+        """Embed all that waits; yield the sounds."""
+        for length in sorted(self._waiting):
+            self._begin(length)
+            yield from self._collect(self._ahead)
+        yield from self._collect(0)
+
+    def _begin(self, length: int) -> None:
+        batch = self._waiting.pop(length)
+        self._waiting_samples -= length * len(batch)
+        waveforms = np.stack([waveform for _, _, waveform in batch])
+        future = self._pool.submit(_embed_batch, self._encoder, waveforms, self._pooling)
+        self._begun.append(([(sound, window) for sound, window, _ in batch], future))
+
+    def _collect(self, ahead: int) -> Iterator[tuple[EmbeddedSound, Vectors]]:
+        while len(self._begun) > ahead:
+            windows, future = self._begun.popleft()
+            for (sound, window), vectors in zip(windows, future.result(), strict=True):
+                sound.vectors[window] = vectors
+                self._held_bytes += vectors.nbytes
+                if len(sound.vectors) == len(sound.windows):
+                    parts = [sound.vectors[number] for number in range(len(sound.windows))]
+                    rows = np.concatenate(parts)
+                    self._held_bytes -= rows.nbytes
+                    counts = tuple(len(part) for part in parts)
+                    yield EmbeddedSound(sound.identity, sound.samples, sound.audio, sound.windows, counts), rows
+
+
+def _embed_batch(encoder: Encoder, waveforms: NDArray[np.float32], pooling: Pooling) -> Vectors:
+    """Return embeddings of (batch, samples) in half precision, (batch, rows, states, width); one row if pooled."""
+    waveform = torch.from_numpy(waveforms).to(encoder.device)
+    embedded = encoder.pooled(waveform)[:, :, None] if pooling == "mean" else encoder.frames(waveform)
+    if embedded.ndim != 4 or embedded.shape[:2] != (encoder.states, len(waveforms)) or not embedded.shape[2]:
+        raise MertError(
+            f"the encoder embeds {tuple(waveform.shape)} samples in the shape {tuple(embedded.shape)}; expected "
+            f"({encoder.states} states, {len(waveforms)}, frames, width)"
+        )
+    half = embedded.half()
+    finite = half.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        state = int((~finite).nonzero()[0])
+        if not embedded.isfinite().all():
+            raise MertError(
+                f"embeddings are not finite (hidden state {state}): the model has diverged. Look at its training curve "
+                "and train it again."
+            )
+        raise MertError(
+            f"embeddings reach {float(embedded.abs().max()):.4g} (hidden state {state}), beyond half precision's "
+            f"{torch.finfo(torch.half).max:g}: the model has diverged, or its states must be scaled down. Look at its "
+            "training curve, or wrap it in a callable that scales them."
+        )
+    return half.permute(1, 2, 0, 3).contiguous().cpu().numpy()

@@ -24,15 +24,15 @@ RESIDENT_BYTES = 4 << 30
 
 
 class Features(Protocol):
-    """Rows of hidden states."""
+    """Rows of hidden states.
 
-    @property
-    def states(self) -> int:
-        """How many hidden states a row has."""
+    Attributes:
+        states: how many hidden states a row has.
+        width: numbers per state.
+    """
 
-    @property
-    def width(self) -> int:
-        """Numbers per state."""
+    states: int
+    width: int
 
     def __len__(self) -> int: ...
 
@@ -106,7 +106,8 @@ def rows_in(size: int, features: Features) -> int:
 
 def _slabs(features: Features) -> Iterator[NDArray[np.int64]]:
     size = rows_in(SLAB_BYTES, features)
-    yield from (np.arange(start, min(start + size, len(features))) for start in range(0, len(features), size))
+    for start in range(0, len(features), size):
+        yield np.arange(start, min(start + size, len(features)))
 
 
 class Standardized:
@@ -124,7 +125,8 @@ class Standardized:
         self.device = device
         self.moments = Moments(scale.mean.to(device), scale.deviation.to(device))
         self._held: Tensor | None = None
-        if hold and len(features) <= rows_in(_free_bytes(device), features):
+        free_bytes = RESIDENT_BYTES if device == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
+        if hold and len(features) <= rows_in(free_bytes, features):
             shape = features.states, len(features), features.width
             self._held = torch.empty(shape, device=device)
             for rows in _slabs(features):
@@ -142,10 +144,6 @@ class Standardized:
         for rows in _slabs(self.features):
             start, stop = int(rows[0]), int(rows[-1]) + 1
             yield start, self._held[:, start:stop] if self._held is not None else self.take(rows)
-
-
-def _free_bytes(device: str) -> int:
-    return RESIDENT_BYTES if device == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
 
 
 def mean_over_tracks(outputs: NDArray[np.float32], tracks: NDArray[np.int64], count: int) -> NDArray[np.float32]:

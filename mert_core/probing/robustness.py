@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mert_core.audio.degrade import DEFORMATIONS
+from mert_core.audio.degrade import DEFORMATIONS, Deformation
 from mert_core.datasets.base import Clip, Sound
 from mert_core.errors import MertError
 from mert_core.probing.embeddings import Embeddings, embeddings
@@ -51,24 +51,21 @@ class DegradedSound:
     @property
     def identity(self) -> str:
         """SHA-256 of the sound's identity, the deformation, its version and its level."""
-        deformation = DEFORMATIONS[self.deformation]
-        text = f"{self.sound.identity} {deformation.name} {deformation.version} {self.level!r}"
+        version = DEFORMATIONS[self.deformation].version
+        text = f"{self.sound.identity} {self.deformation} {version} {self.level!r}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def waveform(self) -> NDArray[np.float32]:
         """Return the mean of the channels, deformed (samples,); what is random follows from the identity."""
-        return DEFORMATIONS[self.deformation].apply(self.sound.waveform(), self.level, self._seed)
+        return self._deformed(self.sound.waveform(), 0)
 
     def channels(self) -> NDArray[np.float32]:
         """Return each channel, deformed by itself (channels, samples)."""
-        deformation, channels = DEFORMATIONS[self.deformation], self.sound.channels()
-        return np.stack(
-            [deformation.apply(channel, self.level, self._seed + number) for number, channel in enumerate(channels)]
-        )
+        return np.stack([self._deformed(channel, number) for number, channel in enumerate(self.sound.channels())])
 
-    @property
-    def _seed(self) -> int:
-        return int(self.sound.identity[:15], 16)
+    def _deformed(self, samples: NDArray[np.float32], channel: int) -> NDArray[np.float32]:
+        seed = int(self.sound.identity[:15], 16) + channel
+        return DEFORMATIONS[self.deformation].apply(samples, self.level, seed)
 
 
 def sample_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
@@ -101,6 +98,9 @@ def robustness_curves(
     def embed(sounds: Sequence[Sound], title: str) -> Embeddings:
         return embeddings(encoder, sounds, task.chunking, task.pooling, caches, title)
 
+    def point(deformation: Deformation, level: float, estimate: Estimate) -> dict[str, Any]:
+        return {"level": level, "label": deformation.label(level), **asdict(estimate)}
+
     clean = embed([clip.sound for clip in clips], task.name)
     if clean.missing:
         clips = [clip for number, clip in enumerate(clips) if number not in clean.missing]
@@ -110,15 +110,11 @@ def robustness_curves(
     for name, deformation in DEFORMATIONS.items():
         if not stays_true(task, name):
             continue
-        curves[name] = [_point(deformation.clean, deformation.label(deformation.clean), best)]
+        curves[name] = [point(deformation, deformation.clean, best)]
         for level in deformation.levels:
             title = f"{task.name}, {name} {deformation.label(level)}"
             degraded = embed([DegradedSound(clip.sound, name, level) for clip in clips], title)
             if degraded.missing:
                 raise MertError(f"{title}: {len(degraded.missing)} clips of {len(clips)} cannot be read any more")
-            curves[name].append(_point(level, deformation.label(level), score(degraded, clips)))
+            curves[name].append(point(deformation, level, score(degraded, clips)))
     return curves
-
-
-def _point(level: float, label: str, score: Estimate) -> dict[str, Any]:
-    return {"level": level, "label": label, **asdict(score)}

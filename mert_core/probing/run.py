@@ -1,31 +1,39 @@
-"""Running tasks on one encoder: resolve the data sets, evaluate each task, alone or in Ray workers, and track it."""
+"""Running tasks on one encoder: resolve the data sets, evaluate each task, alone or in Ray workers, and track it.
+
+`validation_score` stops a task after the choice on validation, for the trials of a sweep.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from mert_core.datasets.base import ClipSet
+from mert_core.datasets.base import SPLITS, ClipSet
 from mert_core.datasets.demo import Demo
 from mert_core.datasets.registry import DATASETS, folder_of
 from mert_core.errors import MertError
-from mert_core.probing.encoders.base import Encoder, fingerprint, identity
+from mert_core.parallel import choose_device
+from mert_core.probing.encoders.base import Encoder, ModelEncoder, fingerprint, identity
+from mert_core.probing.encoders.load import load_encoder, open_encoder
 from mert_core.probing.evaluate import EVALUATORS
 from mert_core.probing.evaluate.base import EvalInputs
-from mert_core.probing.protocol import SettledChoice, TestReadLog, hash_of_tracks, protocol_hash, settings_of
+from mert_core.probing.evaluate.clips import ClipEvaluator
+from mert_core.probing.protocol import hash_of_tracks, note_test_read, protocol_hash, settings_of
 from mert_core.probing.results import SkippedTask, TaskResult
-from mert_core.probing.tasks import TASKS, Task
+from mert_core.probing.tasks import TASKS, Task, tasks_named
 
 if TYPE_CHECKING:
     from mert_core.config import Config
+    from mert_core.model.mert import MertModel
     from mert_core.paths import Layout
-    from mert_core.probing.encoders.base import Encoder
     from mert_core.tracking import Tracker
 
 
@@ -51,9 +59,6 @@ class Subject:
         Raises:
             MertError: no such run, or nothing that can be loaded.
         """
-        from mert_core.parallel import choose_device
-        from mert_core.probing.encoders.load import load_encoder, open_encoder
-
         if self.model is None:
             return load_encoder(config, layout, self.name)
         return open_encoder(self.model, choose_device(config.device))
@@ -82,26 +87,11 @@ class ResolvedTask:
         dataset = Demo() if self.task.is_demo else DATASETS[self.task.dataset]
         return dataset.read(self.folder, self.task.question)
 
-    def check(self, clips: ClipSet) -> None:
-        """Refuse clips of which a split has none.
-
-        Raises:
-            MertError: names the split and what was left out.
-        """
-        empty = [split for split in ("train", "valid", "test") if not clips.of(split)]
-        if empty:
-            raise MertError(
-                f"{self.task.name}: {self.folder} has no usable clip of the split {', '.join(empty)}"
-                + (f" (left out: {clips.left_out})" if clips.left_out else "")
-                + ". `mert doctor --datasets` says what is missing."
-            )
-
 
 def resolve(config: Config, layout: Layout, task: Task, data: Path | None = None) -> ResolvedTask:
     """Return a task with its data set's folder: ``data``, or where the parameters say."""
-    if task.is_demo:
-        return ResolvedTask(task, data or layout.probe_set)
-    return ResolvedTask(task, data or folder_of(config, layout, task.dataset))
+    own = layout.probe_set if task.is_demo else folder_of(config, layout, task.dataset)
+    return ResolvedTask(task, data or own)
 
 
 def evaluate_task(resolved: ResolvedTask, encoder: Encoder, config: Config, layout: Layout) -> TaskResult | SkippedTask:
@@ -116,14 +106,19 @@ def evaluate_task(resolved: ResolvedTask, encoder: Encoder, config: Config, layo
     if resolved.absent:
         return SkippedTask(task.name, resolved.absent, protocol, identity(encoder))
     clips = resolved.clips()
-    resolved.check(clips)
+    if empty := [split for split in SPLITS if not clips.of(split)]:
+        raise MertError(
+            f"{task.name}: {resolved.folder} has no usable clip of the split {', '.join(empty)}"
+            + (f" (left out: {clips.left_out})" if clips.left_out else "")
+            + ". `mert doctor --datasets` says what is missing."
+        )
     test_set = hash_of_tracks([(clip.clip_id, clip.sound.identity) for clip in clips.of("test")])
     model = fingerprint(encoder)
-    test_reads = TestReadLog(layout.state)
 
     def note_choice(input: int | str, rate: float) -> None:
         if not task.is_demo:
-            test_reads.read(task.name, model, test_set, SettledChoice(input, rate, protocol))
+            read = {"task": task.name, "model": model, "test_set": test_set}
+            note_test_read(layout.state, **read, input=input, rate=rate, protocol=protocol)
 
     inputs = EvalInputs(
         task=task,
@@ -135,13 +130,52 @@ def evaluate_task(resolved: ResolvedTask, encoder: Encoder, config: Config, layo
         before_test=note_choice,
     )
     result = EVALUATORS[task.kind].evaluate(inputs)
-    return replace(
-        result,
-        left_out=clips.left_out | result.left_out,
-        protocol=protocol,
-        test_set=test_set,
-        encoder=identity(encoder),
-    )
+    left_out = clips.left_out | result.left_out
+    return replace(result, left_out=left_out, protocol=protocol, test_set=test_set, encoder=identity(encoder))
+
+
+TRAIN_CLIPS = 600
+"""Training clips of `validation_score` at most."""
+
+
+def validation_score(model: MertModel, config: Config, layout: Layout, name: str) -> float:
+    """Return the validation score of one task within seconds, by which a sweep compares its trials.
+
+    The middle rates and one seed, at most 600 training clips, all validation clips; the test split is not touched, and
+    nothing is cached. The model is left on its device and in its mode.
+
+    Raises:
+        MertError: no such task, one without an answer per clip, or its data set is not here.
+    """
+    (task,) = tasks_named([name])
+    evaluator = EVALUATORS[task.kind]
+    if not isinstance(evaluator, ClipEvaluator):
+        raise MertError(f"{name} is no task for a sweep; expected one with an answer per clip, such as demo/gs_key")
+    resolved = resolve(config, layout, task)
+    if resolved.absent:
+        raise MertError(f"{resolved.absent} (looked in {resolved.folder}); the sweep's task is {name}")
+    clips = resolved.clips()
+    train, valid = clips.of("train"), clips.of("valid")
+    if len(train) > TRAIN_CLIPS:
+        chosen = np.sort(np.random.default_rng(config.seed).choice(len(train), TRAIN_CLIPS, replace=False))
+        train = [train[number] for number in chosen]
+    settings = settings_of(config, task)
+    rates = sorted(settings.rates)
+    middle = rates[len(rates) // 4 : max(len(rates) // 4 + 1, -(-3 * len(rates) // 4))]
+    training = model.training
+    try:
+        inputs = EvalInputs(
+            task=task,
+            clips=replace(clips, clips=(*train, *valid)),
+            encoder=ModelEncoder(model),
+            settings=settings.model_copy(update={"rates": middle, "seeds": settings.seeds[:1]}),
+            seed=config.seed,
+            caches=None,
+            before_test=lambda chosen, rate: None,
+        )
+        return evaluator.select(inputs).choice.validation
+    finally:
+        model.train(training)
 
 
 _OBJECT_STORE_BYTES = 200 * 2**20
@@ -158,22 +192,18 @@ def run_tasks(
     Raises:
         MertError: as `evaluate_task`.
     """
-    run = _run_in_workers if config.probe.workers else _run_here
-    with tqdm(run(subject, tasks, config, layout), f"probe {subject.name}", len(tasks), unit="task") as bar:
+    if config.probe.workers:
+        results = _run_in_workers(subject, tasks, config, layout)
+    else:
+        encoder = subject.open(config, layout)
+        results = (evaluate_task(resolved, encoder, config, layout) for resolved in tasks)
+    with tqdm(results, f"probe {subject.name}", len(tasks), unit="task") as bar:
         for result in bar:
             bar.set_postfix_str(result.task)
             if isinstance(result, SkippedTask):
                 with logging_redirect_tqdm():
                     logger.warning("%s: skipped, %s", result.task, result.reason)
             yield result
-
-
-def _run_here(
-    subject: Subject, tasks: list[ResolvedTask], config: Config, layout: Layout
-) -> Iterator[TaskResult | SkippedTask]:
-    encoder = subject.open(config, layout)
-    for resolved in tasks:
-        yield evaluate_task(resolved, encoder, config, layout)
 
 
 def _run_in_workers(
@@ -195,7 +225,10 @@ def _run_in_workers(
             )
 
         # Of tasks with the same embeddings the first one goes ahead; the others start when it has filled the cache.
-        waiting = {begin(group[0]): group[1:] for group in _by_embeddings(tasks)}
+        groups: defaultdict[Hashable, list[ResolvedTask]] = defaultdict(list)
+        for resolved in tasks:
+            groups[resolved.folder, resolved.task.chunking, resolved.task.pooling].append(resolved)
+        waiting = {begin(group[0]): group[1:] for group in groups.values()}
         while waiting:
             (done,), _ = ray.wait(list(waiting))
             waiting |= {begin(resolved): [] for resolved in waiting.pop(done)}
@@ -203,14 +236,6 @@ def _run_in_workers(
                 yield ray.get(done)
             except RayTaskError as error:
                 raise error.cause from error
-
-
-def _by_embeddings(tasks: list[ResolvedTask]) -> list[list[ResolvedTask]]:
-    """Return the tasks in groups that need the same embeddings."""
-    groups: dict[Hashable, list[ResolvedTask]] = {}
-    for resolved in tasks:
-        groups.setdefault((resolved.folder, resolved.task.chunking, resolved.task.pooling), []).append(resolved)
-    return list(groups.values())
 
 
 _opened: dict[Subject, Any] = {}  # in a worker's process: the encoder outlives a task

@@ -30,11 +30,6 @@ class TaskKind(StrEnum):
     BEATS = "beats"
     STEMS = "stems"
 
-    @property
-    def is_per_clip(self) -> bool:
-        """Whether a clip has one answer, which a probe of its mean embedding gives within seconds."""
-        return self in (TaskKind.SINGLE, TaskKind.MULTI, TaskKind.REGRESSION)
-
 
 @dataclass(frozen=True)
 class Chunking:
@@ -67,7 +62,7 @@ class Task:
         pooling: ``mean``: one vector per window and hidden state; ``frames``: time is kept.
         max_epochs: published limit.
         changed_by: deformations (`mert_core.audio.degrade`) that make a label untrue: a shifted pitch is another key.
-        proxy_changed_by: the same for the task's proxy, where it differs; None: it is the same.
+        proxy_changed_by: those that make only the label of the task's proxy untrue.
         proxy_serves: what its proxy is taken for where the parameters name no task: it is probed on degraded music,
             too (``robustness``), or it judges the trials of a sweep (``sweep``).
     """
@@ -82,7 +77,7 @@ class Task:
     pooling: Pooling = "mean"
     max_epochs: int = 100
     changed_by: tuple[str, ...] = ()
-    proxy_changed_by: tuple[str, ...] | None = None
+    proxy_changed_by: tuple[str, ...] = ()
     proxy_serves: tuple[Literal["robustness", "sweep"], ...] = ()
 
     @property
@@ -91,9 +86,12 @@ class Task:
         return self.name.startswith("demo/")
 
 
+_CLASS = TaskKind.SINGLE, ("accuracy",)
+_TAGS = TaskKind.MULTI, ("roc_auc", "ap")
+
 _MARBLE = (
     # MagnaTagATune's fifty commonest tags, clips of 29 s as they are. Proxy: sounding instruments, of some forty.
-    Task("mtt", "MagnaTagATune tagging", "mtt", "tags", TaskKind.MULTI, ("roc_auc", "ap")),
+    Task("mtt", "MagnaTagATune tagging", "mtt", "tags", *_TAGS),
     # The key of electronic dance music, by MIREX's weighted score. Proxy: the key of an excerpt.
     Task(
         "gs_key",
@@ -107,16 +105,7 @@ _MARBLE = (
         proxy_serves=("sweep",),
     ),
     # Ten genres on GTZAN's fault-filtered division. Proxy: one of eight composers or traditions.
-    Task(
-        "gtzan_genre",
-        "GTZAN genre",
-        "gtzan",
-        "genre",
-        TaskKind.SINGLE,
-        ("accuracy",),
-        Chunking(30.0),
-        proxy_serves=("robustness",),
-    ),
+    Task("gtzan_genre", "GTZAN genre", "gtzan", "genre", *_CLASS, Chunking(30.0), proxy_serves=("robustness",)),
     # Beats by GTZAN-Rhythm's annotations: a probe per frame, then the tempo model. Proxy: beats of the score.
     Task(
         "gtzan_rhythm",
@@ -140,42 +129,15 @@ _MARBLE = (
         proxy_changed_by=("pitch",),
     ),
     # Eleven instrument families of single notes. Proxy: the same.
-    Task(
-        "nsynth_instrument", "NSynth instrument", "nsynth", "instrument", TaskKind.SINGLE, ("accuracy",), max_epochs=50
-    ),
+    Task("nsynth_instrument", "NSynth instrument", "nsynth", "instrument", *_CLASS, max_epochs=50),
     # The MIDI pitch of single notes. Proxy: the same.
-    Task(
-        "nsynth_pitch",
-        "NSynth pitch",
-        "nsynth",
-        "pitch",
-        TaskKind.SINGLE,
-        ("accuracy",),
-        max_epochs=50,
-        changed_by=("pitch",),
-    ),
+    Task("nsynth_pitch", "NSynth pitch", "nsynth", "pitch", *_CLASS, max_epochs=50, changed_by=("pitch",)),
     # Ten vocal techniques in windows of 3 s without silence, singers unseen. Proxy: articulation, performers unseen.
-    Task(
-        "vocalset_technique",
-        "VocalSet technique",
-        "vocalset",
-        "technique",
-        TaskKind.SINGLE,
-        ("accuracy",),
-        Chunking(3.0),
-    ),
+    Task("vocalset_technique", "VocalSet technique", "vocalset", "technique", *_CLASS, Chunking(3.0)),
     # Which of twenty singers, in windows of 3 s without silence. Proxy: which performer plays a phrase.
-    Task("vocalset_singer", "VocalSet singer", "vocalset", "singer", TaskKind.SINGLE, ("accuracy",), Chunking(3.0)),
+    Task("vocalset_singer", "VocalSet singer", "vocalset", "singer", *_CLASS, Chunking(3.0)),
     # Forty instrument tags, split 0, windows of 30 s over the track. Proxy: instrument families that sound.
-    Task(
-        "mtg_instrument",
-        "MTG-Jamendo instrument",
-        "mtg_jamendo",
-        "instrument",
-        TaskKind.MULTI,
-        ("roc_auc", "ap"),
-        Chunking(30.0),
-    ),
+    Task("mtg_instrument", "MTG-Jamendo instrument", "mtg_jamendo", "instrument", *_TAGS, Chunking(30.0)),
     # Fifty-six mood and theme tags. Proxy: tags of mood that follow from mode, tempo, density and loudness: the
     # tags low and high move with the pitch, soft and loud with the gain.
     Task(
@@ -183,21 +145,19 @@ _MARBLE = (
         "MTG-Jamendo mood/theme",
         "mtg_jamendo",
         "moodtheme",
-        TaskKind.MULTI,
-        ("roc_auc", "ap"),
+        *_TAGS,
         Chunking(30.0),
         proxy_changed_by=("pitch", "gain"),
     ),
     # Eighty-seven genre tags. Proxy: tags of period, function and texture.
-    Task("mtg_genre", "MTG-Jamendo genre", "mtg_jamendo", "genre", TaskKind.MULTI, ("roc_auc", "ap"), Chunking(30.0)),
+    Task("mtg_genre", "MTG-Jamendo genre", "mtg_jamendo", "genre", *_TAGS, Chunking(30.0)),
     # The fifty commonest tags. Proxy: the commonest tags of all the kinds above.
     Task(
         "mtg_top50",
         "MTG-Jamendo top 50",
         "mtg_jamendo",
         "top50tags",
-        TaskKind.MULTI,
-        ("roc_auc", "ap"),
+        *_TAGS,
         Chunking(30.0),
         proxy_changed_by=("pitch", "gain"),
     ),
@@ -218,8 +178,8 @@ DEMO: dict[str, Task] = {
         dataset="demo",
         question=name,
         chunking=Chunking() if task.pooling == "mean" else task.chunking,
-        changed_by=task.changed_by if task.proxy_changed_by is None else task.proxy_changed_by,
-        proxy_changed_by=None,
+        changed_by=task.changed_by + task.proxy_changed_by,
+        proxy_changed_by=(),
     )
     for name, task in FOURTEEN.items()
 }
@@ -243,7 +203,7 @@ def tasks_named(names: Sequence[str]) -> list[Task]:
 
 def sweep_tasks() -> tuple[str, ...]:
     """Return the tasks that can score the trials of a sweep: proxies with one answer per clip."""
-    return tuple(name for name, task in DEMO.items() if task.kind.is_per_clip)
+    return tuple(name for name, task in DEMO.items() if task.pooling == "mean")
 
 
 def robustness_tasks(settings: ProbeConfig) -> list[str]:

@@ -15,7 +15,6 @@ import torch
 
 from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
-from mert_core.probing import embed
 from mert_core.probing import embeddings as module
 from mert_core.probing.embedding_store import EmbeddingStore
 from mert_core.probing.embeddings import Embeddings, embeddings
@@ -88,8 +87,8 @@ def test_rows_owners_and_any_rows_in_any_order(tmp_path: Path) -> None:
 def test_order_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sounds = [Noise(number, 0.1 * (1 + number % 3)) for number in range(30)]
     one = everything(embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path / "one"))
-    monkeypatch.setattr(embed, "CPU_BATCH_SECONDS", 0.25)
-    monkeypatch.setattr(embed, "_WAITING_SECONDS", 0.3)
+    monkeypatch.setattr(module, "CPU_BATCH_SECONDS", 0.25)
+    monkeypatch.setattr(module, "_WAITING_SECONDS", 0.3)
     monkeypatch.setattr(module, "SHARD_SOUNDS", 4)
     two = everything(embeddings(Loudness(), sounds[::-1], WHOLE, "mean", tmp_path / "two"))
     none = everything(embeddings(Loudness(), sounds, WHOLE, "mean", None))
@@ -117,7 +116,7 @@ def test_tasks_share_what_both_ask_for(tmp_path: Path) -> None:
 
 def test_what_was_interrupted_goes_on_at_the_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARD_SOUNDS", 5)
-    monkeypatch.setattr(embed, "CPU_BATCH_SECONDS", 0.1)
+    monkeypatch.setattr(module, "CPU_BATCH_SECONDS", 0.1)
     sounds = [Noise(number, 0.1) for number in range(23)]
     with pytest.raises(InterruptedError):
         embeddings(Counting(Loudness(), most=13), sounds, WHOLE, "mean", tmp_path)

@@ -22,9 +22,9 @@ from mert_core.paths import Layout
 from mert_core.probing import stage
 from mert_core.probing.protocol import protocol_hash
 from mert_core.probing.results import Predictions, predictions_path
+from mert_core.probing.run import validation_score
 from mert_core.probing.stage import probe, requested
 from mert_core.probing.tasks import TASKS
-from mert_core.probing.validation_score import validation_score
 from mert_core.tracking import NullTracker
 from tests.datasets.miniatures import write_nsynth
 from tests.probing.material import write_probe_set

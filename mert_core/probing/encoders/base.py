@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -49,7 +49,13 @@ class Encoder(Protocol):
 
 
 class HiddenStates(ABC):
-    """An encoder that has all its hidden states at once, each (batch, frames, width)."""
+    """An encoder that has all its hidden states at once, each (batch, frames, width).
+
+    Attributes:
+        description: what it is, see `Encoder.describe`.
+    """
+
+    description: dict[str, Any]
 
     @torch.no_grad()
     def pooled(self, waveform: Tensor) -> Tensor:
@@ -62,48 +68,38 @@ class HiddenStates(ABC):
         return torch.stack([state.float() for state in self.hidden(waveform)])
 
     @abstractmethod
-    def hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
+    def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
         """Return the hidden states of (batch, samples) at 24 kHz."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it is, weights' hash included."""
+        return self.description
 
 
 class ModelEncoder(HiddenStates):
-    """A MERT encoder, hidden states 0 to L.
+    """A MERT encoder, hidden states 0 to L, of waveforms as they are.
 
     The model is used on the device it is on, and put into evaluation mode: no dropout, and nothing is masked.
-
-    Args:
-        model: the encoder.
-        normalize: bring each window to mean 0 and variance 1 first. MERT was pre-trained without.
     """
 
-    def __init__(self, model: MertModel, normalize: bool = False) -> None:
+    def __init__(self, model: MertModel) -> None:
         self.model = model.eval()
-        self.normalize = normalize
         self.device = str(next(model.parameters()).device)
         self.states = model.config.num_hidden_layers + 1
         self.width = model.config.hidden_size
         self.frame_rate = float(FRAME_RATE)
+        # Waveforms are never normalized; the key, in its first spelling, stays since the hash stands in the scores.
+        self.description = {"encoder": "mert", "weights": weights_hash(model), "normalise": False}
 
-    def hidden(self, waveform: Tensor) -> tuple[Tensor, ...]:
+    def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
         """Return layers + 1 states."""
-        if self.normalize:
-            waveform = normalized(waveform)
         if waveform.shape[-1] <= WHOLE_SECONDS * SAMPLE_RATE:
             return self.model(waveform).hidden_states
         rows = []
         for row in waveform:
             pieces = [states for _, states in song_states(self.model, row[None])]
             rows.append([torch.cat(state) for state in zip(*pieces, strict=True)])
-        return tuple(torch.stack(state) for state in zip(*rows, strict=True))
-
-    @cached_property
-    def _weights(self) -> str:
-        return weights_hash(self.model)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the hash of names, shapes and bytes of all weights."""
-        # The key keeps its first spelling: a description's hash stands in the scores.
-        return {"encoder": "mert", "weights": self._weights, "normalise": self.normalize}
+        return [torch.stack(state) for state in zip(*rows, strict=True)]
 
 
 class MelStatistics:
@@ -141,18 +137,19 @@ class MelStatistics:
 
     def describe(self) -> dict[str, Any]:
         """Return the transform's parameters."""
-        return {
-            "encoder": MEL_STATISTICS,
-            "bins": self.bins,
-            "fft_samples": self.fft_samples,
-            "hop_samples": HOP_SAMPLES,
-        }
+        sizes = {"bins": self.bins, "fft_samples": self.fft_samples, "hop_samples": HOP_SAMPLES}
+        return {"encoder": MEL_STATISTICS, **sizes}
 
 
-def normalized(waveform: Tensor) -> Tensor:
-    """Return each row at mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does; silence stays silence."""
-    variance, mean = torch.var_mean(waveform, dim=-1, correction=0, keepdim=True)
-    return (waveform - mean) / torch.sqrt(variance + 1e-7)
+def resampler(rate: int, device: str) -> nn.Module:
+    """Return a module from 24 kHz to ``rate``, (batch, samples): a Kaiser-windowed sinc, 80 dB down within the band."""
+    if rate == SAMPLE_RATE:
+        return nn.Identity()
+    from torchaudio.transforms import Resample
+
+    return Resample(
+        SAMPLE_RATE, rate, resampling_method="sinc_interp_kaiser", lowpass_filter_width=64, rolloff=0.95, beta=14.77
+    ).to(device)
 
 
 def weights_hash(module: nn.Module) -> str:

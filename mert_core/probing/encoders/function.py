@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +21,12 @@ from torch import Tensor, nn
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
-from mert_core.probing.encoders.base import weights_hash
-from mert_core.probing.encoders.wav2vec import resampler
+from mert_core.probing.encoders.base import HiddenStates, resampler, weights_hash
 
 _TRIAL_SECONDS = (1, 5)
 
 
-class FunctionEncoder:
+class FunctionEncoder(HiddenStates):
     """What a callable answers; see `load_function`."""
 
     def __init__(self, function: Any, device: str, description: dict[str, Any]) -> None:
@@ -77,16 +77,11 @@ class FunctionEncoder:
                 samples = middle
         return samples
 
-    def pooled(self, waveform: Tensor) -> Tensor:
-        """Return (states, batch, width)."""
-        return self.frames(waveform).mean(dim=2)
-
-    @torch.no_grad()
-    def frames(self, waveform: Tensor) -> Tensor:
-        """Return (states, batch, frames, width).
+    def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
+        """Return the states that the callable answers with.
 
         Raises:
-            MertError: the callable returns something else.
+            MertError: it returns something else.
         """
         resampled = self.resample(waveform)
         with self._turn:
@@ -98,15 +93,11 @@ class FunctionEncoder:
             found = f"the shape {tuple(answer.shape)}"
             states = answer[None] if answer.ndim == 3 else answer
             if states.ndim == 4 and states.shape[1] == len(waveform) and 0 not in states.shape:
-                return states.to(self.device).float()
+                return tuple(states.to(self.device))
         raise MertError(
             f"{self.name} answers a waveform {tuple(resampled.shape)} with {found}; expected a tensor (batch, frames, "
             f"width) or (states, batch, frames, width) with a batch of {len(waveform)}"
         )
-
-    def describe(self) -> dict[str, Any]:
-        """Return name, source hash and, if it is a torch module, weights' hash."""
-        return self.description
 
 
 def load_function(spec: str, device: str) -> FunctionEncoder:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import json
 import shutil
 import sys
@@ -20,7 +19,7 @@ from mert_core.model.config import preset
 from mert_core.model.export import export_hubert
 from mert_core.model.mert import MertModel
 from mert_core.probing.embeddings import embeddings
-from mert_core.probing.encoders.base import ModelEncoder, fingerprint, normalized
+from mert_core.probing.encoders.base import ModelEncoder, fingerprint
 from mert_core.probing.encoders.load import open_encoder
 from mert_core.probing.tasks import Chunking
 from tests.probing.sounds import Noise
@@ -56,9 +55,7 @@ def music(seconds: float = 0.6, below_hertz: float | None = 7000.0) -> torch.Ten
     return torch.from_numpy(drawn.astype(np.float32))
 
 
-def write(
-    folder: Path, kind: str, normalize: bool | None = True, rate: int | None = 16000
-) -> transformers.PreTrainedModel:
+def write(folder: Path, kind: str, normalize: bool | None = True) -> transformers.PreTrainedModel:
     configuration, model_class, more = KINDS[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
@@ -70,12 +67,12 @@ def write(
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("normalize", [True, False])
-def test_a_transformers_folder_answers_as_transformers_does(tmp_path: Path, kind: str, normalize: bool) -> None:
-    model = write(tmp_path / "model", kind, normalize)
-    encoder = open_encoder(str(tmp_path / "model"))
+@pytest.mark.parametrize("normalize", [True, False, None])
+def test_a_transformers_folder_answers_as_transformers_does(tmp_path: Path, kind: str, normalize: bool | None) -> None:
+    model = write(tmp_path, kind, normalize)
+    encoder = open_encoder(str(tmp_path))
     waveform = music()
-    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "model")
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize is not False, sampling_rate=16000)
     at_16_khz = [soxr.resample(row, 24000, 16000, quality="VHQ") for row in waveform.numpy()]
     values = extractor(at_16_khz, sampling_rate=16000, return_tensors="pt").input_values
     base = getattr(model, "wav2vec2", model)
@@ -89,50 +86,39 @@ def test_a_transformers_folder_answers_as_transformers_does(tmp_path: Path, kind
     torch.testing.assert_close(encoder.pooled(waveform), found.mean(dim=2))
     assert torch.equal(encoder.frames(waveform), found), "nothing is masked or dropped"
     assert not found.requires_grad
+    assert encoder.frames(torch.zeros_like(waveform)).isfinite().all(), "silence stays silence"
 
 
-def test_normalisation_is_what_the_folder_says_or_the_caller(tmp_path: Path) -> None:
-    for name, normalize in (("yes", True), ("no", False), ("silent", None)):
+def test_normalization_is_heard_and_in_the_fingerprint(tmp_path: Path) -> None:
+    encoders = []
+    for name, normalize in (("yes", True), ("no", False)):
         write(tmp_path / name, "wav2vec2-large", normalize)
-    yes, no, silent = (open_encoder(str(tmp_path / name)) for name in ("yes", "no", "silent"))
-    waveform = music()
-    assert not torch.allclose(yes.pooled(waveform), no.pooled(waveform), atol=1e-2)
-    assert torch.equal(silent.pooled(waveform), yes.pooled(waveform))
-    forced = open_encoder(str(tmp_path / "no"), normalize=True)
-    assert torch.equal(forced.pooled(waveform), yes.pooled(waveform))
-    assert len({fingerprint(encoder) for encoder in (yes, no, forced)}) == 3
-    assert fingerprint(open_encoder(str(tmp_path / "no"))) == fingerprint(no)
+        encoders.append(open_encoder(str(tmp_path / name)))
+    yes, no = encoders
+    assert not torch.allclose(yes.pooled(music()), no.pooled(music()), atol=1e-2)
+    assert fingerprint(yes) != fingerprint(no) == fingerprint(open_encoder(str(tmp_path / "no")))
 
 
 def test_weights_that_do_not_fit_are_not_made_up(tmp_path: Path) -> None:
     write(tmp_path, "hubert")
-    weights = load_file(tmp_path / "model.safetensors")
-    lost = weights.pop("encoder.layers.1.attention.k_proj.weight")
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(MertError, match=r"1 tensor\(s\): missing: encoder\.layers\.1\.attention\.k_proj\.weight"):
-        open_encoder(str(tmp_path))
-    save_file(
-        weights | {"encoder.layers.1.attention.k_proj.weight": lost[:-1]},
-        tmp_path / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    with pytest.raises(MertError, match=r"misshapen: encoder\..*k_proj\.weight \(31, 32\), expected \(32, 32\)"):
-        open_encoder(str(tmp_path))
-    (tmp_path / "model.safetensors").unlink()
+    path, name = tmp_path / "model.safetensors", "encoder.layers.1.attention.k_proj.weight"
+    weights = load_file(path)
+    lost = weights.pop(name)
+    for changed, message in (
+        (weights, r"1 tensor\(s\): missing: encoder\.layers\.1\.attention\.k_proj\.weight"),
+        (weights | {name: lost[:-1]}, r"misshapen: encoder\..*k_proj\.weight \(31, 32\), expected \(32, 32\)"),
+    ):
+        save_file(changed, path, metadata={"format": "pt"})
+        with pytest.raises(MertError, match=message):
+            open_encoder(str(tmp_path))
+    path.unlink()
     with pytest.raises(MertError, match="transformers cannot load"):
         open_encoder(str(tmp_path))
 
 
 def test_without_transformers_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "hubert")
-    real = builtins.__import__
-
-    def importing(name: str, *rest: Any) -> Any:
-        if name == "transformers":
-            raise ImportError("No module named 'transformers'")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", importing)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MertError, match="pip install transformers"):
         open_encoder(str(tmp_path))
 
@@ -143,47 +129,46 @@ def test_mert_folders_of_ours_exported_and_published(tmp_path: Path) -> None:
     expected = ModelEncoder(model).frames(waveform)
     model.save_pretrained(tmp_path / "ours")
     export_hubert(model, tmp_path / "exported")
-    shutil.copytree(tmp_path / "exported", tmp_path / "published")
-    config = json.loads((tmp_path / "exported" / "config.json").read_text())
-    (tmp_path / "published" / "config.json").write_text(
-        json.dumps(config | {"model_type": "mert_model", "sample_rate": 24000, "attention_relax": -1.0})
-    )
-    preprocessor = json.loads((tmp_path / "published" / "preprocessor_config.json").read_text())
-    (tmp_path / "published" / "preprocessor_config.json").write_text(json.dumps(preprocessor | {"do_normalize": True}))
-    weights = load_file(tmp_path / "published" / "model.safetensors")
-    (tmp_path / "published" / "model.safetensors").unlink()
-    torch.save(weights, tmp_path / "published" / "pytorch_model.bin")
-    prints = set()
+    published = Path(shutil.copytree(tmp_path / "exported", tmp_path / "published"))
+    for name, changes in (
+        ("config.json", {"model_type": "mert_model", "sample_rate": 24000, "attention_relax": -1.0}),
+        ("preprocessor_config.json", {"do_normalize": True}),
+    ):
+        (published / name).write_text(json.dumps(json.loads((published / name).read_text()) | changes))
+    torch.save(load_file(published / "model.safetensors"), published / "pytorch_model.bin")
+    (published / "model.safetensors").unlink()
     for name in ("ours", "exported", "published"):
         encoder = open_encoder(str(tmp_path / name))
         assert isinstance(encoder, ModelEncoder)
         assert encoder.frame_rate == 75.0
         assert torch.equal(encoder.frames(waveform), expected), "MERT hears the waveform as it is"
-        prints.add(fingerprint(encoder))
-    assert prints == {fingerprint(ModelEncoder(model))}
-    asked = open_encoder(str(tmp_path / "published"), normalize=True)
-    assert torch.equal(asked.frames(waveform), ModelEncoder(model).frames(normalized(waveform)))
+        assert fingerprint(encoder) == fingerprint(ModelEncoder(model))
 
 
-def test_folders_that_are_no_encoder(tmp_path: Path) -> None:
-    with pytest.raises(MertError, match="does not exist; expected a folder"):
-        open_encoder(str(tmp_path / "nothing"))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MertError, match="is a file"):
-        open_encoder(str(tmp_path / "file"))
-    with pytest.raises(MertError, match=r"has no config\.json"):
-        open_encoder(str(tmp_path))
-    for content, message in (
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, r"has no config\.json"),
         ("{", "is not JSON"),
         ("[]", "holds a list"),
         ("{}", "has no model_type"),
         ('{"model_type": "bert"}', "describes a 'bert'; expected mert_model, hubert, wav2vec2"),
         ('{"model_type": "hubert", "sample_rate": "high"}', "sample rate of 'high'"),
         ('{"model_type": "mert_model", "sample_rate": 16000}', "MERT for 16000 Hz; expected 24000"),
-    ):
-        (tmp_path / "config.json").write_text(content)
+    ],
+)
+def test_folders_that_are_no_encoder(tmp_path: Path, config: str | None, message: str) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(MertError, match=message):
+        open_encoder(str(tmp_path))
+
+
+def test_what_is_no_folder_is_no_encoder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name, message in (("nothing", "does not exist; expected a folder"), ("file", "is a file")):
         with pytest.raises(MertError, match=message):
-            open_encoder(str(tmp_path))
+            open_encoder(str(tmp_path / name))
 
 
 CALLABLES = """
@@ -191,21 +176,21 @@ import numpy as np
 import torch
 
 
-def windows(waveform, size, hop):
-    return waveform.unfold(1, size, hop)
+def answering(answer, **attributes):
+    def encoder(waveform):
+        return answer(waveform)
+
+    vars(encoder).update(attributes)
+    return lambda: encoder
 
 
-def one_state():
-    return lambda waveform: windows(waveform, 480, 480)[..., :8]
+def windows(size, hop, width=4, **attributes):
+    return answering(lambda waveform: waveform.unfold(1, size, hop)[..., :width], **attributes)
 
 
-def two_states():
-    def answer(waveform):
-        pieces = windows(waveform, 600, 300)[..., :5]
-        return np.stack([pieces.numpy(), -pieces.numpy()])
-
-    answer.name, answer.frame_rate, answer.thread_safe = "double", 80, True
-    return answer
+def both_signs(waveform):
+    pieces = waveform.unfold(1, 600, 300)[..., :5].numpy()
+    return np.stack([pieces, -pieces])
 
 
 class Module(torch.nn.Module):
@@ -213,6 +198,7 @@ class Module(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
+        torch.manual_seed(0)
         self.layer = torch.nn.Conv1d(1, 4, 160, 160)
         self.dropout = torch.nn.Dropout(0.5)
 
@@ -220,55 +206,19 @@ class Module(torch.nn.Module):
         return self.dropout(self.layer(waveform[:, None])).transpose(1, 2)
 
 
-def module():
-    torch.manual_seed(0)
-    return Module()
-
-
-def hop_512():
-    return lambda waveform: windows(waveform, 1024, 512)[..., :4]
-
-
-def hop_441():
-    return lambda waveform: windows(waveform, 441, 441)[..., :4]
-
-
-def hop_317():
-    return lambda waveform: windows(waveform, 2048, 317)[..., :4]
-
-
-def resampled():
-    def answer(waveform):
-        return windows(waveform, 512, 512)[..., :4]
-
-    answer.sample_rate = 22050
-    return answer
-
-
-def constant():
-    return lambda waveform: torch.ones(len(waveform), 3, 4)
-
-
-def flat():
-    return lambda waveform: waveform
-
-
-def listing():
-    return lambda waveform: waveform.tolist()
-
-
-def another_batch():
-    return lambda waveform: torch.ones(1, len(waveform) + 1, 3, 4)
-
-
-def number():
-    return 3
-
-
 def with_arguments(size):
     return None
 
 
+one_state = windows(480, 480, 8)
+two_states = answering(both_signs, name="double", frame_rate=80, thread_safe=True)
+hop_512, hop_441, hop_317 = windows(1024, 512), windows(441, 441), windows(2048, 317)
+resampled = windows(512, 512, sample_rate=22050)
+constant = answering(lambda waveform: torch.ones(len(waveform), 3, 4))
+flat = answering(lambda waveform: waveform)
+listing = answering(lambda waveform: waveform.tolist())
+another_batch = answering(lambda waveform: torch.ones(1, len(waveform) + 1, 3, 4))
+number = lambda: 3
 value = 3
 """
 
@@ -282,28 +232,23 @@ def callables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_a_callable_of_one_state(callables: str, tmp_path: Path) -> None:
-    encoder = open_encoder(f"{callables}:one_state")
-    assert (encoder.states, encoder.width, encoder.frame_rate) == (1, 8, 50.0)
+def test_a_callable_answers_with_tensors_or_arrays_and_says_what_it_is(callables: str, tmp_path: Path) -> None:
+    one, two = open_encoder(f"{callables}:one_state"), open_encoder(f"{callables}:two_states")
+    assert (one.states, one.width, one.frame_rate) == (1, 8, 50.0)
+    assert (two.states, two.width, two.frame_rate) == (2, 5, 80.0)
+    assert [one.describe()["encoder"], two.describe()["encoder"]] == [f"{callables}:one_state", "double"]
     waveform = music(0.5)
     expected = waveform.unfold(1, 480, 480)[..., :8]
-    assert torch.equal(encoder.frames(waveform)[0], expected)
-    torch.testing.assert_close(encoder.pooled(waveform)[0], expected.mean(dim=1))
-    assert encoder.describe()["encoder"] == f"{callables}:one_state"
-    found = embeddings(encoder, [Noise(number, 0.2) for number in range(40)], Chunking(), "frames", tmp_path)
+    assert torch.equal(one.frames(waveform)[0], expected)
+    torch.testing.assert_close(one.pooled(waveform)[0], expected.mean(dim=1))
+    frames = two.frames(waveform)
+    assert torch.equal(frames[0], -frames[1])
+    found = embeddings(one, [Noise(number, 0.2) for number in range(40)], Chunking(), "frames", tmp_path)
     assert found.offsets[-1] == 400
 
 
-def test_a_callable_of_arrays_that_says_what_it_is(callables: str) -> None:
-    encoder = open_encoder(f"{callables}:two_states")
-    assert (encoder.states, encoder.width, encoder.frame_rate) == (2, 5, 80.0)
-    assert encoder.describe()["encoder"] == "double"
-    frames = encoder.frames(music(0.5))
-    assert torch.equal(frames[0], -frames[1])
-
-
 def test_a_module_gets_its_own_rate_and_drops_nothing(callables: str) -> None:
-    encoder = open_encoder(f"{callables}:module")
+    encoder = open_encoder(f"{callables}:Module")
     assert (encoder.states, encoder.width, encoder.frame_rate) == (1, 4, 50.0)
     waveform = music(0.5, 3000.0)
     assert torch.equal(encoder.pooled(waveform), encoder.pooled(waveform))
@@ -311,8 +256,7 @@ def test_a_module_gets_its_own_rate_and_drops_nothing(callables: str) -> None:
     module = encoder.function  # type: ignore[attr-defined]
     expected = module(torch.from_numpy(soxr.resample(waveform.numpy().T, 24000, 8000).T.copy()))
     torch.testing.assert_close(encoder.frames(waveform)[0, :, 3:-3], expected[:, 3:-3], atol=1e-3, rtol=0)
-    before = fingerprint(encoder)
-    assert fingerprint(open_encoder(f"{callables}:module")) == before
+    assert fingerprint(open_encoder(f"{callables}:Module")) == fingerprint(encoder)
     assert "weights" in encoder.describe()
 
 
@@ -327,28 +271,19 @@ def test_a_module_gets_its_own_rate_and_drops_nothing(callables: str) -> None:
         ("value", "'value' is a int"),
         ("nothing", "'nothing' does not exist"),
         ("", "names no callable"),
+        ("no_such_module_of_mine:encoder", "cannot import 'no_such_module_of_mine'"),
     ],
 )
 def test_callables_that_are_no_encoder(callables: str, name: str, message: str) -> None:
     with pytest.raises(MertError, match=message):
-        open_encoder(f"{callables}:{name}")
+        open_encoder(name if ":" in name else f"{callables}:{name}")
 
 
 def test_the_frame_rate_is_exact_where_a_hop_does_not_divide_the_second(callables: str) -> None:
     for hop in (512, 441, 317):
         assert open_encoder(f"{callables}:hop_{hop}").frame_rate == pytest.approx(24000 / hop, rel=1e-9)
     assert open_encoder(f"{callables}:resampled").frame_rate == pytest.approx(22050 / 512, rel=1e-4)
-
-
-def test_a_callable_whose_frames_do_not_grow_answers_clips_alone(callables: str) -> None:
-    encoder = open_encoder(f"{callables}:constant")
-    assert encoder.pooled(music(0.5)).shape == (1, len(music(0.5)), 4)
+    constant = open_encoder(f"{callables}:constant")  # whose frames do not grow: it answers clips alone
+    assert constant.pooled(music(0.5)).shape == (1, len(music(0.5)), 4)
     with pytest.raises(MertError, match="5 s with as many frames as 1 s"):
-        _ = encoder.frame_rate
-
-
-def test_a_module_that_is_not_there(callables: str) -> None:
-    with pytest.raises(MertError, match="cannot import 'no_such_module_of_mine'"):
-        open_encoder("no_such_module_of_mine:encoder")
-    with pytest.raises(MertError, match="let it normalize by itself"):
-        open_encoder(f"{callables}:one_state", normalize=True)
+        _ = constant.frame_rate
