@@ -6,8 +6,8 @@ first layers are one product of a batch with all their weights side by side, (ba
 Gradients are written out (`ProbeBank.gradient`, `ProbeLoss.gradient`). At the published hidden layer of 512, on one
 core, a whole step takes 1.38 times as long with autograd over the same products, 1.73 times with `torch.func.vmap` of
 `grad` over stacked modules; for probes of the weighted sum it is 1.79 and 1.65 times, for linear ones 1.9 and 4.2 times
-(paired medians of 40 rounds, width 768, batches of 64). The tests hold them against
-autograd and against probes that are trained one by one.
+(paired medians of 40 rounds, width 768, batches of 64). The tests hold them against autograd and against probes that
+are trained one by one.
 
 A probe's draws (first weights, order of the rows, dropout) follow from its seed alone: inputs and rates are compared
 on equal luck, and a probe trained in a bank is the probe trained alone.
@@ -24,11 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from mert_core.errors import MertError
 
-GradientOf = Callable[[Tensor], Tensor]
 WEIGHTED = -1
 """The input that is the learned softmax-weighted sum of hidden states 1 to L (of state 0, if there is no other)."""
 
@@ -105,9 +103,8 @@ def dropout_factors(rows: int, settings: ProbeSettings, generator: torch.Generat
     """Draw what the hidden units of a batch are multiplied by (rows, hidden); None without dropout."""
     if not settings.hidden or not settings.dropout:
         return None
-    return (
-        (torch.rand(rows, settings.hidden, generator=generator) >= settings.dropout).float().div_(1 - settings.dropout)
-    )
+    kept = torch.rand(rows, settings.hidden, generator=generator) >= settings.dropout
+    return kept.float().div_(1 - settings.dropout)
 
 
 def blocks_of(probes: Sequence[ProbeSpec], floats: int | None, shape: Shape) -> Iterator[list[int]]:
@@ -150,23 +147,12 @@ class ProbeBank:
         self.weights = list(weights)
         self._readers = self._side_by_side()
 
-    def __len__(self) -> int:
-        return len(self.weights[0])
-
     def keep(self, going: Tensor) -> None:
-        """Drop probes.
-
-        Args:
-            going: bool (probes,).
-        """
+        """Drop all probes but some, bool (probes,)."""
         if self.inputs is not None:
             self.inputs = [number for number, goes in zip(self.inputs, going.tolist(), strict=True) if goes]
         self.weights = [weight[going] for weight in self.weights]
         self._readers = self._side_by_side()
-
-    def flat(self, probes: Tensor) -> Tensor:
-        """Return the weights of some probes, bool (probes,), each in one row (chosen, `Shape.parameters`)."""
-        return torch.cat([weight[probes].flatten(1) for weight in self.weights], dim=1)
 
     def outputs(self, states: Tensor) -> Tensor:
         """Return (probes, rows, outputs) from standardized states (states, rows, width); nothing is dropped."""
@@ -174,7 +160,7 @@ class ProbeBank:
         return self._second(first.relu_()) if self.shape.hidden else first
 
     def gradient(
-        self, states: Tensor, dropout: Tensor | None, loss_gradient: GradientOf, into: Sequence[Tensor]
+        self, states: Tensor, dropout: Tensor | None, loss_gradient: Callable[[Tensor], Tensor], into: Sequence[Tensor]
     ) -> None:
         """Write the gradient of the sum of the probes' losses.
 
@@ -253,18 +239,13 @@ class ProbeAdam:
     """
 
     def __init__(self, weights: Sequence[Tensor], rates: NDArray[np.float64]) -> None:
-        self.rates = rates
-        """Learning rate of each probe (probes,)."""
+        self.rates = rates  # of each probe (probes,)
         self._steps = 0
         self._mean = [torch.zeros_like(weight) for weight in weights]
         self._square = [torch.zeros_like(weight) for weight in weights]
 
     def keep(self, going: Tensor) -> None:
-        """Drop probes.
-
-        Args:
-            going: bool (probes,).
-        """
+        """Drop all probes but some, bool (probes,)."""
         self._mean, self._square = ([part[going] for part in moment] for moment in (self._mean, self._square))
         self.rates = self.rates[going.cpu().numpy()]
 
@@ -334,30 +315,15 @@ class ProbeLoss:
             raise MertError(f"expected truth (rows, {self.outputs}), found {truth.shape}")
         return torch.from_numpy(truth.astype(np.float32))
 
-    def loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Return the sum over probes of each one's mean over the batch: no probe's gradient depends on another.
-
-        Args:
-            outputs: (probes, batch, outputs).
-            truth: of the batch; see `targets`.
-        """
-        each = truth.expand(len(outputs), *truth.shape)
-        if self.kind == "single":
-            total = functional.cross_entropy(outputs.flatten(0, 1), each.flatten(), reduction="sum")
-            return total / outputs.shape[1]
-        of = functional.binary_cross_entropy_with_logits if self.kind == "multi" else functional.mse_loss
-        return of(outputs, each, reduction="sum") / outputs[0].numel()
-
     def gradient(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Return the loss's gradient with respect to the outputs (probes, batch, outputs).
+        """Return the gradient of the sum over probes of each one's mean over the batch: no probe depends on another.
 
         Args:
-            outputs: (probes, batch, outputs).
-            truth: of the batch; see `targets`.
+            outputs: outputs (probes, batch, outputs), with respect to which it is taken.
+            truth: truth of the batch; see `targets`.
         """
         batch = outputs.shape[1]
-        if self.kind == "single":
-            # softmax − one-hot
+        if self.kind == "single":  # softmax − one-hot
             index = truth[None, :, None].expand(len(outputs), batch, 1)
             shares = _softmax(outputs)
             return shares.scatter_add_(2, index, shares.new_full(index.shape, -1.0)).div_(batch)

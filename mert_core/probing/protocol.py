@@ -21,13 +21,6 @@ from mert_core.probing.tasks import Task
 if TYPE_CHECKING:
     from mert_core.config import Config, ProbeConfig
 
-
-EMBEDDING = "windows side by side, nothing padded; mean over time, or all frames, of every hidden state; float16"
-FEATURES = "standardised with the training split's mean and deviation, every encoder alike"
-SELECTION = (
-    "epoch: each probe's own validation score; input and rate: validation score averaged over seeds; "
-    "the task's first metric over the whole split"
-)
 _RUN_SETTINGS = {"tasks", "workers", "floor_run", "mel_bins", "robustness", "demo"}
 """Keys of the section ``probe`` that are about a run of the stage, not about how one task is scored."""
 
@@ -49,9 +42,11 @@ def protocol_hash(config: Config, task: Task) -> str:
         "task": declared,
         "probe": settings_of(config, task).model_dump(mode="json", exclude=_RUN_SETTINGS | other_sections),
         "seed": config.seed,
-        "embedding": EMBEDDING,
-        "features": FEATURES,
-        "selection": SELECTION,
+        "embedding": "windows side by side, nothing padded; mean over time, or all frames, of every hidden state; "
+        "float16",
+        "features": "standardised with the training split's mean and deviation, every encoder alike",
+        "selection": "epoch: each probe's own validation score; input and rate: validation score averaged over seeds; "
+        "the task's first metric over the whole split",
         **evaluator.rules,
     }
     return sha256_json(protocol)

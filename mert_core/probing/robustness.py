@@ -20,18 +20,10 @@ from mert_core.errors import MertError
 from mert_core.probing.embeddings import Embeddings, embeddings
 from mert_core.probing.encoders.base import Encoder
 from mert_core.probing.results import Estimate
-from mert_core.probing.tasks import Task, TaskKind
+from mert_core.probing.tasks import Task
 
 ScoreClips = Callable[[Embeddings, Sequence[Clip]], Estimate]
 """From the embeddings of clips, in their order and none missing, to the score and its interval."""
-
-
-def stays_true(task: Task, deformation: str) -> bool:
-    """Tell whether a task's labels stay true when the sound is so deformed.
-
-    The truth of a separation is the stems as they are, which no deformation leaves true.
-    """
-    return task.kind is not TaskKind.STEMS and deformation not in task.changed_by
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ def robustness_curves(
     best = score(clean, clips)
     curves: dict[str, list[dict[str, Any]]] = {}
     for name, deformation in DEFORMATIONS.items():
-        if not stays_true(task, name):
+        if name in task.changed_by:
             continue
         curves[name] = [point(deformation, deformation.clean, best)]
         for level in deformation.levels:

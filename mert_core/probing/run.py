@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -220,9 +221,8 @@ def _run_in_workers(
         gpus = min(1, cluster_gpus(config.device))
 
         def begin(resolved: ResolvedTask) -> Any:
-            return ray.remote(num_cpus=1, num_gpus=gpus)(_in_worker).remote(
-                subject, resolved, config.model_dump(), layout, threads
-            )
+            remote = ray.remote(num_cpus=1, num_gpus=gpus)(_in_worker)
+            return remote.remote(subject, resolved, config, layout, threads)
 
         # Of tasks with the same embeddings the first one goes ahead; the others start when it has filled the cache.
         groups: defaultdict[Hashable, list[ResolvedTask]] = defaultdict(list)
@@ -238,18 +238,13 @@ def _run_in_workers(
                 raise error.cause from error
 
 
-_opened: dict[Subject, Any] = {}  # in a worker's process: the encoder outlives a task
+_opened: dict[Subject, Encoder] = {}  # in a worker's process: the encoder outlives a task
 
 
 def _in_worker(
-    subject: Subject, resolved: ResolvedTask, parameters: dict[str, Any], layout: Layout, threads: int
+    subject: Subject, resolved: ResolvedTask, config: Config, layout: Layout, threads: int
 ) -> TaskResult | SkippedTask:
-    import torch
-
-    from mert_core.config import Config
-
     torch.set_num_threads(threads)
-    config = Config.model_validate(parameters)
     if subject not in _opened:
         _opened.clear()
         _opened[subject] = subject.open(config, layout)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mert_core.errors import MertError
 from mert_core.probing.probe_bank import WEIGHTED, ProbeLoss, ProbeSettings, ProbeSpec
@@ -94,7 +93,7 @@ def select(
     Args:
         train: rows to learn from.
         valid: split to choose on.
-        loss: of the task's kind of answer.
+        loss: loss of the task's kind of answer.
         settings: how a probe is trained.
         score: the task's own metric of all tracks of ``valid``.
         rates: learning rates.
@@ -108,8 +107,7 @@ def select(
         MertError: see `train_probes` and `choose`.
     """
     probes = every_probe(train.features.states, rates, seeds)
-    with tqdm(total=len(probes) * settings.max_epochs, desc=f"probes {name}", unit="epoch", leave=False) as bar:
-        trained = train_probes(probes, train, valid, loss, settings, score, bar, device)
+    trained = train_probes(probes, train, valid, loss, settings, score, device, name)
     choice = choose(probes, trained.validation if rescore is None else rescore(trained))
     chosen = [i for i, probe in enumerate(probes) if (probe.input, probe.rate) == (choice.input, choice.rate)]
     return Selection(choice, trained.only(chosen))

@@ -4,8 +4,8 @@ Probes are put into blocks of one seed (`mert_core.probing.probe_bank.blocks_of`
 
 1. draws each seed's order of the rows and its dropout, and reads the rows (`_Trainer._segments`),
 2. lets every block take its steps over them, batch by batch (`_Trainer._train_block`),
-3. scores the validation split with the task's own metric (`_Trainer._add_outputs`, `_Trainer._score_block`), keeps the
-   weights of probes at their best, lowers rates on a plateau and drops the probes that are done.
+3. scores the validation split with the task's own metric, keeps the weights of probes at their best, lowers rates on a
+   plateau and drops the probes that are done (`_Trainer._score_block`).
 
 On a processor each core trains one block at a time, which its cache holds; on a GPU a seed is one block.
 """
@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from mert_core.errors import MertError
 from mert_core.parallel import single_threads
@@ -38,9 +39,6 @@ from mert_core.probing.probe_bank import (
     dropout_factors,
     first_weights,
 )
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 Score = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """From outputs of all validation tracks (probes, tracks, outputs) to the task's own metric (probes,)."""
@@ -93,53 +91,40 @@ class TrainedProbes:
     moments: Moments
     scale: tuple[Tensor, Tensor] | None = None
 
-    def only(self, indices: Sequence[int]) -> TrainedProbes:
+    def only(self, indices: list[int]) -> TrainedProbes:
         """Return some of the probes, with memory of their own."""
-        chosen = list(indices)
         return replace(
             self,
-            probes=tuple(self.probes[i] for i in chosen),
-            validation=self.validation[chosen],
-            epochs=self.epochs[chosen],
-            weights=self.weights[chosen],
+            probes=tuple(self.probes[i] for i in indices),
+            validation=self.validation[indices],
+            epochs=self.epochs[indices],
+            weights=self.weights[indices],
         )
 
-    def predict(self, features: Features, indices: Sequence[int] | None = None) -> NDArray[np.float32]:
-        """Return outputs of probes (probes, rows, outputs), all by default: logits, or targets in their own units."""
-        chosen = list(range(len(self.probes)) if indices is None else indices)
+    def predict(self, features: Features) -> NDArray[np.float32]:
+        """Return outputs of all probes (probes, rows, outputs): logits, or targets in their own units."""
         source = Standardized(features, self.moments, str(self.weights.device), hold=False)
-        outputs = np.empty((len(chosen), len(features), self.shape.outputs), dtype=np.float32)
+        outputs = np.empty((len(self.probes), len(features), self.shape.outputs), dtype=np.float32)
         for weighted in (False, True):
-            slots = [i for i, index in enumerate(chosen) if (self.probes[index].input == WEIGHTED) == weighted]
-            if slots:
-                bank = self.bank([chosen[i] for i in slots], weighted)
+            indices = [i for i, probe in enumerate(self.probes) if (probe.input == WEIGHTED) == weighted]
+            if indices:
+                bank = self.bank(indices, weighted)
                 for start, states in source.slabs():
-                    predicted = rescaled(bank.outputs(states), self.scale)
-                    outputs[slots, start : start + states.shape[1]] = predicted.cpu().numpy()
+                    predicted = self.rescaled(bank.outputs(states))
+                    outputs[indices, start : start + states.shape[1]] = predicted.cpu().numpy()
         return outputs
 
-    def mixture(self, index: int) -> NDArray[np.float32]:
-        """Return what a probe that reads the weighted sum weighs states 1 to L with, (L,); the sum is 1.
+    def rescaled(self, outputs: Tensor) -> Tensor:
+        """Return outputs (…, outputs) in the targets' own units."""
+        return outputs if self.scale is None else outputs * self.scale[1] + self.scale[0]
 
-        Raises:
-            MertError: the probe reads one state.
-        """
-        if self.probes[index].input != WEIGHTED:
-            raise MertError(f"{self.probes[index]} reads one hidden state; only input {WEIGHTED} has weights")
-        return torch.softmax(self.weights[index, -self.shape.mixed :], dim=0).cpu().numpy()
-
-    def bank(self, indices: Sequence[int], weighted: bool) -> ProbeBank:
+    def bank(self, indices: list[int], weighted: bool) -> ProbeBank:
         """Return some probes, all of which read the weighted sum or none, as a model with weights of its own."""
         shape = self.shape if weighted else replace(self.shape, mixed=0)
         sizes = [torch.Size(section).numel() for section in shape.sections]
-        flat = self.weights[list(indices)][:, : shape.parameters].split(sizes, dim=1)
+        flat = self.weights[indices][:, : shape.parameters].split(sizes, dim=1)
         weights = [part.reshape(len(indices), *to).contiguous() for part, to in zip(flat, shape.sections, strict=True)]
         return ProbeBank(shape, None if weighted else [self.probes[i].input for i in indices], weights)
-
-
-def rescaled(outputs: Tensor, scale: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Return outputs (…, outputs) in the targets' own units."""
-    return outputs if scale is None else outputs * scale[1] + scale[0]
 
 
 @dataclass
@@ -147,6 +132,7 @@ class _TrainingBlock:
     """The probes of one block that are still training.
 
     Attributes:
+        seed: seed of all of them.
         indices: which of all the probes they are (probes,).
         bank: their weights.
         adam: their optimizer.
@@ -154,6 +140,7 @@ class _TrainingBlock:
         sums: outputs of the validation rows, added up per track (probes, tracks, outputs).
     """
 
+    seed: int
     indices: NDArray[np.int64]
     bank: ProbeBank
     adam: ProbeAdam
@@ -185,11 +172,17 @@ class _Trainer:
         scale = moments(train.features)
         self.train = Standardized(train.features, scale, device)
         self.valid = Standardized(valid.features, scale, device)
-        truth, self.target_scale = _targets(loss, train.truth, device)
-        self.truth = truth.to(device)
+        targets, target_scale = loss.targets(train.truth), None
+        if loss.kind == "regression":
+            deviation, mean = torch.std_mean(targets, dim=0, correction=0)
+            deviation = torch.where(deviation > 0, deviation, 1.0)
+            targets = (targets - mean) / deviation
+            target_scale = mean.to(device), deviation.to(device)
+        self.truth = targets.to(device)
         tracks = np.arange(len(valid.features)) if valid.tracks is None else valid.tracks
         self.tracks = torch.from_numpy(tracks).to(device)
         self.rows_per_track = rows_per_track(self.tracks, int(tracks.max(initial=-1)) + 1)
+        self.segment_rows = max(1, rows_in(SLAB_BYTES, train.features) // settings.batch_items) * settings.batch_items
 
         # One generator per seed draws the first weights and goes on with the order of the rows and the dropout.
         mixed = max(1, train.features.states - 1) if any(probe.input == WEIGHTED for probe in probes) else 0
@@ -203,26 +196,21 @@ class _Trainer:
             shape,
             torch.stack([torch.cat([part.flatten() for part in drawn[probe.seed][0]]) for probe in probes]).to(device),
             self.train.moments,
-            self.target_scale,
+            target_scale,
         )
 
+        self.blocks: list[_TrainingBlock] = []
         blocks = blocks_of(probes, CACHE_FLOATS if device == "cpu" else None, shape)
-        self.blocks = [self._block(indices) for indices in sorted(blocks, key=len, reverse=True)]
-        self.segment_rows = max(1, rows_in(SLAB_BYTES, train.features) // settings.batch_items) * settings.batch_items
-
-    def _block(self, indices: list[int]) -> _TrainingBlock:
-        probes = [self.best.probes[i] for i in indices]
-        bank = self.best.bank(indices, weighted=probes[0].input == WEIGHTED)
-        bank.dropout = self.settings.dropout
-        adam = ProbeAdam(bank.weights, np.array([probe.rate for probe in probes]))
-        return _TrainingBlock(np.array(indices), bank, adam, np.zeros(len(indices), dtype=np.int64))
-
-    def _seed(self, block: _TrainingBlock) -> int:
-        return self.best.probes[block.indices[0]].seed
+        for indices in sorted(blocks, key=len, reverse=True):
+            bank = self.best.bank(indices, weighted=probes[indices[0]].input == WEIGHTED)
+            bank.dropout = settings.dropout
+            adam = ProbeAdam(bank.weights, np.array([probes[i].rate for i in indices]))
+            waited = np.zeros(len(indices), dtype=np.int64)
+            self.blocks.append(_TrainingBlock(probes[indices[0]].seed, np.array(indices), bank, adam, waited))
 
     def epoch(self, number: int, pool: ThreadPoolExecutor) -> None:
         """Train all probes that have not stopped for one epoch, and score them."""
-        running = {self._seed(block) for block in self.blocks}
+        running = {block.seed for block in self.blocks}
         seeds = [seed for seed in self.generators if seed in running]
         for draws in zip(*(self._segments(seed) for seed in seeds), strict=True):
             segments = dict(zip(seeds, pool.map(lambda draw: draw(), draws), strict=True))
@@ -253,7 +241,7 @@ class _Trainer:
 
     def _train_block(self, block: _TrainingBlock, segments: dict[int, _Segment]) -> None:
         """Take one step per batch of the segment of the block's seed."""
-        segment = segments[self._seed(block)]
+        segment = segments[block.seed]
         gradient = [torch.empty_like(weight) for weight in block.bank.weights]
         optimizer = block.adam.optimizer(block.bank.weights, gradient, steps=len(segment.dropout))
         start = 0
@@ -273,7 +261,7 @@ class _Trainer:
     def _score_block(self, block: _TrainingBlock, number: int) -> None:
         """Score probes; keep the weights of those at their best, slow those on a plateau, drop those that are done."""
         assert block.sums is not None
-        outputs = rescaled(block.sums / self.rows_per_track[:, None], self.target_scale).cpu().numpy()
+        outputs = self.best.rescaled(block.sums / self.rows_per_track[:, None]).cpu().numpy()
         finite = np.isfinite(outputs).all(axis=(1, 2))
         scores = np.full(len(outputs), -np.inf)
         if finite.any():
@@ -284,7 +272,8 @@ class _Trainer:
         indices = block.indices[better]
         best.validation[indices], best.epochs[indices] = scores[better], number
         if better.any():
-            flat = block.bank.flat(torch.from_numpy(better).to(self.device))
+            chosen = torch.from_numpy(better).to(self.device)
+            flat = torch.cat([weight[chosen].flatten(1) for weight in block.bank.weights], dim=1)
             best.weights[torch.from_numpy(indices), : flat.shape[1]] = flat
 
         block.waited = np.where(better, 0, block.waited + 1)
@@ -300,16 +289,6 @@ class _Trainer:
             block.adam.keep(kept)
 
 
-def _targets(loss: ProbeLoss, truth: NDArray[Any], device: str) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Return targets of rows, those of a regression standardized, and with what."""
-    targets = loss.targets(truth)
-    if loss.kind != "regression":
-        return targets, None
-    deviation, mean = torch.std_mean(targets, dim=0, correction=0)
-    deviation = torch.where(deviation > 0, deviation, 1.0)
-    return (targets - mean) / deviation, (mean.to(device), deviation.to(device))
-
-
 def train_probes(
     probes: Sequence[ProbeSpec],
     train: Examples,
@@ -317,8 +296,8 @@ def train_probes(
     loss: ProbeLoss,
     settings: ProbeSettings,
     score: Score,
-    bar: tqdm | None = None,
     device: str = "cpu",
+    name: str = "",
 ) -> TrainedProbes:
     """Train probes, each until its validation score has not risen for ``settings.patience`` epochs.
 
@@ -327,41 +306,41 @@ def train_probes(
         train: rows to learn from.
         valid: split on which each probe's epoch is chosen, by ``score`` over all of it. A track's output is the mean of
             its rows'.
-        loss: of the task's kind of answer.
+        loss: loss of the task's kind of answer.
         settings: sizes, steps and patience, the same for all probes.
         score: the task's own metric of all tracks of ``valid``; several threads may call it at once.
-        bar: progress bar of ``len(probes) * settings.max_epochs`` ticks, one per probe and epoch.
         device: where to train. On a processor each core trains a few probes at a time, which its cache holds; the
             result does not depend on the number of threads.
+        name: the task's, for the progress bar; without it none is shown.
 
     Raises:
         MertError: a split without rows, features that do not fit each other, or truth that does not fit the loss.
     """
-    _check(probes, train, valid)
-    trainer = _Trainer(probes, train, valid, loss, settings, score, device)
-    with single_threads(device) as pool:
-        for number in range(1, settings.max_epochs + 1):
-            before = sum(len(block.indices) for block in trainer.blocks)
-            trainer.epoch(number, pool)
-            running = sum(len(block.indices) for block in trainer.blocks)
-            if bar is not None:
-                bar.set_postfix_str(f"{running} of {len(probes)} training", refresh=False)
-                bar.update(before + (before - running) * (settings.max_epochs - number))
-            if not running:
-                break
-    return trainer.best
-
-
-def _check(probes: Sequence[ProbeSpec], train: Examples, valid: Examples) -> None:
-    for name, split in (("training", train), ("validation", valid)):
+    for split_name, split in (("training", train), ("validation", valid)):
         rows = len(split.features)
         if not rows:
-            raise MertError(f"the {name} split has no row, expected at least one. Look at `mert doctor`.")
+            raise MertError(f"the {split_name} split has no row, expected at least one. Look at `mert doctor`.")
         if len(split.truth) != rows or (split.tracks is not None and len(split.tracks) != rows):
-            raise MertError(f"the {name} split has features of {rows} rows but truth of {len(split.truth)}")
+            raise MertError(f"the {split_name} split has features of {rows} rows but truth of {len(split.truth)}")
     sizes = [(split.features.states, split.features.width) for split in (train, valid)]
     if sizes[0] != sizes[1]:
         raise MertError(f"training features have {sizes[0]} states and numbers, validation features {sizes[1]}")
     wrong = sorted({probe.input for probe in probes if not WEIGHTED <= probe.input < sizes[0][0]})
     if wrong or not probes:
         raise MertError(f"probes of inputs {wrong or 'of nothing'}, expected {WEIGHTED} to {sizes[0][0] - 1}")
+
+    trainer = _Trainer(probes, train, valid, loss, settings, score, device)
+    epochs = len(probes) * settings.max_epochs  # one tick per probe and epoch
+    with (
+        single_threads(device) as pool,
+        tqdm(total=epochs, desc=f"probes {name}", unit="epoch", leave=False, disable=not name) as bar,
+    ):
+        for number in range(1, settings.max_epochs + 1):
+            before = sum(len(block.indices) for block in trainer.blocks)
+            trainer.epoch(number, pool)
+            running = sum(len(block.indices) for block in trainer.blocks)
+            bar.set_postfix_str(f"{running} of {len(probes)} training", refresh=False)
+            bar.update(before + (before - running) * (settings.max_epochs - number))
+            if not running:
+                break
+    return trainer.best

@@ -7,33 +7,27 @@ from mert_core.probing.embedding_store import MIN_SAMPLES, Windows, windows_of
 from mert_core.probing.tasks import Chunking
 
 SECOND = 24000
+EMO = Chunking(seconds=5, limit_seconds=30)
 
 
-def seconds(samples: float, chunking: Chunking) -> list[tuple[float, float]]:
-    windows = windows_of(round(samples * SECOND), chunking)
+@pytest.mark.parametrize(
+    ("seconds", "chunking", "expected"),
+    [
+        (9, Chunking(seconds=3), [(0, 3), (3, 6), (6, 9)]),
+        (7.5, Chunking(seconds=3), [(0, 3), (3, 6), (6, 7.5)]),
+        (7.49, Chunking(seconds=3), [(0, 3), (3, 6)]),
+        (3, Chunking(seconds=3), [(0, 3)]),
+        (0.7, Chunking(seconds=3), [(0, 0.7)]),
+        (4, Chunking(), [(0, 4)]),
+        (45, EMO, [(start, start + 5) for start in range(0, 30, 5)]),
+        (12, EMO, [(0, 5), (5, 10)]),
+        (45, Chunking(limit_seconds=30), [(0, 30)]),
+    ],
+)
+def test_windows_lie_side_by_side_up_to_the_limit_and_half_a_window_is_kept(seconds, chunking, expected) -> None:
+    windows = windows_of(round(seconds * SECOND), chunking)
     assert windows is not None
-    return [(start / SECOND, stop / SECOND) for start, stop in windows.bounds().tolist()]
-
-
-def test_windows_lie_side_by_side_and_half_a_window_is_kept() -> None:
-    by_three = Chunking(seconds=3)
-    assert seconds(9, by_three) == [(0, 3), (3, 6), (6, 9)]
-    assert seconds(7.5, by_three) == [(0, 3), (3, 6), (6, 7.5)]
-    assert seconds(7.49, by_three) == [(0, 3), (3, 6)]
-    assert seconds(3, by_three) == [(0, 3)]
-
-
-def test_a_short_clip_is_one_window_of_its_own_length() -> None:
-    assert seconds(0.7, Chunking(seconds=3)) == [(0, 0.7)]
-    assert seconds(4, Chunking()) == [(0, 4)]
-
-
-def test_the_limit_comes_first() -> None:
-    emo = Chunking(seconds=5, limit_seconds=30)
-    assert len(seconds(45, emo)) == 6
-    assert seconds(45, emo)[-1] == (25, 30)
-    assert seconds(12, emo) == [(0, 5), (5, 10)]
-    assert seconds(45, Chunking(limit_seconds=30)) == [(0, 30)]
+    assert [(start / SECOND, stop / SECOND) for start, stop in windows.bounds().tolist()] == expected
 
 
 def test_equal_cuts_are_equal_whatever_asks_for_them() -> None:
@@ -52,10 +46,8 @@ def test_against_the_rule_in_plain_words(length: int, chunking: Chunking) -> Non
     if len(expected) > 1 and expected[-1][1] - expected[-1][0] < size / 2:
         expected.pop()
     found = windows_of(length, chunking)
-    if length < MIN_SAMPLES:
-        assert found is None
-    else:
-        assert found is not None
+    assert (found is None) == (length < MIN_SAMPLES)
+    if found is not None:
         assert found.bounds().tolist() == expected
         assert len(found) == len(expected)
 

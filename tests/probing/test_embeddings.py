@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,21 @@ from mert_core.model.mert import MertModel
 from mert_core.probing import embeddings as module
 from mert_core.probing.embedding_store import EmbeddingStore
 from mert_core.probing.embeddings import Embeddings, embeddings
-from mert_core.probing.encoders.base import ModelEncoder, fingerprint
+from mert_core.probing.encoders.base import Encoder, ModelEncoder, fingerprint
 from mert_core.probing.tasks import Chunking
 from tests.probing.sounds import Counting, Loudness, Noise
 
 WHOLE, HALVES = Chunking(), Chunking(seconds=0.5)
+SOUNDS = [Noise(number, 0.2) for number in range(3)]
 
 
 def everything(found: Embeddings) -> torch.Tensor:
     return found.take(np.arange(found.offsets[-1]))
+
+
+def means(sounds: Sequence[Noise], caches: Path | None, encoder: Encoder | None = None) -> torch.Tensor:
+    """Return all means of whole sounds, by loudness if no encoder is given."""
+    return everything(embeddings(encoder or Loudness(), sounds, WHOLE, "mean", caches))
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +45,12 @@ def tiny() -> ModelEncoder:
 def test_half_precision_of_what_the_encoder_answers_to_each_window(
     tiny: ModelEncoder, tmp_path: Path, pooling: str
 ) -> None:
-    sounds = [Noise(0, 1.3), Noise(1, 0.4), Noise(2, 1.1), Noise(3, 0.5), Noise(4, 1.3)]
-    found = embeddings(tiny, sounds, HALVES, pooling, tmp_path)  # type: ignore[arg-type]
-    cuts = [
-        [(0, 12000), (12000, 24000), (24000, 31200)],
-        [(0, 9600)],
-        [(0, 12000), (12000, 24000)],
-        [(0, 12000)],
-        [(0, 12000), (12000, 24000), (24000, 31200)],
-    ]
+    three, two = [(0, 12000), (12000, 24000), (24000, 31200)], [(0, 12000), (12000, 24000)]
+    cuts = {Noise(0, 1.3): three, Noise(1, 0.4): [(0, 9600)], Noise(2, 1.1): two, Noise(3, 0.5): two[:1]}
+    cuts[Noise(4, 1.3)] = three
+    found = embeddings(tiny, list(cuts), HALVES, pooling, tmp_path)  # type: ignore[arg-type]
     expected = []
-    for sound, bounds in zip(sounds, cuts, strict=True):
+    for sound, bounds in cuts.items():
         for start, stop in bounds:
             window = torch.from_numpy(sound.waveform()[start:stop])[None]
             expected.append(tiny.pooled(window) if pooling == "mean" else tiny.frames(window)[:, 0])
@@ -86,14 +88,12 @@ def test_rows_owners_and_any_rows_in_any_order(tmp_path: Path) -> None:
 
 def test_order_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sounds = [Noise(number, 0.1 * (1 + number % 3)) for number in range(30)]
-    one = everything(embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path / "one"))
+    one = means(sounds, tmp_path / "one")
     monkeypatch.setattr(module, "CPU_BATCH_SECONDS", 0.25)
     monkeypatch.setattr(module, "_WAITING_SECONDS", 0.3)
     monkeypatch.setattr(module, "SHARD_SOUNDS", 4)
-    two = everything(embeddings(Loudness(), sounds[::-1], WHOLE, "mean", tmp_path / "two"))
-    none = everything(embeddings(Loudness(), sounds, WHOLE, "mean", None))
-    assert torch.equal(one, two.flip(1))
-    assert torch.equal(one, none)
+    assert torch.equal(one, means(sounds[::-1], tmp_path / "two").flip(1))
+    assert torch.equal(one, means(sounds, None))
     assert len(list((tmp_path / "two").rglob("*.npy"))) == 8
 
 
@@ -119,7 +119,7 @@ def test_what_was_interrupted_goes_on_at_the_last_part(tmp_path: Path, monkeypat
     monkeypatch.setattr(module, "CPU_BATCH_SECONDS", 0.1)
     sounds = [Noise(number, 0.1) for number in range(23)]
     with pytest.raises(InterruptedError):
-        embeddings(Counting(Loudness(), most=13), sounds, WHOLE, "mean", tmp_path)
+        means(sounds, tmp_path, Counting(Loudness(), most=13))
     (folder,) = (tmp_path / "embeddings").iterdir()
     finished = 5 * len(list(folder.glob("*.npy")))
     assert finished in (5, 10)
@@ -128,9 +128,8 @@ def test_what_was_interrupted_goes_on_at_the_last_part(tmp_path: Path, monkeypat
     left.write_bytes(b"begun")
     os.utime(left, (0, 0))
     encoder = Counting(Loudness())
-    found = embeddings(encoder, sounds, WHOLE, "mean", tmp_path)
+    assert torch.equal(means(sounds, tmp_path, encoder), means(sounds, None))
     assert encoder.windows == len(sounds) - finished
-    assert torch.equal(everything(found), everything(embeddings(Loudness(), sounds, WHOLE, "mean", None)))
     assert not left.exists()
 
 
@@ -160,63 +159,59 @@ def test_another_process_writes_and_is_killed(tmp_path: Path, repository: Path) 
         time.sleep(0.02)
     encoder = Counting(Loudness())
     sounds = [Noise(number, 0.1 + 0.01 * number) for number in range(20)]
-    found = embeddings(encoder, sounds, WHOLE, "mean", tmp_path)
+    found = means(sounds, tmp_path, encoder)
     assert encoder.windows <= 16, "its finished shards are used"
     assert other.poll() is None
     other.send_signal(signal.SIGKILL)
     assert other.wait() == -signal.SIGKILL
-    expected = everything(embeddings(Loudness(), sounds, WHOLE, "mean", None))
-    assert torch.equal(everything(found), expected)
-    assert torch.equal(everything(embeddings(encoder, sounds, WHOLE, "mean", tmp_path)), expected)
+    expected = means(sounds, None)
+    assert torch.equal(found, expected)
+    assert torch.equal(means(sounds, tmp_path, encoder), expected)
     assert encoder.windows <= 16
 
 
-def kept(tmp_path: Path) -> tuple[list[Noise], Path]:
-    sounds = [Noise(number, 0.2) for number in range(3)]
-    embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """The folder of some kept embeddings, below ``tmp_path``."""
+    means(SOUNDS, tmp_path)
     (folder,) = (tmp_path / "embeddings").iterdir()
-    return sounds, folder
+    return folder
 
 
-def test_damaged_bytes_are_refused(tmp_path: Path) -> None:
-    sounds, folder = kept(tmp_path)
-    (rows,) = folder.glob("*.npy")
-    content = bytearray(rows.read_bytes())
-    content[-3] ^= 1
-    rows.write_bytes(content)
-    with pytest.raises(MertError, match=r"not those that were written\. Remove the folder .*embeddings"):
-        embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
-    rows.unlink()
-    with pytest.raises(MertError, match="No such file"):
-        embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
+def test_damaged_bytes_or_cards_are_refused(tmp_path: Path, kept: Path) -> None:
+    (rows,), (card,) = kept.glob("*.npy"), (path for path in kept.glob("*.json") if path.name != "card.json")
+    whole, listed = rows.read_bytes(), card.read_text()
+    for path, content, message in (
+        (
+            rows,
+            whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:],
+            r"not those that were written\. Remove the folder .*emb",
+        ),
+        (rows, None, "No such file"),
+        (card, listed.replace(SOUNDS[1].identity, SOUNDS[1].identity[::-1]).encode(), "not those that were written"),
+        (card, b"{", f"{card.name} are refused"),
+    ):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(MertError, match=message):
+            means(SOUNDS, tmp_path)
 
 
-def test_a_damaged_card_is_refused(tmp_path: Path) -> None:
-    sounds, folder = kept(tmp_path)
-    (card,) = (path for path in folder.glob("*.json") if path.name != "card.json")
-    card.write_text(card.read_text().replace(sounds[1].identity, sounds[1].identity[::-1]))
-    with pytest.raises(MertError, match="not those that were written"):
-        embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
-    card.write_text("{")
-    with pytest.raises(MertError, match=f"{card.name} are refused"):
-        embeddings(Loudness(), sounds, WHOLE, "mean", tmp_path)
-
-
-def test_what_is_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
-    sounds, folder = kept(tmp_path)
-    card = json.loads((folder / "card.json").read_text())
-    assert len(EmbeddingStore(folder, card).sounds) == len(sounds)
+def test_what_is_of_something_else_is_refused_by_name(kept: Path) -> None:
+    card = json.loads((kept / "card.json").read_text())
+    assert len(EmbeddingStore(kept, card).sounds) == len(SOUNDS)
     with pytest.raises(MertError, match="pooling is 'mean', expected 'frames'"):
-        EmbeddingStore(folder, card | {"pooling": "frames"})
+        EmbeddingStore(kept, card | {"pooling": "frames"})
     with pytest.raises(MertError, match=f"encoder is '{fingerprint(Loudness())}', expected"):
-        EmbeddingStore(folder, card | {"encoder": fingerprint(Loudness(2.0))})
-    (folder / "card.json").write_text("{")
+        EmbeddingStore(kept, card | {"encoder": fingerprint(Loudness(2.0))})
+    (kept / "card.json").write_text("{")
     with pytest.raises(MertError, match=r"card\.json are refused"):
-        EmbeddingStore(folder, card)
+        EmbeddingStore(kept, card)
 
 
 def test_other_audio_under_the_same_identity_is_refused(tmp_path: Path) -> None:
-    embeddings(Loudness(), [Noise(0, 0.4, name="song")], WHOLE, "mean", tmp_path)
+    means([Noise(0, 0.4, name="song")], tmp_path)
     for changed in (Noise(1, 0.4, name="song"), Noise(0, 0.5, name="song")):
         for chunking in (WHOLE, Chunking(0.2)):
             with pytest.raises(MertError, match="it was changed, or is decoded otherwise"):
@@ -224,19 +219,19 @@ def test_other_audio_under_the_same_identity_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "message"), [(float("nan"), "not finite .*diverged"), (1e8, "beyond half precision's 65504")]
+    ("scale", "states", "message"),
+    [
+        (float("nan"), 2, "not finite .*diverged"),
+        (1e8, 2, "beyond half precision's 65504"),
+        (1.0, 3, r"shape \(2, 1, 1, 3\); expected \(3 states, 1, frames, width\)"),
+    ],
 )
-def test_answers_that_half_precision_cannot_hold_are_refused(tmp_path: Path, scale: float, message: str) -> None:
+def test_answers_of_another_shape_or_beyond_half_precision_are_refused(tmp_path, scale, states, message) -> None:
+    encoder = Loudness(scale)
+    encoder.states = states
     with pytest.raises(MertError, match=message):
-        embeddings(Loudness(scale), [Noise(0)], WHOLE, "mean", tmp_path)
+        means([Noise(0)], tmp_path, encoder)
     assert not list(tmp_path.rglob("*.npy"))
-
-
-def test_an_answer_of_the_wrong_shape_is_refused() -> None:
-    encoder = Loudness()
-    encoder.states = 3
-    with pytest.raises(MertError, match=r"shape \(2, 1, 1, 3\); expected \(3 states, 1, frames, width\)"):
-        embeddings(encoder, [Noise(0)], WHOLE, "mean", None)
 
 
 def test_unusable_sounds_are_named_and_nothing_is_guessed(tmp_path: Path) -> None:

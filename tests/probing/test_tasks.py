@@ -17,9 +17,13 @@ def test_every_task_asks_what_its_data_set_answers() -> None:
 
 
 def test_what_depends_on_a_task_follows_from_its_row() -> None:
-    assert set(sweep_tasks()) == {name for name, task in DEMO.items() if task.pooling == "mean"}
+    one_answer = (TaskKind.SINGLE, TaskKind.MULTI, TaskKind.REGRESSION)
+    assert set(sweep_tasks()) == {name for name, task in DEMO.items() if task.kind in one_answer}
     assert robustness_tasks(ProbeConfig()) == ["demo/gtzan_genre"] and sweep_task(SweepConfig()) == "demo/gs_key"
     assert robustness_tasks(ProbeConfig(robustness={"tasks": []})) == [] and sweep_task(SweepConfig(task="x")) == "x"
     assert set(Demo().questions) == set(FOURTEEN)
-    changed = {name for task in TASKS.values() for name in task.changed_by}
-    assert changed <= set(DEFORMATIONS)
+    assert {"pitch", "gain"} <= set(DEFORMATIONS)
+    both = {name: ("pitch", "gain") for name in ("demo/mtg_mood", "demo/mtg_top50")}
+    pitch = ("gs_key", "nsynth_pitch", "demo/gs_key", "demo/nsynth_pitch", "demo/emo")
+    changed = {name: task.changed_by for name, task in TASKS.items() if task.changed_by}
+    assert changed == both | dict.fromkeys(pitch, ("pitch",))

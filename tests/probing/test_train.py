@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from mert_core.errors import MertError
 from mert_core.probing import train as train_module
@@ -19,18 +20,23 @@ from mert_core.probing.probe_bank import (
     blocks_of,
     dropout_factors,
 )
-from mert_core.probing.train import Examples, train_probes
+from mert_core.probing.train import Examples, TrainedProbes, train_probes
 from tests.probing.material import CLASSES, RECIPE, SEEDS, examples, planted, scoring
 from tests.probing.plain import train_plain
 
 SINGLE = ProbeLoss("single", CLASSES)
 RATES = [2e-3, 2e-2]
+(_FEATURES, _TRUTH), (_HELD_OUT, _ANSWERS) = (planted(items, seed, 3, 1) for items, seed in ((100, 0), (60, 1)))
+TRAIN, VALID = examples(_FEATURES * 0.02, _TRUTH), examples(_HELD_OUT * 0.02, _ANSWERS)  # faint, in state 1 of 3
+SCORE = scoring("accuracy", VALID.truth)
 
 
-def splits(signal: float = 0.02):
-    """Faint answers in state 1 of 3."""
-    (train, truth), (valid, answers) = (planted(items, seed, 3, 1) for items, seed in ((100, 0), (60, 1)))
-    return examples(train * signal, truth), examples(valid * signal, answers)
+def grid(inputs, rates=RATES, seeds=(0, 1)) -> tuple[ProbeSpec, ...]:
+    return tuple(ProbeSpec(number, rate, seed) for number in inputs for rate in rates for seed in seeds)
+
+
+def fit(probes, train=TRAIN, valid=VALID, **changes) -> TrainedProbes:
+    return train_probes(probes, train, valid, SINGLE, replace(RECIPE, **changes), SCORE)
 
 
 def task(kind: str, items: int, seed: int):
@@ -59,7 +65,7 @@ def test_a_bank_is_its_probes_trained_one_by_one(kind, outputs, metric, hidden, 
     settings = replace(RECIPE, max_epochs=9, patience=3, hidden=hidden)
     train, valid = task(kind, 50, 0), task(kind, 40, 1)
     objective, score = ProbeLoss(kind, outputs), scoring(metric, valid.track_truth)
-    probes = tuple(ProbeSpec(number, rate, seed) for number in (WEIGHTED, 0, 1) for rate in RATES for seed in (0, 1))
+    probes = grid((WEIGHTED, 0, 1))
     trained = train_probes(probes, train, valid, objective, settings, score)
     assert len(set(trained.epochs.tolist())) > 1, "all stopped together: the test no longer sees probes leave the bank"
 
@@ -90,57 +96,40 @@ def test_a_bank_is_its_probes_trained_one_by_one(kind, outputs, metric, hidden, 
         expected = plain(held_out).detach().numpy() * scale + shift
         np.testing.assert_allclose(answers[position], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
         if probe.input == WEIGHTED:
-            np.testing.assert_allclose(
-                trained.mixture(position), torch.softmax(plain.mixture, 0).detach().numpy(), atol=1e-5
-            )
+            mixture = torch.softmax(trained.weights[position, -trained.shape.mixed :], 0)
+            torch.testing.assert_close(mixture, torch.softmax(plain.mixture.detach(), 0), rtol=0, atol=1e-5)
     assert slowed, "no rate fell: the test no longer sees a plateau"
 
 
 def test_the_weights_are_those_of_the_best_epoch() -> None:
-    train, valid = splits()
-    probes = tuple(ProbeSpec(number, 2e-2, 0) for number in range(3))
-    score = scoring("accuracy", valid.truth)
-    trained = train_probes(probes, train, valid, SINGLE, replace(RECIPE, patience=3), score)
+    trained = fit(grid(range(3), [2e-2], [0]), patience=3)
     assert (trained.epochs < RECIPE.max_epochs).any()
-    assert score(trained.predict(valid.features)).tolist() == trained.validation.tolist()
-    few = trained.only([2, 0])
-    assert np.array_equal(few.predict(valid.features), trained.predict(valid.features, [2, 0]))
+    answers = trained.predict(VALID.features)
+    assert SCORE(answers).tolist() == trained.validation.tolist()
+    assert np.array_equal(trained.only([2, 0]).predict(VALID.features), answers[[2, 0]])
 
 
-def test_same_seed_same_bits_and_other_seeds_other_weights() -> None:
-    train, valid = splits()
-    probes = tuple(ProbeSpec(number, 2e-3, seed) for number in range(3) for seed in SEEDS)
-    score = scoring("accuracy", valid.truth)
-    one, two = (train_probes(probes, train, valid, SINGLE, RECIPE, score) for _ in range(2))
-    assert torch.equal(one.weights, two.weights)
-    other = train_probes((ProbeSpec(1, 2e-3, 7),), train, valid, SINGLE, RECIPE, score)
-    assert not torch.equal(other.weights[0], one.weights[3])
-
-
-def test_the_number_of_threads_moves_no_bit() -> None:
-    train, valid = splits()
-    probes = tuple(ProbeSpec(number, rate, 0) for number in (WEIGHTED, 0, 1, 2) for rate in RATES)
-    before = torch.get_num_threads()
-    found = []
+def test_bits_follow_from_the_seed_and_not_from_the_number_of_threads() -> None:
+    probes = grid((WEIGHTED, 0, 1, 2), seeds=SEEDS)
+    before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(train_probes(probes, train, valid, SINGLE, RECIPE, scoring("accuracy", valid.truth)))
+            found.append(fit(probes))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0].weights, found[1].weights)
+    other = fit((replace(probes[-1], seed=7),))
+    assert not torch.equal(other.weights[0], found[0].weights[-1, : other.shape.parameters])
 
 
 def test_a_block_of_many_inputs_trains_the_same_probes(monkeypatch) -> None:
-    train, valid = splits()
-    probes = tuple(ProbeSpec(number, rate, seed) for number in (2, WEIGHTED, 0, 1) for rate in RATES for seed in (0, 1))
-    score = scoring("accuracy", valid.truth)
-    settings = replace(RECIPE, patience=3)
-    expected = train_probes(probes, train, valid, SINGLE, settings, score)
+    probes = grid((2, WEIGHTED, 0, 1))
+    expected = fit(probes, patience=3)
     assert len(list(blocks_of(probes, None, expected.shape))) == 4
     monkeypatch.setattr(train_module, "CACHE_FLOATS", None)  # as on a GPU
-    found = train_probes(probes, train, valid, SINGLE, settings, score)
+    found = fit(probes, patience=3)
     assert np.array_equal(found.epochs, expected.epochs)
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-5)
 
@@ -153,12 +142,14 @@ def test_the_gradient_written_out_is_autograds(kind, width) -> None:
     truth = generator.integers(0, width, 5) if kind == "single" else generator.integers(0, 2, (5, width))
     outputs = torch.from_numpy(generator.normal(size=(4, 5, width))).float().requires_grad_()
     targets = objective.targets(truth)
-    (expected,) = torch.autograd.grad(objective.loss(outputs, targets), outputs)
+    losses = {"single": F.cross_entropy, "multi": F.binary_cross_entropy_with_logits, "regression": F.mse_loss}
+    loss = sum(losses[kind](each, targets) for each in outputs)  # each probe's mean over the batch
+    (expected,) = torch.autograd.grad(loss, outputs)
     torch.testing.assert_close(objective.gradient(outputs.detach(), targets), expected)
 
 
 def test_blocks_hold_what_a_cache_holds_and_one_seed() -> None:
-    probes = [ProbeSpec(number, rate, seed) for seed in (0, 1) for number in (WEIGHTED, 0, 1) for rate in (1e-2, 1e-3)]
+    probes = grid((WEIGHTED, 0, 1))
     shape = Shape(10, 0, 2)
     blocks = list(blocks_of(probes, 3 * shape.parameters, shape))
     assert sorted(position for block in blocks for position in block) == list(range(12))
@@ -178,15 +169,12 @@ class OnDisk(InMemory):
 
 
 def test_features_that_do_not_fit_into_memory_train_the_same_probes(monkeypatch) -> None:
-    train, valid = splits()
-    probes = tuple(ProbeSpec(number, rate, seed) for number in (WEIGHTED, 1) for rate in RATES for seed in (0, 1))
-    score = scoring("accuracy", valid.truth)
-    held = train_probes(probes, train, valid, SINGLE, RECIPE, score)
+    probes = grid((WEIGHTED, 1))
+    held = fit(probes)
     monkeypatch.setattr("mert_core.probing.features.RESIDENT_BYTES", 0)
     for module in ("features", "train"):
         monkeypatch.setattr(f"mert_core.probing.{module}.SLAB_BYTES", 40 * 3 * 12 * 4)
-    pieces = [replace(split, features=OnDisk(split.features.tensor)) for split in (train, valid)]
-    streamed = train_probes(probes, *pieces, SINGLE, RECIPE, score)
+    streamed = fit(probes, *(replace(split, features=OnDisk(split.features.tensor)) for split in (TRAIN, VALID)))
     assert OnDisk.most <= 40
     torch.testing.assert_close(streamed.weights, held.weights, rtol=1e-4, atol=1e-5)
 
@@ -205,16 +193,15 @@ def test_a_tracks_output_is_the_mean_of_its_chunks() -> None:
         mean_over_tracks(outputs, np.array([1, 1, 1, 2, 2, 2]), 3)
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    train, valid = splits()
-    score = scoring("accuracy", valid.truth)
-    with pytest.raises(MertError, match=r"inputs \[3\]"):
-        train_probes((ProbeSpec(3, 1e-3, 0),), train, valid, SINGLE, RECIPE, score)
-    with pytest.raises(MertError, match="classes -1 to 3"):
-        unknown = replace(train, truth=np.where(np.arange(100) == 5, -1, train.truth))
-        train_probes((ProbeSpec(1, 1e-3, 0),), unknown, valid, SINGLE, RECIPE, score)
-    with pytest.raises(MertError, match="not finite"):
-        broken = replace(train, features=InMemory(train.features.tensor / 0))
-        train_probes((ProbeSpec(1, 1e-3, 0),), broken, valid, SINGLE, RECIPE, score)
-    with pytest.raises(MertError, match="60 rows but truth of 59"):
-        train_probes((ProbeSpec(1, 1e-3, 0),), train, replace(valid, truth=valid.truth[1:]), SINGLE, RECIPE, score)
+@pytest.mark.parametrize(
+    ("number", "train", "valid", "message"),
+    [
+        (3, TRAIN, VALID, r"inputs \[3\]"),
+        (1, replace(TRAIN, truth=TRAIN.truth - (np.arange(100) == TRAIN.truth.argmin())), VALID, "classes -1 to 3"),
+        (1, replace(TRAIN, features=InMemory(TRAIN.features.tensor / 0)), VALID, "not finite"),
+        (1, TRAIN, replace(VALID, truth=VALID.truth[1:]), "60 rows but truth of 59"),
+    ],
+)
+def test_what_does_not_fit_is_refused(number, train, valid, message) -> None:
+    with pytest.raises(MertError, match=message):
+        fit((ProbeSpec(number, 1e-3, 0),), train, valid)

@@ -116,9 +116,7 @@ class MelStatistics:
     def __init__(self, bins: int, device: str = "cpu") -> None:
         from torchaudio.transforms import MelSpectrogram
 
-        self.bins = bins
-        self.width = 2 * bins
-        self.device = device
+        self.bins, self.width, self.device = bins, 2 * bins, device
         self._mel = MelSpectrogram(SAMPLE_RATE, n_fft=self.fft_samples, hop_length=HOP_SAMPLES, n_mels=bins).to(device)
 
     @torch.no_grad()
@@ -174,9 +172,7 @@ def fingerprint(encoder: Encoder) -> str:
     """
     noise = torch.randn(2, SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
     with single_threads(encoder.device, workers=1) as pool:
-        answers = [
-            pool.submit(method, noise.to(encoder.device)).result() for method in (encoder.pooled, encoder.frames)
-        ]
+        answers = list(pool.map(lambda method: method(noise.to(encoder.device)), (encoder.pooled, encoder.frames)))
     digest = hashlib.sha256(canonical_json(encoder.describe()).encode())
     for answer in answers:
         digest.update(answer.cpu().contiguous().numpy().data)

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -60,22 +61,14 @@ class FunctionEncoder(HiddenStates):
                 f"{self.name} answers {_TRIAL_SECONDS[1]} s with as many frames as {_TRIAL_SECONDS[0]} s "
                 f"({few}); give its frames per second as an attribute frame_rate"
             )
-        hop = (lengths[1] - lengths[0]) / (many - few)  # to within a frame in their difference
-        first, last = (
-            self._shortest(samples, frames, hop) for samples, frames in zip(lengths, (few, many), strict=True)
-        )
-        return (many - few) * SAMPLE_RATE / (last - first)
-
-    def _shortest(self, samples: int, frames: int, hop: float) -> int:
-        """Return the length of the shortest sound, up to one of so many samples, that has so many frames."""
-        below = max(1, samples - math.ceil(2 * hop))
-        while samples - below > 1:
-            middle = (samples + below) // 2
-            if self._try(middle).shape[2] < frames:
-                below = middle
-            else:
-                samples = middle
-        return samples
+        # The shortest sound of so many frames lies less than two hops below; the hop is known to within a frame.
+        two_hops = math.ceil(2 * (lengths[1] - lengths[0]) / (many - few))
+        shortest = []
+        for longest, frames in zip(lengths, (few, many), strict=True):
+            shorter = range(max(1, longest - two_hops) + 1, longest)
+            skipped = bisect_left(shorter, frames, key=lambda samples: self._try(samples).shape[2])
+            shortest.append(shorter.start + skipped)
+        return (many - few) * SAMPLE_RATE / (shortest[1] - shortest[0])
 
     def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
         """Return the states that the callable answers with.
@@ -108,10 +101,6 @@ def load_function(spec: str, device: str) -> FunctionEncoder:
     (batch, frames, width), or (states, batch, frames, width). It may have attributes: ``sample_rate`` (it then gets
     that rate), ``frame_rate`` (else measured), ``name``, and ``thread_safe``: true if several threads may call it at
     once. A torch module is moved to ``device`` and put into evaluation mode.
-
-    Args:
-        spec: ``module:function``.
-        device: where it shall compute.
 
     Raises:
         MertError: it cannot be imported or called, or does not answer so.
