@@ -7,12 +7,15 @@ A sound is read, cut into windows and embedded in batches of windows of one leng
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +42,7 @@ _WAITING_SECONDS = 480.0  # windows that wait for others of their length
 _HELD_BYTES = 128e6  # embedded windows of sounds that are not complete
 
 Vectors = NDArray[np.float16]
+Read = TypeVar("Read")
 
 
 class Embeddings:
@@ -218,18 +222,18 @@ def embeddings(
 
 def _identities(sounds: Sequence[Sound]) -> tuple[list[str], dict[int, str]]:
     """Return each sound's identity, empty where it cannot be read, and the reasons."""
-
-    def identity_of(sound: Sound) -> str | UnusableAudio:
-        try:
-            return sound.identity
-        except UnusableAudio as error:
-            return error
-
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        bar = tqdm(pool.map(identity_of, sounds), "identify", len(sounds), leave=False, unit="sound", delay=1)
-        identities = list(bar)
+        found = pool.map(partial(_or_unusable, attrgetter("identity")), sounds)
+        identities = list(tqdm(found, "identify", len(sounds), leave=False, unit="sound", delay=1))
     unusable = {number: str(one.reason) for number, one in enumerate(identities) if isinstance(one, UnusableAudio)}
     return [one if isinstance(one, str) else "" for one in identities], unusable
+
+
+def _or_unusable(read: Callable[[Sound], Read], sound: Sound) -> Read | UnusableAudio:
+    try:
+        return read(sound)
+    except UnusableAudio as error:
+        return error
 
 
 def _read(sound: Sound) -> tuple[NDArray[np.float32], str]:
@@ -238,48 +242,6 @@ def _read(sound: Sound) -> tuple[NDArray[np.float32], str]:
     if not np.isfinite(waveform).all():
         raise UnusableAudio("not finite", "NaN or infinity among the samples")
     return waveform, hashlib.sha256(waveform.data).hexdigest()
-
-
-def _embed(
-    encoder: Encoder, sounds: dict[str, Sound], chunking: Chunking, pooling: Pooling, name: str, reasons: dict[str, str]
-) -> Iterator[tuple[EmbeddedSound, Vectors]]:
-    """Embed sounds, by identity; memory holds some minutes of sound, whatever their number.
-
-    Yields each sound with its rows (rows, states, width), in an order that follows from the sounds alone. ``reasons``
-    gets the identities of those that cannot be used, and why.
-    """
-
-    def read(sound: Sound) -> tuple[NDArray[np.float32], str] | UnusableAudio:
-        try:
-            return _read(sound)
-        except UnusableAudio as error:
-            return error
-
-    threads, on_cpu = torch.get_num_threads(), encoder.device == "cpu"
-    with (
-        tqdm(total=len(sounds), desc=f"embed {name}".strip(), unit="sound", leave=False) as bar,
-        single_threads(encoder.device) as pool,
-        nullcontext(pool) if on_cpu else ThreadPoolExecutor(threads) as readers,
-    ):
-        batches = _Batches(encoder, pooling, pool, ahead=2 * threads if on_cpu else 4)
-        read_ahead = in_order(readers, read, sounds.values(), 2 * threads)
-        for identity, loaded in zip(sounds, read_ahead, strict=True):
-            windows = None
-            if isinstance(loaded, UnusableAudio):
-                reasons[identity] = loaded.reason
-            else:
-                waveform, audio = loaded
-                windows = windows_of(len(waveform), chunking)
-            if windows is None:
-                reasons.setdefault(identity, "too short")
-                bar.update()
-                continue
-            for complete in batches.add(_PartialSound(identity, len(waveform), audio, windows), waveform):
-                bar.update()
-                yield complete
-        for complete in batches.finish():
-            bar.update()
-            yield complete
 
 
 @dataclass
@@ -293,58 +255,67 @@ class _PartialSound:
     vectors: dict[int, Vectors] = field(default_factory=dict)
 
 
-class _Batches:
-    """Collects windows of one length, has full batches embedded, and gives the rows back to their sounds.
+_Batch = list[tuple[_PartialSound, int, NDArray[np.float32]]]  # windows of one length: sound, number, samples
 
-    A batch is never padded, and its size changes no embedding (beyond rounding).
+
+def _embed(
+    encoder: Encoder, sounds: dict[str, Sound], chunking: Chunking, pooling: Pooling, name: str, reasons: dict[str, str]
+) -> Iterator[tuple[EmbeddedSound, Vectors]]:
+    """Embed sounds, by identity; memory holds some minutes of sound, whatever their number.
+
+    Yields each sound with its rows (rows, states, width), in an order that follows from the sounds alone. ``reasons``
+    gets the identities of those that cannot be used, and why.
     """
+    threads, on_cpu = torch.get_num_threads(), encoder.device == "cpu"
+    batch_samples = (CPU_BATCH_SECONDS if on_cpu else GPU_BATCH_SECONDS) * SAMPLE_RATE
+    held_bytes = 0
 
-    def __init__(self, encoder: Encoder, pooling: Pooling, pool: ThreadPoolExecutor, ahead: int) -> None:
-        self._encoder, self._pooling, self._pool, self._ahead = encoder, pooling, pool, ahead
-        seconds = CPU_BATCH_SECONDS if encoder.device == "cpu" else GPU_BATCH_SECONDS
-        self._batch_samples = seconds * SAMPLE_RATE
-        self._waiting: defaultdict[int, list[tuple[_PartialSound, int, NDArray[np.float32]]]] = defaultdict(list)
-        self._begun: deque[tuple[list[tuple[_PartialSound, int]], Future[Vectors]]] = deque()
-        self._waiting_samples = 0
-        self._held_bytes = 0
+    def batches() -> Iterator[_Batch]:
+        """Read and cut sounds; a batch is never padded, and its size changes no embedding (beyond rounding)."""
+        waiting: defaultdict[int, _Batch] = defaultdict(list)
+        waiting_samples = 0
+        read_ahead = in_order(readers, partial(_or_unusable, _read), sounds.values(), 2 * threads)
+        for identity, loaded in zip(sounds, read_ahead, strict=True):
+            windows = None
+            if isinstance(loaded, UnusableAudio):
+                reasons[identity] = loaded.reason
+            else:
+                waveform, audio = loaded
+                windows = windows_of(len(waveform), chunking)
+            if windows is None:
+                reasons.setdefault(identity, "too short")
+                bar.update()
+                continue
+            sound = _PartialSound(identity, len(waveform), audio, windows)
+            for number, (start, stop) in enumerate(windows.bounds().tolist()):
+                length = stop - start
+                waiting[length].append((sound, number, waveform[start:stop]))
+                waiting_samples += length
+                if (len(waiting[length]) + 1) * length > batch_samples:
+                    waiting_samples -= length * len(waiting[length])
+                    yield waiting.pop(length)
+                if waiting_samples > _WAITING_SECONDS * SAMPLE_RATE or held_bytes > _HELD_BYTES:
+                    yield from [waiting.pop(length) for length in sorted(waiting)]
+                    waiting_samples = 0
+        yield from [waiting.pop(length) for length in sorted(waiting)]
 
-    def add(self, sound: _PartialSound, waveform: NDArray[np.float32]) -> Iterator[tuple[EmbeddedSound, Vectors]]:
-        """Take a sound's windows; yield sounds that are complete meanwhile."""
-        for window, (start, stop) in enumerate(sound.windows.bounds().tolist()):
-            length = stop - start
-            self._waiting[length].append((sound, window, waveform[start:stop]))
-            self._waiting_samples += length
-            if (len(self._waiting[length]) + 1) * length > self._batch_samples:
-                self._begin(length)
-            yield from self._collect(self._ahead)
-            if self._waiting_samples > _WAITING_SECONDS * SAMPLE_RATE or self._held_bytes > _HELD_BYTES:
-                yield from self.finish()
+    def embed(batch: _Batch) -> tuple[_Batch, Vectors]:
+        return batch, _embed_batch(encoder, np.stack([samples for _, _, samples in batch]), pooling)
 
-    def finish(self) -> Iterator[tuple[EmbeddedSound, Vectors]]:
-        """Embed all that waits; yield the sounds."""
-        for length in sorted(self._waiting):
-            self._begin(length)
-            yield from self._collect(self._ahead)
-        yield from self._collect(0)
-
-    def _begin(self, length: int) -> None:
-        batch = self._waiting.pop(length)
-        self._waiting_samples -= length * len(batch)
-        waveforms = np.stack([waveform for _, _, waveform in batch])
-        future = self._pool.submit(_embed_batch, self._encoder, waveforms, self._pooling)
-        self._begun.append(([(sound, window) for sound, window, _ in batch], future))
-
-    def _collect(self, ahead: int) -> Iterator[tuple[EmbeddedSound, Vectors]]:
-        while len(self._begun) > ahead:
-            windows, future = self._begun.popleft()
-            for (sound, window), vectors in zip(windows, future.result(), strict=True):
-                sound.vectors[window] = vectors
-                self._held_bytes += vectors.nbytes
+    with (
+        tqdm(total=len(sounds), desc=f"embed {name}".strip(), unit="sound", leave=False) as bar,
+        single_threads(encoder.device) as pool,
+        nullcontext(pool) if on_cpu else ThreadPoolExecutor(threads) as readers,
+    ):
+        for batch, embedded in in_order(pool, embed, batches(), 2 * threads if on_cpu else 4):
+            for (sound, number, _), vectors in zip(batch, embedded, strict=True):
+                sound.vectors[number] = vectors
+                held_bytes += vectors.nbytes
                 if len(sound.vectors) == len(sound.windows):
-                    parts = [sound.vectors[number] for number in range(len(sound.windows))]
-                    rows = np.concatenate(parts)
-                    self._held_bytes -= rows.nbytes
-                    counts = tuple(len(part) for part in parts)
+                    parts = [vectors for _, vectors in sorted(sound.vectors.items())]
+                    rows, counts = np.concatenate(parts), tuple(len(part) for part in parts)
+                    held_bytes -= rows.nbytes
+                    bar.update()
                     yield EmbeddedSound(sound.identity, sound.samples, sound.audio, sound.windows, counts), rows
 
 

@@ -2,7 +2,7 @@
 
 Probes are put into blocks of one seed (`mert_core.probing.probe_bank.blocks_of`). In every epoch the trainer
 
-1. draws each seed's order of the rows and its dropout, and reads the rows (`_Trainer._segments`),
+1. draws each seed's order of the rows and its dropout, and reads the rows (`_Trainer._segment`),
 2. lets every block take its steps over them, batch by batch (`_Trainer._train_block`),
 3. scores the validation split with the task's own metric, keeps the weights of probes at their best, lowers rates on a
    plateau and drops the probes that are done (`_Trainer._score_block`).
@@ -12,7 +12,7 @@ On a processor each core trains one block at a time, which its cache holds; on a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -210,10 +210,12 @@ class _Trainer:
 
     def epoch(self, number: int, pool: ThreadPoolExecutor) -> None:
         """Train all probes that have not stopped for one epoch, and score them."""
-        running = {block.seed for block in self.blocks}
-        seeds = [seed for seed in self.generators if seed in running]
-        for draws in zip(*(self._segments(seed) for seed in seeds), strict=True):
-            segments = dict(zip(seeds, pool.map(lambda draw: draw(), draws), strict=True))
+        orders = {
+            seed: torch.randperm(len(self.truth), generator=self.generators[seed]).split(self.segment_rows)
+            for seed in {block.seed for block in self.blocks}
+        }
+        for parts in zip(*orders.values(), strict=True):  # memory holds one segment of each seed at a time
+            segments = dict(zip(orders, pool.map(self._segment, orders, parts), strict=True))
             list(pool.map(partial(self._train_block, segments=segments), self.blocks))
         for block in self.blocks:
             block.sums = None
@@ -222,22 +224,15 @@ class _Trainer:
         list(pool.map(partial(self._score_block, number=number), self.blocks))
         self.blocks = [block for block in self.blocks if len(block.indices)]
 
-    def _segments(self, seed: int) -> Iterator[Callable[[], _Segment]]:
-        """Yield what draws and reads one seed's next rows, of which memory holds one segment at a time."""
-        generator = self.generators[seed]
-        order = torch.randperm(len(self.truth), generator=generator)
-        for rows in order.split(self.segment_rows):
-
-            def draw(rows: Tensor = rows) -> _Segment:
-                batches = rows.split(self.settings.batch_items)
-                factors = [dropout_factors(len(batch), self.settings, generator) for batch in batches]
-                return _Segment(
-                    self.train.take(rows.numpy()),
-                    self.truth[rows.to(self.device)],
-                    [None if part is None else part.to(self.device) for part in factors],
-                )
-
-            yield draw
+    def _segment(self, seed: int, rows: Tensor) -> _Segment:
+        """Draw the dropout of a seed's next rows, and read them."""
+        batches = rows.split(self.settings.batch_items)
+        factors = [dropout_factors(len(batch), self.settings, self.generators[seed]) for batch in batches]
+        return _Segment(
+            self.train.take(rows.numpy()),
+            self.truth[rows.to(self.device)],
+            [None if part is None else part.to(self.device) for part in factors],
+        )
 
     def _train_block(self, block: _TrainingBlock, segments: dict[int, _Segment]) -> None:
         """Take one step per batch of the segment of the block's seed."""
