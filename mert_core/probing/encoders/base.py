@@ -139,17 +139,6 @@ class MelStatistics:
         return {"encoder": MEL_STATISTICS, **sizes}
 
 
-def resampler(rate: int, device: str) -> nn.Module:
-    """Return a module from 24 kHz to ``rate``, (batch, samples): a Kaiser-windowed sinc, 80 dB down within the band."""
-    if rate == SAMPLE_RATE:
-        return nn.Identity()
-    from torchaudio.transforms import Resample
-
-    return Resample(
-        SAMPLE_RATE, rate, resampling_method="sinc_interp_kaiser", lowpass_filter_width=64, rolloff=0.95, beta=14.77
-    ).to(device)
-
-
 def weights_hash(module: nn.Module) -> str:
     """Return the hash of names, types, shapes and bytes of all weights."""
     digest = hashlib.sha256()
