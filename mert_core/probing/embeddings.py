@@ -107,14 +107,7 @@ class Embeddings:
         return 0 if stored is None else stored.sound.samples
 
     def take(self, rows: NDArray[np.int64], states: Sequence[int] | None = None) -> Tensor:
-        """Read rows.
-
-        Args:
-            rows: any, in any order.
-            states: only these; all by default.
-
-        Returns:
-            float32 (states, len(rows), width), on the CPU.
+        """Return rows in any order, of all states or some: float32 (states, len(rows), width), on the CPU.
 
         Raises:
             IndexError: there is no such row.
@@ -134,13 +127,7 @@ class Embeddings:
 
 
 class FeatureView:
-    """A selection of rows and states; a `mert_core.probing.features.Features`.
-
-    Args:
-        embeddings: of some sounds.
-        rows: indices of the selected rows, in this order.
-        chosen: indices of the selected hidden states; all by default.
-    """
+    """Some rows of embeddings in a given order, and all hidden states or those ``chosen``; the `Features` of probes."""
 
     def __init__(self, embeddings: Embeddings, rows: NDArray[np.int64], chosen: Sequence[int] | None = None) -> None:
         self._embeddings, self._rows, self._chosen = embeddings, rows, chosen
@@ -162,19 +149,12 @@ def embeddings(
 
     Sounds are told apart by their identity and by the windows that their length and ``chunking`` give: two tasks share
     what they both ask for, and one of the sounds that were there already is read again to see that it is the same.
-    Shards of 256 sounds are written as they are done; a run that is interrupted goes on from there.
-
-    Args:
-        encoder: frozen.
-        sounds: in any order; one may appear more than once.
-        chunking: how sounds are cut.
-        pooling: ``mean``: a vector per window; ``frames``: time is kept.
-        caches: where caches lie; None: nothing is kept.
-        name: for the progress bar.
+    Shards of 256 sounds are written below ``caches`` (None: nothing is kept) as they are done; a run that is
+    interrupted goes on from there.
 
     Returns:
-        The embeddings, in the order of ``sounds``. Sounds that cannot be decoded or are shorter than 50 ms have no rows
-        and are listed in `Embeddings.missing`.
+        The embeddings, in the order of ``sounds``, of which one may appear more than once. Sounds that cannot be
+        decoded or are shorter than 50 ms have no rows and are listed in `Embeddings.missing`.
 
     Raises:
         MertError: there are no sounds or none is usable, embeddings are not finite or beyond half precision, or what

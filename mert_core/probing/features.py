@@ -147,12 +147,7 @@ class Standardized:
 
 
 def mean_over_tracks(outputs: NDArray[np.float32], tracks: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """Average outputs of rows (…, rows, outputs) per track (…, tracks, outputs).
-
-    Args:
-        outputs: of every row.
-        tracks: index of the track that each row is of (rows,).
-        count: number of tracks.
+    """Average outputs of rows (…, rows, outputs), each of one of ``tracks`` (rows,), to (…, count, outputs).
 
     Raises:
         MertError: a track has no row.

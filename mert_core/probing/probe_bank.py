@@ -110,11 +110,8 @@ def dropout_factors(rows: int, settings: ProbeSettings, generator: torch.Generat
 def blocks_of(probes: Sequence[ProbeSpec], floats: int | None, shape: Shape) -> Iterator[list[int]]:
     """Yield indices of the probes that are to train side by side: of one seed, all weighted or none, by input.
 
-    Args:
-        probes: in any order.
-        floats: a block has at most so many weights (but at least one probe), so that a processor's cache holds them;
-            None: as many as there are.
-        shape: sizes of a probe.
+    A block has at most ``floats`` weights (but at least one probe), so that a processor's cache holds them; None: as
+    many as there are.
     """
 
     def kind(index: int) -> tuple[int, bool]:
@@ -162,15 +159,15 @@ class ProbeBank:
     def gradient(
         self, states: Tensor, dropout: Tensor | None, loss_gradient: Callable[[Tensor], Tensor], into: Sequence[Tensor]
     ) -> None:
-        """Write the gradient of the sum of the probes' losses.
+        """Write the gradient of the sum of the probes' losses into tensors of the weights' shapes.
 
         Args:
-            states: of a batch, standardized (states, rows, width).
+            states: standardized states of a batch (states, rows, width).
             dropout: factors of the hidden units (rows, hidden).
             loss_gradient: from outputs (probes, rows, outputs) to the loss's gradient with respect to them.
-            into: tensors in the weights' shapes.
+            into: one tensor per weight.
         """
-        # Forwards; then `back` takes the gradient at the first layer's outputs.
+        # `back` is the gradient at the first layer's outputs.
         first, mixture, summed = self._first(states)
         back = torch.empty_like(first)
         if self.shape.hidden:
@@ -250,12 +247,9 @@ class ProbeAdam:
         self.rates = self.rates[going.cpu().numpy()]
 
     def optimizer(self, weights: Sequence[Tensor], gradient: Sequence[Tensor], steps: int) -> torch.optim.Adam:
-        """Return the optimizer of the next steps, which goes on from the moments of those before.
+        """Return the optimizer of the next so many steps, which goes on from the moments of those before.
 
-        Args:
-            weights: (probes, …) each; the optimizer changes them.
-            gradient: in the weights' shapes, to be overwritten before each step.
-            steps: how many steps it will take.
+        It changes the weights, (probes, …) each. ``gradient`` has their shapes and is overwritten before each step.
         """
         parts = [each for each in zip(weights, gradient, self._mean, self._square, strict=True) if each[0].numel()]
         groups: list[dict[str, Any]] = []
@@ -316,11 +310,9 @@ class ProbeLoss:
         return torch.from_numpy(truth.astype(np.float32))
 
     def gradient(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Return the gradient of the sum over probes of each one's mean over the batch: no probe depends on another.
+        """Return the gradient with respect to outputs (probes, batch, outputs); for ``truth`` see `targets`.
 
-        Args:
-            outputs: outputs (probes, batch, outputs), with respect to which it is taken.
-            truth: truth of the batch; see `targets`.
+        The loss is the sum over probes of each one's mean over the batch: no probe's gradient depends on another.
         """
         batch = outputs.shape[1]
         if self.kind == "single":  # softmax − one-hot

@@ -28,13 +28,7 @@ ScoreClips = Callable[[Embeddings, Sequence[Clip]], Estimate]
 
 @dataclass(frozen=True)
 class DegradedSound:
-    """A sound after one deformation.
-
-    Attributes:
-        sound: as it was.
-        deformation: name in `DEFORMATIONS`.
-        level: strength of the deformation, in its own unit.
-    """
+    """A sound after one deformation, by its name in `DEFORMATIONS`, at a level in the deformation's own unit."""
 
     sound: Sound
     deformation: str
@@ -72,12 +66,8 @@ def robustness_curves(
 ) -> dict[str, list[dict[str, Any]]]:
     """Score the same clips clean and under each deformation that leaves the task's labels true.
 
-    Args:
-        encoder: frozen; the probe was trained on its embeddings.
-        task: says how clips are cut and pooled, and which deformations apply.
-        clips: some clips of the test split, see `sample_clips`. Those without usable sound count at no level.
-        score: predicts with the trained probe and scores.
-        caches: folder where embeddings are kept.
+    The clips are some of the test split, see `sample_clips`; those without usable sound count at no level. ``score``
+    predicts with the probe that was trained on embeddings of ``encoder``.
 
     Returns:
         Deformation → points ``{"level", "label", "value", "low", "high"}``, from clean to strong: the first is the

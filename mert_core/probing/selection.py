@@ -88,20 +88,10 @@ def select(
     device: str = "cpu",
     rescore: Callable[[TrainedProbes], NDArray[np.float64]] | None = None,
 ) -> Selection:
-    """Train a probe per input, rate and seed; choose input and rate on validation.
+    """Train a probe per input, rate and seed (`train_probes`); choose input and rate on ``valid``.
 
-    Args:
-        train: rows to learn from.
-        valid: split to choose on.
-        loss: loss of the task's kind of answer.
-        settings: how a probe is trained.
-        score: the task's own metric of all tracks of ``valid``.
-        rates: learning rates.
-        seeds: seeds of probes; an input's score at a rate is the mean over them.
-        name: the task's, for the progress bar.
-        device: where to train.
-        rescore: where ``score`` only stands in for a metric that is too slow for every epoch: from the trained probes
-            to their validation scores (probes,), by which input and rate are chosen.
+    ``rescore`` is given where ``score`` only stands in for a metric that is too slow for every epoch: it makes of the
+    trained probes their validation scores (probes,), by which input and rate are chosen.
 
     Raises:
         MertError: see `train_probes` and `choose`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mert_core.probing.probe_bank import (
     WEIGHTED,
@@ -23,23 +24,18 @@ class PlainProbe(nn.Module):
         super().__init__()
         self.input = probe.input
         drawn, self.generator = first_weights(probe.seed, Shape(width, hidden, outputs, max(1, states - 1)))
-        self.first = nn.Linear(width, hidden or outputs)
-        self.second = nn.Linear(hidden, outputs) if hidden else None
-        self.mixture = nn.Parameter(drawn[-1].clone())
-        with torch.no_grad():
-            self.first.weight.copy_(drawn[0]), self.first.bias.copy_(drawn[1])
-            if self.second is not None:
-                self.second.weight.copy_(drawn[2]), self.second.bias.copy_(drawn[3])
+        *layers, mixture = (nn.Parameter(each.clone()) for each in drawn)
+        self.layers, self.mixture = nn.ParameterList(layers), mixture
 
     def forward(self, states: Tensor, dropout: Tensor | None = None) -> Tensor:
         if self.input == WEIGHTED:
             read = (states[-len(self.mixture) :] * torch.softmax(self.mixture, 0)[:, None, None]).sum(0)
         else:
             read = states[self.input]
-        first = self.first(read)
-        if self.second is None:
+        first = functional.linear(read, *self.layers[:2])
+        if len(self.layers) == 2:
             return first
-        return self.second(first.relu() * (1 if dropout is None else dropout))
+        return functional.linear(first.relu() * (1 if dropout is None else dropout), *self.layers[2:])
 
 
 def train_plain(

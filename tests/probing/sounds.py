@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mert_core.audio.errors import Reason, UnusableAudio
-from mert_core.probing.encoders.base import Encoder
 
 
 @dataclass(frozen=True)
@@ -38,32 +38,6 @@ class Noise:
         return np.stack([self.waveform(), replace(self, number=self.number + 1000).waveform()])
 
 
-class Counting:
-    """An encoder that notes how many windows it was asked for, and gives up after so many."""
-
-    def __init__(self, encoder: Encoder, most: int | None = None) -> None:
-        self.encoder, self.most = encoder, most
-        self.device, self.states, self.width = encoder.device, encoder.states, encoder.width
-        self.frame_rate = encoder.frame_rate
-        self.windows = 0
-
-    def pooled(self, waveform: Tensor) -> Tensor:
-        return self._count(waveform, self.encoder.pooled(waveform))
-
-    def frames(self, waveform: Tensor) -> Tensor:
-        return self._count(waveform, self.encoder.frames(waveform))
-
-    def _count(self, waveform: Tensor, answer: Tensor) -> Tensor:
-        if waveform.shape != (2, 24000):  # the fingerprint's question
-            self.windows += len(waveform)
-        if self.most is not None and self.windows > self.most:
-            raise InterruptedError("enough")
-        return answer
-
-    def describe(self) -> dict[str, Any]:
-        return self.encoder.describe()
-
-
 class Loudness:
     """Two states of width 3, a frame every 240 samples: scaled root mean squares. Quick and exact."""
 
@@ -82,3 +56,18 @@ class Loudness:
 
     def describe(self) -> dict[str, Any]:
         return {"encoder": "loudness", "scale": repr(self.scale)}
+
+
+class Counting(Loudness):
+    """Notes how many windows it was asked for, and gives up after so many."""
+
+    def __init__(self, scale: float = 1.0, most: float = math.inf) -> None:
+        super().__init__(scale)
+        self.most, self.windows = most, 0
+
+    def frames(self, waveform: Tensor) -> Tensor:
+        if waveform.shape != (2, 24000):  # the fingerprint's question
+            self.windows += len(waveform)
+        if self.windows > self.most:
+            raise InterruptedError("enough")
+        return super().frames(waveform)

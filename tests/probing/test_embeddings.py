@@ -98,7 +98,7 @@ def test_order_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_tasks_share_what_both_ask_for(tmp_path: Path) -> None:
-    encoder = Counting(Loudness())
+    encoder = Counting()
     embeddings(encoder, [Noise(0, 0.4), Noise(1, 0.4), Noise(0, 0.4)], WHOLE, "mean", tmp_path)
     assert encoder.windows == 2, "one sound that is asked for twice is embedded once"
     embeddings(encoder, [Noise(1, 0.4), Noise(2, 0.4)], Chunking(30.0), "mean", tmp_path)
@@ -107,7 +107,7 @@ def test_tasks_share_what_both_ask_for(tmp_path: Path) -> None:
     assert encoder.windows == 5, "other windows"
     embeddings(encoder, [Noise(0, 0.4)], WHOLE, "frames", tmp_path)
     assert encoder.windows == 6, "time is kept"
-    embeddings(Counting(Loudness(2.0)), [Noise(0, 0.4)], WHOLE, "mean", tmp_path)
+    embeddings(Loudness(2.0), [Noise(0, 0.4)], WHOLE, "mean", tmp_path)
     for chunking, pooling in ((WHOLE, "mean"), (Chunking(0.2), "mean"), (WHOLE, "frames")):
         embeddings(encoder, [Noise(0, 0.4)], chunking, pooling, tmp_path)  # type: ignore[arg-type]
     assert encoder.windows == 6
@@ -119,7 +119,7 @@ def test_what_was_interrupted_goes_on_at_the_last_part(tmp_path: Path, monkeypat
     monkeypatch.setattr(module, "CPU_BATCH_SECONDS", 0.1)
     sounds = [Noise(number, 0.1) for number in range(23)]
     with pytest.raises(InterruptedError):
-        means(sounds, tmp_path, Counting(Loudness(), most=13))
+        means(sounds, tmp_path, Counting(most=13))
     (folder,) = (tmp_path / "embeddings").iterdir()
     finished = 5 * len(list(folder.glob("*.npy")))
     assert finished in (5, 10)
@@ -127,7 +127,7 @@ def test_what_was_interrupted_goes_on_at_the_last_part(tmp_path: Path, monkeypat
     left = folder / ".abc.npy.tmp"
     left.write_bytes(b"begun")
     os.utime(left, (0, 0))
-    encoder = Counting(Loudness())
+    encoder = Counting()
     assert torch.equal(means(sounds, tmp_path, encoder), means(sounds, None))
     assert encoder.windows == len(sounds) - finished
     assert not left.exists()
@@ -157,7 +157,7 @@ def test_another_process_writes_and_is_killed(tmp_path: Path, repository: Path) 
     deadline = time.monotonic() + 120
     while len(list(tmp_path.rglob("*.npy"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    encoder = Counting(Loudness())
+    encoder = Counting()
     sounds = [Noise(number, 0.1 + 0.01 * number) for number in range(20)]
     found = means(sounds, tmp_path, encoder)
     assert encoder.windows <= 16, "its finished shards are used"

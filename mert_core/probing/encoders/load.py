@@ -61,10 +61,8 @@ def load_encoder(config: Config, layout: Layout, run: str) -> Encoder:
 def open_encoder(spec: str, device: str = "cpu") -> Encoder:
     """Open any encoder to probe it.
 
-    Args:
-        spec: a folder with ``config.json`` and weights: MERT (ours, exported or published), or HuBERT, wav2vec 2.0 or
-            data2vec as ``transformers`` writes them; or ``module:function``, see `load_function`.
-        device: where it shall compute.
+    ``spec`` is a folder with ``config.json`` and weights: MERT (ours, exported or published), or HuBERT, wav2vec 2.0 or
+    data2vec as ``transformers`` writes them; or ``module:function``, see `load_function`.
 
     Raises:
         MertError: no such folder, callable or kind of model, or it does not load or answer as it should.
@@ -127,12 +125,8 @@ def resampler(rate: int, device: str) -> nn.Module:
 class Wav2VecEncoder(HiddenStates):
     """HuBERT or its kin in evaluation mode: hidden states 0 to L, of waveforms resampled to its rate.
 
-    Args:
-        model: of ``transformers``, on its device.
-        folder: where its weights lie, for their hash.
-        model_type: key of `FAMILY`.
-        rate: samples per second that it wants.
-        normalize: bring each window to mean 0 and variance 1.
+    If the model wants it, each window is brought to mean 0 and variance 1. The hash of the files in ``folder`` tells
+    models apart.
     """
 
     def __init__(self, model: nn.Module, folder: Path, model_type: str, rate: int, normalize: bool) -> None:
