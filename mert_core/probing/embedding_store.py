@@ -95,14 +95,14 @@ class EmbeddedSound:
         samples: length of the whole sound.
         audio: SHA-256 of its samples.
         windows: the parts that were embedded.
-        window_rows: rows of each window: 1 if pooled, else its frames.
+        window_rows: rows of each window: 1 if pooled, else its frames; empty until it is embedded.
     """
 
     identity: str
     samples: int
     audio: str
     windows: Windows
-    window_rows: tuple[int, ...]
+    window_rows: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -29,7 +29,7 @@ from mert_core.datasets.base import Sound
 from mert_core.errors import MertError
 from mert_core.files import sha256_json
 from mert_core.parallel import in_order, single_threads
-from mert_core.probing.embedding_store import EmbeddedSound, EmbeddingStore, ShardRows, Windows, windows_of
+from mert_core.probing.embedding_store import EmbeddedSound, EmbeddingStore, ShardRows, windows_of
 from mert_core.probing.encoders.base import Encoder, fingerprint
 from mert_core.probing.tasks import Chunking, Pooling
 
@@ -224,18 +224,7 @@ def _read(sound: Sound) -> tuple[NDArray[np.float32], str]:
     return waveform, hashlib.sha256(waveform.data).hexdigest()
 
 
-@dataclass
-class _PartialSound:
-    """A sound whose windows are being embedded; ``vectors`` has those that are, by their number."""
-
-    identity: str
-    samples: int
-    audio: str
-    windows: Windows
-    vectors: dict[int, Vectors] = field(default_factory=dict)
-
-
-_Batch = list[tuple[_PartialSound, int, NDArray[np.float32]]]  # windows of one length: sound, number, samples
+_Batch = list[tuple[EmbeddedSound, int, NDArray[np.float32]]]  # windows of one length: sound, number, samples
 
 
 def _embed(
@@ -248,6 +237,7 @@ def _embed(
     """
     threads, on_cpu = torch.get_num_threads(), encoder.device == "cpu"
     batch_samples = (CPU_BATCH_SECONDS if on_cpu else GPU_BATCH_SECONDS) * SAMPLE_RATE
+    held: defaultdict[str, dict[int, Vectors]] = defaultdict(dict)  # embedded windows by sound and number
     held_bytes = 0
 
     def batches() -> Iterator[_Batch]:
@@ -266,7 +256,7 @@ def _embed(
                 reasons.setdefault(identity, "too short")
                 bar.update()
                 continue
-            sound = _PartialSound(identity, len(waveform), audio, windows)
+            sound = EmbeddedSound(identity, len(waveform), audio, windows)
             for number, (start, stop) in enumerate(windows.bounds().tolist()):
                 length = stop - start
                 waiting[length].append((sound, number, waveform[start:stop]))
@@ -289,14 +279,14 @@ def _embed(
     ):
         for batch, embedded in in_order(pool, embed, batches(), 2 * threads if on_cpu else 4):
             for (sound, number, _), vectors in zip(batch, embedded, strict=True):
-                sound.vectors[number] = vectors
+                held[sound.identity][number] = vectors
                 held_bytes += vectors.nbytes
-                if len(sound.vectors) == len(sound.windows):
-                    parts = [vectors for _, vectors in sorted(sound.vectors.items())]
-                    rows, counts = np.concatenate(parts), tuple(len(part) for part in parts)
+                if len(held[sound.identity]) == len(sound.windows):
+                    parts = [part for _, part in sorted(held.pop(sound.identity).items())]
+                    rows = np.concatenate(parts)
                     held_bytes -= rows.nbytes
                     bar.update()
-                    yield EmbeddedSound(sound.identity, sound.samples, sound.audio, sound.windows, counts), rows
+                    yield replace(sound, window_rows=tuple(len(part) for part in parts)), rows
 
 
 def _embed_batch(encoder: Encoder, waveforms: NDArray[np.float32], pooling: Pooling) -> Vectors:

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,11 +88,14 @@ def test_rows_owners_and_any_rows_in_any_order(tmp_path: Path) -> None:
 def test_order_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sounds = [Noise(number, 0.1 * (1 + number % 3)) for number in range(30)]
     one = means(sounds, tmp_path / "one")
+    cut = everything(embeddings(Loudness(), sounds, Chunking(0.1), "mean", None))
     monkeypatch.setattr(module, "CPU_BATCH_SECONDS", 0.25)
     monkeypatch.setattr(module, "_WAITING_SECONDS", 0.3)
     monkeypatch.setattr(module, "SHARD_SOUNDS", 4)
     assert torch.equal(one, means(sounds[::-1], tmp_path / "two").flip(1))
     assert torch.equal(one, means(sounds, None))
+    monkeypatch.setattr(module, "_HELD_BYTES", 0)  # no sound may wait half embedded
+    assert torch.equal(cut, everything(embeddings(Loudness(), sounds, Chunking(0.1), "mean", None)))
     assert len(list((tmp_path / "two").rglob("*.npy"))) == 8
 
 
@@ -133,27 +135,20 @@ def test_what_was_interrupted_goes_on_at_the_last_part(tmp_path: Path, monkeypat
     assert not left.exists()
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from mert_core.probing import embeddings as module
-from mert_core.probing.tasks import Chunking
-from tests.probing.sounds import Loudness, Noise
-
 class Slow(Loudness):
-    def frames(self, waveform):
+    def frames(self, waveform: torch.Tensor) -> torch.Tensor:
         time.sleep(0.1)
         return super().frames(waveform)
 
-module.SHARD_SOUNDS = 4
-sounds = [Noise(number, 0.1 + 0.01 * number) for number in range(200)]
-module.embeddings(Slow(), sounds, Chunking(), "mean", Path(sys.argv[1]))
-"""
+
+def embed_slowly(caches: Path) -> None:
+    module.SHARD_SOUNDS = 4
+    means([Noise(number, 0.1 + 0.01 * number) for number in range(200)], caches, Slow())
 
 
-def test_another_process_writes_and_is_killed(tmp_path: Path, repository: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
-    other = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=environment, stderr=subprocess.DEVNULL)
+def test_another_process_writes_and_is_killed(tmp_path: Path) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=embed_slowly, args=(tmp_path,), daemon=True)
+    other.start()
     deadline = time.monotonic() + 120
     while len(list(tmp_path.rglob("*.npy"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -161,9 +156,10 @@ def test_another_process_writes_and_is_killed(tmp_path: Path, repository: Path) 
     sounds = [Noise(number, 0.1 + 0.01 * number) for number in range(20)]
     found = means(sounds, tmp_path, encoder)
     assert encoder.windows <= 16, "its finished shards are used"
-    assert other.poll() is None
-    other.send_signal(signal.SIGKILL)
-    assert other.wait() == -signal.SIGKILL
+    assert other.is_alive()
+    other.kill()
+    other.join()
+    assert other.exitcode == -signal.SIGKILL
     expected = means(sounds, None)
     assert torch.equal(found, expected)
     assert torch.equal(means(sounds, tmp_path, encoder), expected)
