@@ -1,25 +1,39 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
 from mert_core.config import Config
+from mert_core.errors import MertError
+from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
-from mert_core.probing.run import Subject, resolve, run_tasks
-from mert_core.probing.tasks import tasks_named
+from mert_core.probing.run import validation_score
 from tests.probing.material import write_probe_set
 
-NOTES = ["demo/nsynth_pitch", "demo/nsynth_instrument"]
 
+def test_validation_score_reads_no_test_item_and_leaves_the_model_alone(
+    small: Config, probed: Layout, tmp_path: Path
+) -> None:
+    model = MertModel.from_preset("mert-tiny", seed=1).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    score = validation_score(model, small, probed, "demo/nsynth_pitch")
+    assert 0.9 < score <= 1
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert validation_score(model, small, probed, "demo/nsynth_pitch") == score
+    with pytest.raises(MertError, match="no task for a sweep"):
+        validation_score(model, small, probed, "demo/gtzan_rhythm")
 
-def test_workers_embed_once_what_two_tasks_share(small: Config, tmp_path: Path) -> None:
-    layout = Layout.at(tmp_path)
-    write_probe_set(layout.probe_set)
-    config = small.model_copy(update={"probe": small.probe.model_copy(update={"workers": 2})})
-    tasks = [resolve(config, layout, task) for task in tasks_named(NOTES)]
-    results = list(run_tasks(Subject("mel-statistics"), tasks, config, layout))
-    assert [result.task for result in results] == NOTES
-    cards = [json.loads(path.read_text()) for path in layout.caches.glob("embeddings/*/*.json")]
-    embedded = [identity for card in cards for identity, *_ in card.get("sounds", [])]
-    assert embedded
-    assert len(embedded) == len(set(embedded))
+    # The same probe set, the test items' pitches scrambled.
+    other = Layout.at(tmp_path)
+    write_probe_set(other.probe_set)
+    path = other.probe_set / "labels.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table["track_id"].str.startswith("note-test"), "pitch"] = 60
+    pq.write_table(pa.Table.from_pandas(table, pq.read_schema(path), preserve_index=False), path)
+    assert validation_score(model, small, other, "demo/nsynth_pitch") == score

@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import torch
 
 from mert_core.config import BASELINES, Config
 from mert_core.data.corpus import Corpus
@@ -22,7 +18,6 @@ from mert_core.paths import Layout
 from mert_core.probing import stage
 from mert_core.probing.protocol import protocol_hash
 from mert_core.probing.results import Predictions, predictions_path
-from mert_core.probing.run import validation_score
 from mert_core.probing.stage import probe, requested
 from mert_core.probing.tasks import TASKS
 from mert_core.tracking import NullTracker
@@ -104,34 +99,17 @@ def test_a_run_is_probed_from_its_checkpoint(small: Config, probed: Layout) -> N
     assert record.inputs["checkpoint"] == checkpoint.id
 
 
-def test_workers_find_the_same(small: Config, probed: Layout) -> None:
-    alone = contents(probed.scores("mel-statistics"))
+def test_workers_find_the_same_and_embed_once_what_tasks_share(small: Config, probed: Layout, tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path)
+    write_probe_set(layout.probe_set)
     shared = small.model_copy(update={"probe": small.probe.model_copy(update={"workers": 2})})
-    stage.run(shared, probed, NullTracker(), "mel-statistics")
-    assert contents(probed.scores("mel-statistics")) == alone | {"record.json": ANY}
-
-
-def test_validation_score_reads_no_test_item_and_leaves_the_model_alone(
-    small: Config, probed: Layout, tmp_path: Path
-) -> None:
-    model = MertModel.from_preset("mert-tiny", seed=1).train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    score = validation_score(model, small, probed, "demo/nsynth_pitch")
-    assert 0.9 < score <= 1
-    assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert validation_score(model, small, probed, "demo/nsynth_pitch") == score
-    with pytest.raises(MertError, match="no task for a sweep"):
-        validation_score(model, small, probed, "demo/gtzan_rhythm")
-
-    # The same probe set, the test items' pitches scrambled.
-    other = Layout.at(tmp_path)
-    write_probe_set(other.probe_set)
-    path = other.probe_set / "labels.parquet"
-    table = pd.read_parquet(path)
-    table.loc[table["track_id"].str.startswith("note-test"), "pitch"] = 60
-    pq.write_table(pa.Table.from_pandas(table, pq.read_schema(path), preserve_index=False), path)
-    assert validation_score(model, small, other, "demo/nsynth_pitch") == score
+    stage.run(shared, layout, NullTracker(), "mel-statistics")
+    alone = contents(probed.scores("mel-statistics"))
+    assert contents(layout.scores("mel-statistics")) == alone | {"record.json": ANY}
+    cards = [json.loads(path.read_text()) for path in layout.caches.glob("embeddings/*/*.json")]
+    embedded = [identity for card in cards for identity, *_ in card.get("sounds", [])]
+    assert embedded
+    assert len(embedded) == len(set(embedded))
 
 
 @pytest.fixture(scope="module")
