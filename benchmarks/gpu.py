@@ -1,7 +1,7 @@
 """`python -m benchmarks.gpu`: what one GPU does with the published students, in bf16 at the largest batch that fits.
 
 Needs a checkout, Python 3.11 or newer, torch and numpy. Per student: hours of audio per second, model FLOPs
-utilisation, where the time goes by kind of kernel, and how far the losses are from those of the CPU in fp32.
+utilization, where the time goes by kind of kernel, and how far the losses are from those of the CPU in fp32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.student import CODES, SAMPLE_RATE, SPECTRUM, batch, objective, optimiser, student, target_set
+from benchmarks.student import CODES, SAMPLE_RATE, SPECTRUM, batch, objective, optimizer, student, target_set
 from mert_core.files import write_json
 from mert_core.training.cost import peak_flops, training_flops
 from mert_core.training.loss import Losses
@@ -28,13 +28,13 @@ from mert_core.training.trainer import Engine
 from mert_core.training.worker import Worker
 
 STUDENTS = {"mert-95m": (5.0, 1.3, 0.40), "mert-330m": (5.12, 0.64, 0.50)}
-"""Seconds of a clip, and the targets: hours of audio per second, and model FLOPs utilisation."""
+"""Seconds of a clip, and the targets: hours of audio per second, and model FLOPs utilization."""
 _KINDS = {  # the first whose word is in a kernel's name counts
     "attention": ("flash", "fmha", "attention"),
     "matrix products": ("gemm", "cutlass", "nvjet", "cublas", "xmma", "mm_"),
     "convolution": ("conv", "wgrad", "dgrad"),
     "FFT": ("fft",),
-    "optimiser": ("adam", "multi_tensor"),
+    "optimizer": ("adam", "multi_tensor"),
     "norms": ("norm", "softmax"),
     "copies": ("memcpy", "memset", "copy", "catarray"),
     "element by element": ("elementwise", "vectorized", "gelu", "reduce", "triton"),
@@ -55,13 +55,13 @@ class Options:
 
 
 class Trainer:
-    """One student with its optimiser on a device, making updates on a batch that stays there."""
+    """One student with its optimizer on a device, making updates on a batch that stays there."""
 
     def __init__(self, preset: str, clips: int, seconds: float, options: Options) -> None:
         self.shape, self.options = student(preset), options
         self.module = objective(self.shape).train()
         self.engine = Engine(options, self.module, Worker(device=options.device))  # type: ignore[arg-type]
-        self.optimiser = optimiser(self.module)
+        self.optimizer = optimizer(self.module)
         self.batch = batch(self.shape, clips, seconds).to(options.device)
         self.target_set = target_set().to(options.device)
 
@@ -71,8 +71,8 @@ class Trainer:
             losses = self.engine.losses(self.batch, self.target_set(self.batch))
             (losses.weighted / self.batch.masked_frames).backward()
         self.engine.clip()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def seconds_per_update(self) -> float:
         """Return the median time of an update."""
@@ -107,7 +107,7 @@ def largest_batch(preset: str, seconds: float, options: Options, most: int) -> i
 def _fits(preset: str, clips: int, seconds: float, options: Options) -> bool:
     try:
         trainer = Trainer(preset, clips, seconds, options)
-        for _ in range(2):  # the optimiser's state comes with the first
+        for _ in range(2):  # the optimizer's state comes with the first
             trainer.update()
     except torch.OutOfMemoryError:
         return False

@@ -28,7 +28,7 @@ without bf16 instructions does: [benchmarks-without-bf16.md](benchmarks-without-
 _COMPARATORS = {
     "HubertModel": "transformers' model of the same shape and dropouts, masked through `mask_time_indices`, default "
     "attention (SDPA); a tenth of the gradient into its convolutions, and the feature penalty, by a hook",
-    "materialised NCE": "fairseq's form of HuBERT's heads: per codebook the true entry and all entries laid out beside "
+    "materialized NCE": "fairseq's form of HuBERT's heads: per codebook the true entry and all entries laid out beside "
     "every masked frame, cosine similarities, the true one among the others taken out",
     "nnAudio": "`CQT1992v2` with MERT's settings; in the step, of the clean crop in every update",
     "librosa": "magnitudes of `librosa.cqt` with the same bins, hop and scale, as one calls it; in float32",

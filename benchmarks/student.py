@@ -78,7 +78,7 @@ def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch
     return Batch(noisy, clean, torch.from_numpy(masks), int(masks.sum()), ids, {CODES: codes})
 
 
-def optimiser(module: nn.Module) -> torch.optim.AdamW:
+def optimizer(module: nn.Module) -> torch.optim.AdamW:
     """Return the published recipe's AdamW."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(parameters, lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, fused=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.comparators.cqt import nnaudio
-from benchmarks.comparators.nce import MaterialisedHeads
+from benchmarks.comparators.nce import MaterializedHeads
 from mert_core.features.cqt import CQT_BINS
 from mert_core.model.config import MertConfig, hubert_fields
 from mert_core.model.heads import CodeHead
@@ -57,7 +57,7 @@ class ReferenceObjective(nn.Module):
         weights: of the terms.
     """
 
-    def __init__(self, shape: MertConfig, heads: MaterialisedHeads, weights: LossWeights) -> None:
+    def __init__(self, shape: MertConfig, heads: MaterializedHeads, weights: LossWeights) -> None:
         super().__init__()
         self.hubert, self.heads, self.weights = hubert(shape), heads, weights
         self.grad_mult = shape.feature_grad_mult

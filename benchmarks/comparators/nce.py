@@ -1,4 +1,4 @@
-"""HuBERT's pre-training heads as fairseq computes them: cosine similarities to a materialised tensor of candidates."""
+"""HuBERT's pre-training heads as fairseq computes them: cosine similarities to a materialized tensor of candidates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mert_core.model.heads import CodeHead
 
 
-class MaterialisedHeads(nn.Module):
+class MaterializedHeads(nn.Module):
     """One projection of all codebooks and a table of embeddings each; losses by noise-contrastive estimation.
 
     For each codebook the true entry and all entries are laid out beside every frame, (entries + 1, frames, final_dim);

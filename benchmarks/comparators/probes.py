@@ -96,9 +96,9 @@ def train(
         dropout = SameDropout(settings, generator) if same_draws else nn.Dropout(settings.dropout)
         layers += [nn.ReLU(), dropout, linear[1]]
     model = nn.Sequential(*layers)
-    optimiser = torch.optim.Adam(model.parameters(), lr=probe.rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=probe.rate)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, "max", factor=settings.plateau_factor, patience=settings.plateau_patience, threshold=0
+        optimizer, "max", factor=settings.plateau_factor, patience=settings.plateau_patience, threshold=0
     )
     sampler = SameOrder(known.truth, generator) if same_draws else None
     batches = known.loader(probe, settings.batch_items, sampler, shuffle=not same_draws)
@@ -109,9 +109,9 @@ def train(
         model.train()
         for inputs, truth in batches:
             loss = nn.functional.cross_entropy(model(inputs), truth)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         model.eval()
         right = 0
         with torch.no_grad():

@@ -25,7 +25,7 @@ def sides(music: Tensor, seed: int = 0) -> tuple[Any, Any]:
 
     The published weights are not at hand everywhere, so these are random, scaled so that every layer's outputs vary.
     The entries of each codebook are what the codebooks before it leave of frames that these have not seen, and these
-    with their dimensions turned where frames are fewer than entries: codes as diverse as those of a trained quantiser.
+    with their dimensions turned where frames are fewer than entries: codes as diverse as those of a trained quantizer.
 
     Args:
         music: (songs, samples) for that; other music than what is measured.
@@ -51,8 +51,8 @@ def sides(music: Tensor, seed: int = 0) -> tuple[Any, Any]:
             turned = [fresh.roll(turn, 1) for turn in range(-(-PUBLISHED.entries // len(fresh)))]
             book.embed.copy_(torch.cat(turned)[: PUBLISHED.entries])
             book.inited.fill_(1)
-        quantiser = {f"quantizer.{name}": value for name, value in teacher.model.quantizer.state_dict().items()}
-    return teacher, encodec_24khz(state | quantiser)
+        quantizer = {f"quantizer.{name}": value for name, value in teacher.model.quantizer.state_dict().items()}
+    return teacher, encodec_24khz(state | quantizer)
 
 
 def ours(teacher: Any, songs: Tensor, each: int = SONGS_PER_WORKER) -> Tensor:

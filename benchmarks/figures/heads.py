@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from benchmarks.comparators.nce import MaterialisedHeads
+from benchmarks.comparators.nce import MaterializedHeads
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import CODEBOOKS, ENTRIES, TEMPERATURE
 from benchmarks.timing import paired
@@ -15,10 +15,10 @@ FRAMES, WIDTH, FINAL_DIM = 218, 768, 64
 TARGET = 150.0
 
 
-def sides(frames: int = FRAMES) -> tuple[CodeHead, MaterialisedHeads, torch.Tensor, torch.Tensor]:
+def sides(frames: int = FRAMES) -> tuple[CodeHead, MaterializedHeads, torch.Tensor, torch.Tensor]:
     """Return both heads with the same weights, states (frames, width) and codes (frames, codebooks)."""
     ours = CodeHead(WIDTH, CODEBOOKS, ENTRIES, FINAL_DIM, TEMPERATURE)
-    theirs = MaterialisedHeads(WIDTH, CODEBOOKS, ENTRIES, FINAL_DIM, TEMPERATURE)
+    theirs = MaterializedHeads(WIDTH, CODEBOOKS, ENTRIES, FINAL_DIM, TEMPERATURE)
     theirs.take(ours)
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(frames, WIDTH, generator=generator).requires_grad_()
@@ -36,4 +36,4 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
     pairs = paired(
         lambda: our_loss(ours, states, codes).backward(), lambda: theirs(states, codes).backward(), rounds, tell, 20
     )
-    return [Row.of_speed(f"loss heads against materialised NCE, {FRAMES} frames, fp32", TARGET, pairs, time_of)]
+    return [Row.of_speed(f"loss heads against materialized NCE, {FRAMES} frames, fp32", TARGET, pairs, time_of)]

@@ -117,12 +117,12 @@ class _Embedder:
     def again(self) -> None:
         """Embed in every epoch; train a probe on one state for a few epochs."""
         probe = nn.Sequential(nn.Linear(WIDTH, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, 2))
-        optimiser = torch.optim.Adam(probe.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(probe.parameters(), lr=1e-3)
         for _ in range(MEASURED_EPOCHS):
             loss = nn.functional.cross_entropy(probe(self.embed()[6]), torch.from_numpy(self.truth))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
 
 
 def _kept_row(rounds: int, tell: Tell) -> Row:

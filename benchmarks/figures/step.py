@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.comparators.hubert import ReferenceObjective, copy_weights
-from benchmarks.comparators.nce import MaterialisedHeads
+from benchmarks.comparators.nce import MaterializedHeads
 from benchmarks.row import Row, Tell, time_of
 from benchmarks.student import (
     CODEBOOKS,
@@ -17,7 +17,7 @@ from benchmarks.student import (
     WEIGHTS,
     batch,
     objective,
-    optimiser,
+    optimizer,
     student,
     target_set,
 )
@@ -31,7 +31,7 @@ TARGETS = {"fp32": 2.5, "bf16": 3.5}
 
 def reference(shape: MertConfig) -> ReferenceObjective:
     """Return the comparator with fresh weights."""
-    heads = MaterialisedHeads(shape.hidden_size, CODEBOOKS, ENTRIES, shape.final_dim, TEMPERATURE)
+    heads = MaterializedHeads(shape.hidden_size, CODEBOOKS, ENTRIES, shape.final_dim, TEMPERATURE)
     return ReferenceObjective(shape, heads, WEIGHTS)
 
 
@@ -39,7 +39,7 @@ def update(
     module: nn.Module, loss: Callable[[], Tensor], masked_frames: int, precision: str = "fp32"
 ) -> Callable[[], None]:
     """Return one training update of a module as a function."""
-    made = optimiser(module.train())
+    made = optimizer(module.train())
 
     def once() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -92,6 +92,6 @@ def rows(rounds: int, tell: Tell) -> list[Row]:
     shape, found = student("mert-95m"), []
     for precision, target in targets(TARGETS).items():
         pairs = paired(ours(shape, precision), theirs(shape, precision), rounds, tell)
-        figure = f"whole 95M update against HubertModel + materialised NCE + nnAudio, {precision}"
+        figure = f"whole 95M update against HubertModel + materialized NCE + nnAudio, {precision}"
         found.append(Row.of_speed(figure, target, pairs, time_of))
     return found

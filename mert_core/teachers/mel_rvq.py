@@ -142,17 +142,17 @@ def train(
     Raises:
         MertError: the loss is not finite.
     """
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     fair = settings.batch_frames / settings.entries
     counts = torch.full((settings.codebooks, settings.entries), fair)
-    first = _restore(state_folder, model, optimiser, counts)
+    first = _restore(state_folder, model, optimizer, counts)
     if first == 0:
         model.start(vectors, torch.Generator().manual_seed(seed))
     bar = tqdm(range(first, settings.steps), desc="mel-rvq", unit="step", initial=first, total=settings.steps)
     for step in bar:
         generator = torch.Generator().manual_seed(seed + 1 + step)
         batch = vectors[torch.randint(len(vectors), (settings.batch_frames,), generator=generator)]
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * (1.0 - step / settings.steps)
         made = model(batch)
         error = made.left.square().mean()
@@ -162,9 +162,9 @@ def train(
                 f"the Mel-RVQ's loss is {loss.item()} at step {step}; lower teachers.mel-rvq.learning_rate "
                 f"(now {settings.learning_rate:g})"
             )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         chosen = torch.stack([torch.bincount(book, minlength=settings.entries) for book in made.codes.unbind(1)])
         counts.lerp_(chosen.float(), 1.0 - _COUNT_DECAY)
         if (step + 1) % _REVIVE_EVERY == 0 and step < _REVIVING_SHARE * settings.steps:
@@ -174,7 +174,7 @@ def train(
             bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
             report({f"train/{name}": value for name, value in terms.items()}, step)
         if state_folder and (step + 1) % _SAVE_EVERY == 0 and step + 1 < settings.steps:
-            _keep(state_folder, model, optimiser, counts, step + 1)
+            _keep(state_folder, model, optimizer, counts, step + 1)
 
 
 @torch.no_grad()
@@ -193,18 +193,18 @@ def _revive(
         counts[book, dead] = fair
 
 
-def _keep(folder: Path, model: LinearResidualQuantiser, optimiser: torch.optim.Adam, counts: Tensor, step: int) -> None:
+def _keep(folder: Path, model: LinearResidualQuantiser, optimizer: torch.optim.Adam, counts: Tensor, step: int) -> None:
     with atomic_path(folder / "state.pt") as path:
-        state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict(), "counts": counts}
+        state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "counts": counts}
         torch.save(state, path)
 
 
-def _restore(folder: Path | None, model: LinearResidualQuantiser, optimiser: torch.optim.Adam, counts: Tensor) -> int:
+def _restore(folder: Path | None, model: LinearResidualQuantiser, optimizer: torch.optim.Adam, counts: Tensor) -> int:
     if folder is None or not (folder / "state.pt").exists():
         return 0
     state = torch.load(folder / "state.pt", weights_only=True)
     model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    optimizer.load_state_dict(state["optimizer"])
     counts.copy_(state["counts"])
     return int(state["step"])
 

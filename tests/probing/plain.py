@@ -50,9 +50,9 @@ def train_plain(
     """Train on standardised states (states, rows, width) and targets; return the best, its score, epoch, all rates."""
     states, truth = train
     model = PlainProbe(probe, states.shape[0], states.shape[2], settings.hidden, objective.outputs)
-    optimiser = torch.optim.Adam(model.parameters(), lr=probe.rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=probe.rate)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, "max", factor=settings.plateau_factor, patience=settings.plateau_patience, threshold=0
+        optimizer, "max", factor=settings.plateau_factor, patience=settings.plateau_patience, threshold=0
     )
     losses = {"single": nn.CrossEntropyLoss(), "multi": nn.BCEWithLogitsLoss(), "regression": nn.MSELoss()}
     best, best_epoch, kept, rates = -np.inf, 0, {}, []
@@ -60,9 +60,9 @@ def train_plain(
         for chosen in torch.randperm(len(truth), generator=model.generator).split(settings.batch_items):
             dropout = dropout_factors(len(chosen), settings, model.generator)
             loss = losses[objective.kind](model(states[:, chosen], dropout), truth[chosen])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         with torch.no_grad():
             outputs = model(valid)
             if tracks is not None:
@@ -72,7 +72,7 @@ def train_plain(
             best, best_epoch = now, epoch
             kept = {name: value.clone() for name, value in model.state_dict().items()}
         scheduler.step(now)
-        rates.append(optimiser.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
         if epoch - best_epoch >= settings.patience:
             break
     model.load_state_dict(kept)

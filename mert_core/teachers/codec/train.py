@@ -200,22 +200,22 @@ def train(
         distance = LogMelDistance()
         readout = MelReadout(params.dimension)
         networks = [*model.encoder.parameters(), *model.decoder.parameters(), *readout.parameters()]
-        optimiser = torch.optim.Adam(networks, lr=params.learning_rate, betas=(0.8, 0.99))
+        optimizer = torch.optim.Adam(networks, lr=params.learning_rate, betas=(0.8, 0.99))
         plain_steps = round(_PLAIN_SHARE * params.steps)
         condition(model, crops.batch(params.steps + 1, params.batch_clips))
         readout.calibrate(crops.batch(params.steps + 1, 4 * params.batch_clips))
-        first = _restore(state_folder, model, readout, optimiser)
+        first = _restore(state_folder, model, readout, optimizer)
         bar = tqdm(range(first, params.steps), desc="acoustic teacher", unit="step", initial=first, total=params.steps)
         for step in bar:
             # Torch's global RNG draws the vectors of k-means and of revivals: seeded per step, it needs no state.
             torch.manual_seed(seed + 1 + step)
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = params.learning_rate * _decay(step / params.steps)
             quantised = step >= plain_steps
             if step == plain_steps:
                 _start_codebooks(model, crops, params)
             waveform = crops.batch(step, params.batch_clips)
-            terms = _step(model, distance, readout, optimiser, networks, waveform, params, quantised)
+            terms = _step(model, distance, readout, optimizer, networks, waveform, params, quantised)
             if not np.isfinite(terms["loss"]):
                 raise MertError(
                     f"the acoustic teacher's loss is {terms['loss']} at step {step}; lower "
@@ -225,7 +225,7 @@ def train(
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
                 report({f"train/{name}": value for name, value in terms.items()}, step)
             if state_folder and (step + 1) % _SAVE_EVERY == 0 and step + 1 < params.steps:
-                _keep(state_folder, model, readout, optimiser, step + 1)
+                _keep(state_folder, model, readout, optimizer, step + 1)
         model.eval()
         figures = validate(model, distance, music, params, seed)
     report({f"valid/{name}": value for name, value in figures.items()}, params.steps)
@@ -252,7 +252,7 @@ def _step(
     model: RvqVae,
     distance: LogMelDistance,
     readout: MelReadout,
-    optimiser: torch.optim.Adam,
+    optimizer: torch.optim.Adam,
     networks: list[nn.Parameter],
     waveform: Tensor,
     params: RvqVaeSettings,
@@ -267,10 +267,10 @@ def _step(
         "commitment": made.commitment,
     }
     loss = sum((getattr(weights, name) * value for name, value in terms.items()), waveform.new_zeros(()))
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(networks, _CLIP_NORM)
-    optimiser.step()
+    optimizer.step()
     return {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
 
 
@@ -299,24 +299,24 @@ def validate(
     }
 
 
-def _keep(folder: Path, model: RvqVae, readout: MelReadout, optimiser: torch.optim.Adam, step: int) -> None:
+def _keep(folder: Path, model: RvqVae, readout: MelReadout, optimizer: torch.optim.Adam, step: int) -> None:
     with atomic_path(folder / "state.pt") as path:
         state = {
             "step": step,
             "model": model.state_dict(),
             "readout": readout.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "optimizer": optimizer.state_dict(),
         }
         torch.save(state, path)
 
 
-def _restore(folder: Path | None, model: RvqVae, readout: MelReadout, optimiser: torch.optim.Adam) -> int:
+def _restore(folder: Path | None, model: RvqVae, readout: MelReadout, optimizer: torch.optim.Adam) -> int:
     if folder is None or not (folder / "state.pt").exists():
         return 0
     state = torch.load(folder / "state.pt", weights_only=True)
     model.load_state_dict(state["model"])
     readout.load_state_dict(state["readout"])
-    optimiser.load_state_dict(state["optimiser"])
+    optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
 
 
