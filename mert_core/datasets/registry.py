@@ -18,19 +18,9 @@ from mert_core.datasets.vocalset import VocalSet
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 
-# Each adapter's docstring and attributes say the set's layout, licence and citation.
-_ADAPTERS: tuple[Dataset, ...] = (
-    MagnaTagATune(),
-    GiantSteps(),
-    Gtzan(),
-    Emomusic(),
-    NSynth(),
-    VocalSet(),
-    MtgJamendo(),
-    Musdb18(),
-)
-
-DATASETS: Mapping[str, Dataset] = {adapter.name: adapter for adapter in _ADAPTERS}
+_ALL = MagnaTagATune(), GiantSteps(), Gtzan(), Emomusic(), NSynth(), VocalSet(), MtgJamendo(), Musdb18()
+DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _ALL}
+"""Every data set by name. Each one's docstring and attributes say its layout, licence and citation."""
 
 
 def folder_of(config: Config, layout: Layout, name: str) -> Path:

@@ -28,7 +28,7 @@ from mert_core.errors import MertError
 from mert_core.experiments.rendered import HEAVY_NAME, OUTDATED, PIPELINE_NAME, STAMP, source_hash, stage_name
 from mert_core.files import write_text
 from mert_core.paths import Layout
-from mert_core.teachers.registry import TEACHERS, configured_teacher, shown_teachers
+from mert_core.teachers.registry import configured_teacher, shown_teachers, teacher_class
 
 _WIDTH = 120
 # Parameters reach a stage as values, which DVC reads out of `params.yaml` and out of these classes' bodies.
@@ -127,7 +127,7 @@ def plan_of(config: Config) -> Dag:
     for run in config.pipeline_runs:
         add_run(run, heavy=False)
     for name in shown_teachers(config):
-        if TEACHERS.find(config.teacher(name).kind).needs != "nothing":
+        if teacher_class(config.teacher(name).kind).needs != "nothing":
             add_teacher(name, False, (), stored=True)
     for run in [*config.pipeline_runs, *BASELINES]:
         add(_probe(config, run))
@@ -155,7 +155,7 @@ def _teacher(config: Config, name: str) -> Stage:
         stage_name("teachers", name),
         f"mert teachers fit {name}",
         data=data + teacher.files(),
-        modules=["mert_core.teachers.stage", TEACHERS.module_of(teacher.name)],
+        modules=["mert_core.teachers.stage", type(teacher).__module__],
         keys=["seed", "threads", f"teachers.{name}"],
         sections=[Config],
         out=f"data/teachers/{name}",
@@ -170,7 +170,7 @@ def _targets(config: Config, name: str) -> Stage:
         stage_name("targets", name),
         f"mert targets {name}",
         data=["data/corpus", f"data/teachers/{name}"] if fitted else ["data/corpus"],
-        modules=["mert_core.targets.stage", TEACHERS.module_of(teacher.name)],
+        modules=["mert_core.targets.stage", type(teacher).__module__],
         keys=["targets.gate"] if fitted else ["targets.gate", f"teachers.{name}"],
         sections=[GateConfig],
         out=f"data/targets/{name}",
@@ -187,7 +187,7 @@ def _pretrain(config: Config, run: str) -> Stage:
             data.append(f"data/targets/{term.teacher}")
             continue
         teacher = configured_teacher(config, term.teacher)
-        modules.append(TEACHERS.module_of(teacher.name))
+        modules.append(type(teacher).__module__)
         if teacher.needs == "nothing":
             keys.append(f"teachers.{term.teacher}")
         else:
@@ -227,14 +227,14 @@ def _probe(config: Config, run: str) -> Stage:
 
 
 def _report(config: Config) -> Stage:
-    needs = {name: configured_teacher(config, name).needs for name in shown_teachers(config)}
-    online = [TEACHERS.module_of(config.teacher(name).kind) for name, need in needs.items() if need == "nothing"]
+    teachers = [configured_teacher(config, name) for name in shown_teachers(config)]
+    online = [type(teacher).__module__ for teacher in teachers if teacher.needs == "nothing"]
     return Stage(
         "report",
         "mert report",
         data=[
             "data/corpus",
-            *(f"data/targets/{name}" for name, need in needs.items() if need != "nothing"),
+            *(f"data/targets/{teacher.instance}" for teacher in teachers if teacher.needs != "nothing"),
             *(f"data/pretrain/{run}" for run in config.shown_runs),
             *(f"data/probe/{run}" for run in (*config.shown_runs, *BASELINES)),
         ],

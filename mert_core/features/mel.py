@@ -19,6 +19,13 @@ _CHROMA_GAIN = 10.0
 _CHROMA_FLOOR = 0.1
 
 
+def mel_bank(fft_samples: int, bands: int) -> Tensor:
+    """Return Slaney's mel filters up to 12 kHz, (fft_samples // 2 + 1, bands)."""
+    return torchaudio.functional.melscale_fbanks(
+        fft_samples // 2 + 1, 0.0, SAMPLE_RATE / 2, bands, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+    )
+
+
 def magnitudes(waveform: Tensor, window: Tensor, fft_samples: int) -> Tensor:
     """Return magnitudes of a centred STFT on the frame grid, with silence beyond both ends.
 
@@ -61,10 +68,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.bank: Tensor
         self.window: Tensor
-        bank = torchaudio.functional.melscale_fbanks(
-            MEL_FFT_SAMPLES // 2 + 1, 0.0, SAMPLE_RATE / 2, bands, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-        )
-        self.register_buffer("bank", bank.to(precision), persistent=False)
+        self.register_buffer("bank", mel_bank(MEL_FFT_SAMPLES, bands).to(precision), persistent=False)
         self.register_buffer("window", torch.hann_window(MEL_FFT_SAMPLES, dtype=precision), persistent=False)
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ from mert_core.paths import Layout
 from mert_core.probing.results import LAYERS_NAME, ROBUSTNESS_NAME, SCORES_NAME
 from mert_core.probing.tasks import DEMO, FOURTEEN
 from mert_core.targets.stage import example_of
-from mert_core.teachers.registry import TEACHERS, shown_teachers
+from mert_core.teachers.registry import shown_teachers, teacher_class
 from mert_core.teachers.stage import open_teacher
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def read_labels(config: Config, layout: Layout, teacher: str) -> Labels:
         MertError: they are not stored, and the teacher must be fitted.
     """
     folder = layout.targets(teacher)
-    if not folder.exists() and TEACHERS.find(config.teacher(teacher).kind).needs == "nothing":
+    if not folder.exists() and teacher_class(config.teacher(teacher).kind).needs == "nothing":
         model = open_teacher(config, layout, teacher)[0]
         example = example_of(model, Corpus.open(layout.corpus))
         return Labels(teacher, str(model.kind), None, [], NO_CODEBOOKS, example)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES
 from mert_core.data.target_kinds import TargetKind
+from mert_core.files import atomic_path
 
 if TYPE_CHECKING:
     from mert_core.data.corpus import Corpus
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Needs = Literal["nothing", "music", "weights", "student"]
 """What a teacher must be fitted on: nothing, the corpus, a file of published weights, or a pre-trained student."""
+_STATE_NAME = "state.pt"
 Report = Callable[[Mapping[str, float], int | None], None]
 
 
@@ -161,6 +163,23 @@ def online(teacher: Teacher, stretches: list[Tensor], skip: list[int], frames: i
         targets = teacher(torch.stack([stretches[place] for place in places]))
         found |= {place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)}
     return torch.stack([found[place] for place in range(len(stretches))])
+
+
+def keep_state(folder: Path, step: int, parts: Mapping[str, Any]) -> None:
+    """Write the state of an unfinished fit: the steps that are done, and tensors or whatever has a ``state_dict``."""
+    values = {name: part if isinstance(part, Tensor) else part.state_dict() for name, part in parts.items()}
+    with atomic_path(folder / _STATE_NAME) as path:
+        torch.save({"step": step, **values}, path)
+
+
+def restore_state(folder: Path | None, parts: Mapping[str, Any]) -> int:
+    """Give the parts of a fit the state that `keep_state` wrote; return the steps that are done, 0 without a state."""
+    if folder is None or not (folder / _STATE_NAME).exists():
+        return 0
+    state = torch.load(folder / _STATE_NAME, weights_only=True)
+    for name, part in parts.items():
+        (part.copy_ if isinstance(part, Tensor) else part.load_state_dict)(state[name])
+    return int(state["step"])
 
 
 def whole_frames(waveform: Tensor) -> int:

@@ -15,8 +15,7 @@ from mert_core.config import Count, NonNegative, Positive, Section
 from mert_core.data.target_kinds import Codes
 from mert_core.errors import MertError
 from mert_core.features.mel import MEL_BINS, LogMel
-from mert_core.files import atomic_path
-from mert_core.teachers.base import Report, Sources, whole_frames
+from mert_core.teachers.base import Report, Sources, keep_state, restore_state, whole_frames
 from mert_core.teachers.framewise import FramewiseTeacher, usage
 from mert_core.teachers.kmeans import k_means, nearest
 from mert_core.teachers.spectra import MEL_CONTEXT
@@ -145,7 +144,8 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     fair = settings.batch_frames / settings.entries
     counts = torch.full((settings.codebooks, settings.entries), fair)
-    first = _restore(state_folder, model, optimizer, counts)
+    parts = {"model": model, "optimizer": optimizer, "counts": counts}
+    first = restore_state(state_folder, parts)
     if first == 0:
         model.start(vectors, torch.Generator().manual_seed(seed))
     bar = tqdm(range(first, settings.steps), desc="mel-rvq", unit="step", initial=first, total=settings.steps)
@@ -174,7 +174,7 @@ def train(
             bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
             report({f"train/{name}": value for name, value in terms.items()}, step)
         if state_folder and (step + 1) % _SAVE_EVERY == 0 and step + 1 < settings.steps:
-            _keep(state_folder, model, optimizer, counts, step + 1)
+            keep_state(state_folder, step + 1, parts)
 
 
 @torch.no_grad()
@@ -191,22 +191,6 @@ def _revive(
         picked = torch.randint(len(batch), (int(dead.sum()),), generator=generator)
         entries[dead] = low[picked]
         counts[book, dead] = fair
-
-
-def _keep(folder: Path, model: LinearResidualQuantiser, optimizer: torch.optim.Adam, counts: Tensor, step: int) -> None:
-    with atomic_path(folder / "state.pt") as path:
-        state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "counts": counts}
-        torch.save(state, path)
-
-
-def _restore(folder: Path | None, model: LinearResidualQuantiser, optimizer: torch.optim.Adam, counts: Tensor) -> int:
-    if folder is None or not (folder / "state.pt").exists():
-        return 0
-    state = torch.load(folder / "state.pt", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    counts.copy_(state["counts"])
-    return int(state["step"])
 
 
 class MelRvqSettings(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,32 +17,43 @@ from mert_core.config import explain
 from mert_core.data.record import read_record
 from mert_core.errors import MertError
 from mert_core.files import atomic_path, write_json
-from mert_core.registry import Registry
 from mert_core.teachers.base import Teacher
 
 if TYPE_CHECKING:
     from mert_core.config import Config
     from mert_core.paths import Layout
 
-TEACHERS: Registry[type[Teacher]] = Registry(
-    "class of teachers",
-    "mert_core.teachers",
-    {
-        "encodec": "codec.encodec.EncodecTeacher",
-        "rvqvae": "codec.train.RvqVaeTeacher",
-        "logmel-kmeans": "kmeans.LogMelKMeansTeacher",
-        "chroma-kmeans": "kmeans.ChromaKMeansTeacher",
-        "mfcc-kmeans": "kmeans.MfccKMeansTeacher",
-        "student-kmeans": "student_kmeans.StudentKMeansTeacher",
-        "best-rq": "random_projection.RandomProjectionTeacher",
-        "mel-rvq": "mel_rvq.MelRvqTeacher",
-        "cqt": "spectra.ConstantQTeacher",
-        "logmel": "spectra.LogMelTeacher",
-        "chroma": "spectra.ChromaTeacher",
-        "beat-chroma": "spectra.BeatChromaTeacher",
-    },
-    hint=" (`mert teachers list`). A teacher of another name needs `class` in its section of `teachers`",
-)
+TEACHERS = {
+    "encodec": "codec.encodec:EncodecTeacher",
+    "rvqvae": "codec.train:RvqVaeTeacher",
+    "logmel-kmeans": "kmeans:LogMelKMeansTeacher",
+    "chroma-kmeans": "kmeans:ChromaKMeansTeacher",
+    "mfcc-kmeans": "kmeans:MfccKMeansTeacher",
+    "student-kmeans": "student_kmeans:StudentKMeansTeacher",
+    "best-rq": "random_projection:RandomProjectionTeacher",
+    "mel-rvq": "mel_rvq:MelRvqTeacher",
+    "cqt": "spectra:ConstantQTeacher",
+    "logmel": "spectra:LogMelTeacher",
+    "chroma": "spectra:ChromaTeacher",
+    "beat-chroma": "spectra:BeatChromaTeacher",
+}
+"""Module and class of every kind of teacher, by name. A class is imported when it is asked for: each brings libraries
+that the others do not need."""
+
+
+def teacher_class(kind: str) -> type[Teacher]:
+    """Return a class of teachers by its name.
+
+    Raises:
+        MertError: there is none of that name.
+    """
+    if kind not in TEACHERS:
+        raise MertError(
+            f"no class of teachers is named {kind!r}; there are {', '.join(TEACHERS)} (`mert teachers list`). "
+            "A teacher of another name needs `class` in its section of `teachers`"
+        )
+    made: type[Teacher] = pkgutil.resolve_name(f"mert_core.teachers.{TEACHERS[kind]}")
+    return made
 
 
 def new_teacher(kind: str, settings: Mapping[str, Any] | None, instance: str | None = None) -> Teacher:
@@ -55,7 +67,7 @@ def new_teacher(kind: str, settings: Mapping[str, Any] | None, instance: str | N
     Raises:
         MertError: no such class, an unknown key or an impossible value.
     """
-    made = TEACHERS.find(kind)
+    made = teacher_class(kind)
     instance = instance or kind
     if made.Settings is None:
         if settings:
@@ -102,7 +114,7 @@ def shown_teachers(config: Config) -> list[str]:
         return list(config.report.teachers)
     used = {term.teacher for run in config.pipeline_runs for term in config.run(run).teachers if term.weight}
     names = dict.fromkeys((*config.teachers, *TEACHERS))
-    needs = {name: TEACHERS.find(config.teacher(name).kind).needs for name in names}
+    needs = {name: teacher_class(config.teacher(name).kind).needs for name in names}
     return [
         name
         for name in names

@@ -16,7 +16,7 @@ from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.paths import Layout
 from mert_core.teachers.base import Sources, Teacher
-from mert_core.teachers.registry import TEACHERS, configured_teacher, load_teacher, save_teacher
+from mert_core.teachers.registry import configured_teacher, load_teacher, save_teacher, teacher_class
 
 
 class Metrics(Protocol):
@@ -103,8 +103,7 @@ def open_teacher(config: Config, layout: Layout, name: str) -> tuple[Teacher, st
     folder = layout.teacher(name)
     if folder.exists():
         return load_teacher(folder), read_record(folder).id
-    kind = TEACHERS.find(config.teacher(name).kind)
-    if kind.needs != "nothing":
+    if teacher_class(config.teacher(name).kind).needs != "nothing":
         raise MertError(
             f"the teacher {name} has not been fitted here ({folder} is missing); run `mert teachers fit {name}`"
         )

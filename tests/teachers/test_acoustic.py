@@ -92,7 +92,9 @@ def test_published_weights_load_unchanged_and_strictly(tmp_path: Path) -> None:
 
     state["decoder.model.0.conv.conv.weight"] = state.pop("decoder.model.0.conv.conv.weight_v")
     torch.save(state, path)
-    with pytest.raises(MertError, match=r"1 missing keys \(decoder\.model\.0.*1 unknown keys"):
+    with pytest.raises(
+        MertError, match=r"Missing.*decoder\.model\.0\.conv\.conv\.weight_v[\s\S]*Unexpected.*conv\.conv\.weight\""
+    ):
         load_published(path)
 
 
@@ -103,5 +105,5 @@ def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MertError, match="not a torch state dict"):
         load_published(tmp_path / "text.th")
     torch.save([1, 2], tmp_path / "list.th")
-    with pytest.raises(MertError, match="no state dict"):
+    with pytest.raises(MertError, match=r"not EnCodec's 24 kHz model.*dict"):
         load_published(tmp_path / "list.th")

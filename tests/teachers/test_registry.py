@@ -14,7 +14,7 @@ from mert_core.data.target_kinds import Codes
 from mert_core.errors import MertError
 from mert_core.teachers.base import Sources, Teacher, online
 from mert_core.teachers.codec import encodec
-from mert_core.teachers.registry import TEACHERS, WEIGHTS_NAME, load_teacher, new_teacher, save_teacher
+from mert_core.teachers.registry import TEACHERS, WEIGHTS_NAME, load_teacher, new_teacher, save_teacher, teacher_class
 from tests.teachers.conftest import SMALL, SMALL_PUBLISHED, tracks
 
 Fitted = Callable[[str], Teacher]
@@ -151,4 +151,4 @@ def test_the_example_of_the_docs_is_a_teacher(repository: Path) -> None:
 
 def test_an_unknown_teacher_is_an_error_that_lists_them() -> None:
     with pytest.raises(MertError, match=r"no class of teachers is named 'cqtt'; there are .*mel-rvq"):
-        TEACHERS.find("cqtt")
+        teacher_class("cqtt")

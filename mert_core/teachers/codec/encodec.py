@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
+import shutil
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from mert_core.config import Section
@@ -24,7 +23,7 @@ from mert_core.teachers.codec.model import Architecture, RvqVae
 
 PUBLISHED = Architecture(codebooks=32, entries=1024, filters=32, dimension=128)
 CODEBOOKS_AT_6_KBPS = 8
-_SHOWN = 5
+_TIMEOUT_SECONDS = 30
 FILE_NAME = "encodec_24khz-d7cc33bc.th"
 
 
@@ -74,6 +73,8 @@ def load_published(path: Path) -> RvqVae:
     Raises:
         MertError: unreadable file, or other keys or shapes than the published model's.
     """
+    with torch.random.fork_rng(devices=[]):
+        model = RvqVae(PUBLISHED)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -83,41 +84,13 @@ def load_published(path: Path) -> RvqVae:
         raise MertError(
             f"teachers.encodec.checkpoint: {path} is not a torch state dict ({reason}); expected {FILE_NAME}"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MertError(f"teachers.encodec.checkpoint: {path} holds no state dict; expected {FILE_NAME}")
-    with torch.random.fork_rng(devices=[]):
-        model = RvqVae(PUBLISHED)
-    own = model.state_dict()
-    problems = [
-        *_listed("missing keys", sorted(own.keys() - state.keys())),
-        *_listed("unknown keys", sorted(state.keys() - own.keys())),
-        *_listed(
-            "other shapes",
-            [
-                f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-                for name in sorted(own.keys() & state.keys())
-                if state[name].shape != own[name].shape
-            ],
-        ),
-    ]
-    if problems:
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:  # it names every key and shape that does not fit
         raise MertError(
-            f"teachers.encodec.checkpoint: {path} is not EnCodec's 24 kHz model: {'; '.join(problems)}. "
-            f"Expected the state dict {FILE_NAME}."
-        )
-    model.load_state_dict(state)
+            f"teachers.encodec.checkpoint: {path} is not EnCodec's 24 kHz model: {error}\nExpected {FILE_NAME}."
+        ) from error
     return model.eval()
-
-
-def _listed(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})"]
-
-
-_CHUNK_BYTES = 1 << 20
-_TIMEOUT_SECONDS = 30
 
 
 def published_address() -> str:
@@ -134,44 +107,34 @@ def download(to: Path, address: str | None = None) -> Path:
     wrong is ever left behind.
 
     Args:
-        to: the folder to put it in.
-        address: of the file; the published weights' own if None.
-
-    Returns:
-        The path of the file.
+        to: folder that gets the file; made where it is missing.
+        address: URL of the file; the published weights' own if None.
 
     Raises:
         MertError: nothing can be fetched from there, it is not what its name says, or it cannot be written.
     """
     address = address or published_address()
-    name = address.rpartition("/")[2]
-    digits = re.search(r"-([0-9a-f]{8,64})\.", name)
+    path = to / address.rpartition("/")[2]
+    digits = re.search(r"-([0-9a-f]{8,64})\.", path.name)
     if digits is None:
         raise MertError(f"{address} does not say what it should hash to; expected a name like {FILE_NAME}")
-    path = to / name
     if path.is_file() and sha256_file(path).startswith(digits[1]):
         return path
-    found, size = hashlib.sha256(), 0
     with writing(path), atomic_path(path) as temporary:
         try:
-            with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as source:
+            with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as source, temporary.open("wb") as stream:
                 total = int(source.headers.get("Content-Length") or 0) or None
-                bar = tqdm(desc=name, total=total, unit="B", unit_scale=True)
-                with temporary.open("wb") as stream, bar:
-                    while chunk := source.read(_CHUNK_BYTES):
-                        found.update(chunk)
-                        stream.write(chunk)
-                        bar.update(len(chunk))
-                        size += len(chunk)
+                with tqdm.wrapattr(source, "read", total=total, desc=path.name) as chunks:
+                    shutil.copyfileobj(chunks, stream)
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             raise MertError(
                 f"cannot fetch {address}: {reason}. Fetch the file on a machine that can, and give its path as "
                 "teachers.encodec.checkpoint"
             ) from error
-        if not found.hexdigest().startswith(digits[1]):
+        if not (sha256 := sha256_file(temporary)).startswith(digits[1]):
             raise MertError(
-                f"what {address} sent ({size} bytes) has the SHA-256 {found.hexdigest()[:16]}…, but its name says "
-                f"{digits[1]}…: it is cut off or another file, and was not kept. Try again"
+                f"what {address} sent ({temporary.stat().st_size} bytes) has the SHA-256 {sha256[:16]}…, but its name "
+                f"says {digits[1]}…: it is cut off or another file, and was not kept. Try again"
             )
     return path

@@ -76,8 +76,8 @@ class Reconstruction(NamedTuple):
     Attributes:
         waveform: (batch, samples).
         latent: what the decoder got, (batch, dimension, frames).
-        codes: int64 (batch, frames, codebooks); None if not quantised.
-        commitment: mean squared distance of latents and entries, over all codebooks; 0 if not quantised.
+        codes: int64 (batch, frames, codebooks); None if not quantized.
+        commitment: mean squared distance of latents and entries, over all codebooks; 0 if not quantized.
     """
 
     waveform: Tensor
@@ -130,16 +130,16 @@ class RvqVae(nn.Module):
             codebook.init_embed_(residual)
             residual = residual - codebook.decode(codebook.encode(residual))
 
-    def forward(self, waveform: Tensor, quantised: bool = True) -> Reconstruction:
+    def forward(self, waveform: Tensor, quantized: bool = True) -> Reconstruction:
         """Encode, quantise (or not), decode.
 
         Args:
             waveform: (batch, samples), samples a multiple of 320.
-            quantised: False passes the latents on as they are.
+            quantized: False passes the latents on as they are.
         """
         latent = self.encoder(waveform.unsqueeze(1))
         codes, commitment = None, latent.new_zeros(())
-        if quantised:
+        if quantized:
             result = self.quantizer(latent, FRAME_RATE)
             latent, codes, commitment = result.quantized, result.codes.permute(1, 2, 0), result.penalty
         decoded = self.decoder(latent).squeeze(1)[:, : waveform.shape[1]]

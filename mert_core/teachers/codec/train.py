@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
-import torchaudio
 from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,8 +15,8 @@ from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE, seconds_to_samples, w
 from mert_core.config import Count, NonNegative, Positive, Section
 from mert_core.data.sampler import Music, RandomCrops
 from mert_core.errors import MertError
-from mert_core.files import atomic_path
-from mert_core.teachers.base import Sources
+from mert_core.features.mel import mel_bank
+from mert_core.teachers.base import Report, Sources, keep_state, restore_state
 from mert_core.teachers.codec.encode import CodecTeacher
 from mert_core.teachers.codec.model import Architecture, RvqVae
 
@@ -38,11 +36,11 @@ def condition(model: RvqVae, waveform: Tensor) -> None:
         waveform: (batch, samples) of music.
     """
     handles = [
-        module.register_forward_hook(_normalise)
+        module.register_forward_hook(_normalize)
         for module in model.modules()
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
     ]
-    model(waveform, quantised=False)
+    model(waveform, quantized=False)
     for handle in handles:
         handle.remove()
     last = [module for module in model.decoder.modules() if isinstance(module, nn.Conv1d)][-1]
@@ -50,7 +48,7 @@ def condition(model: RvqVae, waveform: Tensor) -> None:
     last.weight_g.mul_(waveform.std())
 
 
-def _normalise(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _normalize(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """Change a convolution's gain and bias, and return what it would have put out with them."""
     mean = output.mean(dim=(0, 2))
     # A transposed convolution's gains belong to its inputs, so all its outputs share one factor.
@@ -77,10 +75,7 @@ class LogMelDistance(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for index, (window_samples, bands) in enumerate(SCALES):
-            bank = torchaudio.functional.melscale_fbanks(
-                window_samples // 2 + 1, 0.0, SAMPLE_RATE / 2, bands, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-            )
-            self.register_buffer(f"bank_{index}", bank, persistent=False)
+            self.register_buffer(f"bank_{index}", mel_bank(window_samples, bands), persistent=False)
             self.register_buffer(f"window_{index}", torch.hann_window(window_samples), persistent=False)
 
     def log_mels(self, waveform: Tensor) -> list[Tensor]:
@@ -106,7 +101,7 @@ class LogMelDistance(nn.Module):
 
 
 class MelReadout(nn.Module):
-    """Distance of a linear map of the quantised latents from the log-mel spectrum that a frame has just heard.
+    """Distance of a linear map of the quantized latents from the log-mel spectrum that a frame has just heard.
 
     Only for training; neither codes nor decoder depend on it afterwards. The decoder needs thousands of steps before
     it can play what the latents hold, and until then hardly tells the encoder what to put there; this tells it from
@@ -120,16 +115,7 @@ class MelReadout(nn.Module):
         self.mean: Tensor
         self.deviation: Tensor
         self.linear = nn.Linear(dimension, _READOUT_BANDS)
-        bank = torchaudio.functional.melscale_fbanks(
-            _READOUT_WINDOW // 2 + 1,
-            0.0,
-            SAMPLE_RATE / 2,
-            _READOUT_BANDS,
-            SAMPLE_RATE,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-        self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("bank", mel_bank(_READOUT_WINDOW, _READOUT_BANDS), persistent=False)
         self.register_buffer("window", torch.hann_window(_READOUT_WINDOW), persistent=False)
         self.register_buffer("mean", torch.zeros(_READOUT_BANDS))
         self.register_buffer("deviation", torch.ones(_READOUT_BANDS))
@@ -137,17 +123,17 @@ class MelReadout(nn.Module):
     @torch.no_grad()
     def calibrate(self, waveform: Tensor) -> None:
         """Take each band's mean and deviation from a batch (batch, samples), so that no step is spent on them."""
-        bands = self._heard(waveform).flatten(0, 1)
+        bands = self._log_mel(waveform).flatten(0, 1)
         self.mean.copy_(bands.mean(0))
         self.deviation.copy_(bands.std(0).clamp(min=0.1))
 
     def forward(self, latent: Tensor, waveform: Tensor) -> Tensor:
         """Return the mean absolute difference, in deviations, of (batch, dimension, frames) and (batch, samples)."""
         with torch.no_grad():
-            truth = (self._heard(waveform) - self.mean) / self.deviation
+            truth = (self._log_mel(waveform) - self.mean) / self.deviation
         return (self.linear(latent.transpose(1, 2)) - truth).abs().mean()
 
-    def _heard(self, waveform: Tensor) -> Tensor:
+    def _log_mel(self, waveform: Tensor) -> Tensor:
         # A window ends where its frame does: the encoder is causal.
         padded = nn.functional.pad(waveform, (_READOUT_WINDOW - HOP_SAMPLES, 0))
         spectrum = torch.stft(
@@ -160,13 +146,11 @@ _LOG_EVERY = 10
 _SAVE_EVERY = 100
 _VALIDATION_CLIPS = 32
 _CLIP_NORM = 1.0
-# The first share of the steps trains encoder and decoder alone. Quantised from the start, the latents of a fast
+# The first share of the steps trains encoder and decoder alone. Quantized from the start, the latents of a fast
 # learning encoder fall onto a few entries before the running means can follow (measured: 2 % of the entries in use
 # after 60 steps).
 _PLAIN_SHARE = 0.25
 _START_BATCHES = 8
-
-Report = Callable[[Mapping[str, float], int | None], None]
 
 
 def train(
@@ -175,7 +159,7 @@ def train(
     """Fit an RVQ-VAE on the training split.
 
     Adam on waveform L1, log-mel distance at three scales, the latents' log-mel readout and the commitment loss; the
-    codebooks follow the latents by exponential moving average. A first quarter of the steps does not quantise; then
+    codebooks follow the latents by exponential moving average. A first quarter of the steps does not quantize; then
     k-means over several batches' latents starts the codebooks. The learning rate falls linearly to a tenth over the
     last half.
 
@@ -197,35 +181,52 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = RvqVae(Architecture(params.codebooks, params.entries, params.filters, params.dimension))
-        distance = LogMelDistance()
-        readout = MelReadout(params.dimension)
+        distance, readout = LogMelDistance(), MelReadout(params.dimension)
         networks = [*model.encoder.parameters(), *model.decoder.parameters(), *readout.parameters()]
         optimizer = torch.optim.Adam(networks, lr=params.learning_rate, betas=(0.8, 0.99))
         plain_steps = round(_PLAIN_SHARE * params.steps)
+        # Batches from number ``steps`` on are seen by no training step.
         condition(model, crops.batch(params.steps + 1, params.batch_clips))
         readout.calibrate(crops.batch(params.steps + 1, 4 * params.batch_clips))
-        first = _restore(state_folder, model, readout, optimizer)
+        parts = {"model": model, "readout": readout, "optimizer": optimizer}
+        first = restore_state(state_folder, parts)
         bar = tqdm(range(first, params.steps), desc="acoustic teacher", unit="step", initial=first, total=params.steps)
         for step in bar:
             # Torch's global RNG draws the vectors of k-means and of revivals: seeded per step, it needs no state.
             torch.manual_seed(seed + 1 + step)
             for group in optimizer.param_groups:
-                group["lr"] = params.learning_rate * _decay(step / params.steps)
-            quantised = step >= plain_steps
+                group["lr"] = params.learning_rate * (1.0 - 0.9 * max(0.0, 2.0 * (step / params.steps) - 1.0))
             if step == plain_steps:
-                _start_codebooks(model, crops, params)
+                with torch.no_grad():
+                    batches = (crops.batch(params.steps + 1 + n, params.batch_clips) for n in range(_START_BATCHES))
+                    model.start_codebooks(torch.cat([model.encoder(batch.unsqueeze(1)) for batch in batches]))
+
             waveform = crops.batch(step, params.batch_clips)
-            terms = _step(model, distance, readout, optimizer, networks, waveform, params, quantised)
-            if not np.isfinite(terms["loss"]):
+            made = model(waveform, quantized=step >= plain_steps)
+            terms = {
+                "waveform": (made.waveform - waveform).abs().mean(),
+                "mel": distance(made.waveform, waveform),
+                "readout": readout(made.latent, waveform),
+                "commitment": made.commitment,
+            }
+            weighted = (getattr(params.weights, name) * value for name, value in terms.items())
+            loss = sum(weighted, waveform.new_zeros(()))
+            if not torch.isfinite(loss):
                 raise MertError(
-                    f"the acoustic teacher's loss is {terms['loss']} at step {step}; lower "
+                    f"the acoustic teacher's loss is {loss.item()} at step {step}; lower "
                     f"teachers.rvqvae.learning_rate (now {params.learning_rate:g})"
                 )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(networks, _CLIP_NORM)
+            optimizer.step()
+
             if step % _LOG_EVERY == 0 or step == params.steps - 1:
-                bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
-                report({f"train/{name}": value for name, value in terms.items()}, step)
+                figures = {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
+                bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
+                report({f"train/{name}": value for name, value in figures.items()}, step)
             if state_folder and (step + 1) % _SAVE_EVERY == 0 and step + 1 < params.steps:
-                _keep(state_folder, model, readout, optimizer, step + 1)
+                keep_state(state_folder, step + 1, parts)
         model.eval()
         figures = validate(model, distance, music, params, seed)
     report({f"valid/{name}": value for name, value in figures.items()}, params.steps)
@@ -235,43 +236,6 @@ def train(
 def _crops(music: Music, split: str, params: RvqVaeSettings, seed: int) -> RandomCrops:
     length = whole_hops(seconds_to_samples(params.crop_seconds))
     return RandomCrops(music, split, length, seed, "teachers.rvqvae.crop_seconds")
-
-
-def _decay(progress: float) -> float:
-    return 1.0 - 0.9 * max(0.0, 2.0 * progress - 1.0)
-
-
-@torch.no_grad()
-def _start_codebooks(model: RvqVae, crops: RandomCrops, params: RvqVaeSettings) -> None:
-    batches = range(params.steps + 1, params.steps + 1 + _START_BATCHES)  # none that a training step sees
-    latents = [model.encoder(crops.batch(step, params.batch_clips).unsqueeze(1)) for step in batches]
-    model.start_codebooks(torch.cat(latents))
-
-
-def _step(
-    model: RvqVae,
-    distance: LogMelDistance,
-    readout: MelReadout,
-    optimizer: torch.optim.Adam,
-    networks: list[nn.Parameter],
-    waveform: Tensor,
-    params: RvqVaeSettings,
-    quantised: bool,
-) -> dict[str, float]:
-    made = model(waveform, quantised)
-    weights = params.weights
-    terms = {
-        "waveform": (made.waveform - waveform).abs().mean(),
-        "mel": distance(made.waveform, waveform),
-        "readout": readout(made.latent, waveform),
-        "commitment": made.commitment,
-    }
-    loss = sum((getattr(weights, name) * value for name, value in terms.items()), waveform.new_zeros(()))
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(networks, _CLIP_NORM)
-    optimizer.step()
-    return {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
 
 
 @torch.no_grad()
@@ -297,27 +261,6 @@ def validate(
         "usage_mean": float(np.mean(usage)),
         "clip_seconds": crops.length / SAMPLE_RATE,
     }
-
-
-def _keep(folder: Path, model: RvqVae, readout: MelReadout, optimizer: torch.optim.Adam, step: int) -> None:
-    with atomic_path(folder / "state.pt") as path:
-        state = {
-            "step": step,
-            "model": model.state_dict(),
-            "readout": readout.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        torch.save(state, path)
-
-
-def _restore(folder: Path | None, model: RvqVae, readout: MelReadout, optimizer: torch.optim.Adam) -> int:
-    if folder is None or not (folder / "state.pt").exists():
-        return 0
-    state = torch.load(folder / "state.pt", weights_only=True)
-    model.load_state_dict(state["model"])
-    readout.load_state_dict(state["readout"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
 
 
 class CodecWeights(Section):
