@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,10 +13,6 @@ from mert_core.data.sampler import RandomCrops
 from mert_core.data.target_kinds import Codes
 from mert_core.teachers.base import Needs, Sources, Teacher, whole_frames
 
-# Frames that are labelled at a time, so that memory does not grow with the track, and caches are of use.
-_PIECE_FRAMES = 512
-# Frames of one drawn stretch: short, so that the draw covers much different music.
-_DRAWN_FRAMES = 50
 _DRAWN_BATCH = 32
 _LEAST_DEVIATION = 1e-4
 
@@ -30,14 +25,14 @@ class FramewiseTeacher(Teacher):
     `drawn` returns.
 
     Attributes:
-        piece_frames: how many frames are labelled at a time.
-        drawn_frames: how many neighbouring frames a fit draws at a time.
+        piece_frames: frames labelled at a time, so that memory does not grow with the track, and caches are of use.
+        drawn_frames: neighbouring frames that a fit draws at a time: few, so that the draw covers much different music.
     """
 
     needs: ClassVar[Needs] = "music"
     tolerance: ClassVar[float] = 0.0
-    piece_frames: int = _PIECE_FRAMES
-    drawn_frames: int = _DRAWN_FRAMES
+    piece_frames: int = 512
+    drawn_frames: int = 50
 
     def __init__(self, settings: Any, codes: Codes, dimensions: int) -> None:
         super().__init__(settings)
@@ -63,20 +58,16 @@ class FramewiseTeacher(Teacher):
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
         """Map (batch, samples) to int64 (batch, frames, codebooks)."""
+        frames, labels = whole_frames(waveform), []
         with torch.autocast(waveform.device.type, enabled=False):
-            return torch.cat([self._labels(piece) for piece in self._pieces(waveform)], dim=1)
-
-    def _labels(self, features: Tensor) -> Tensor:
-        normalised = (features.double() - self.mean.double()) / self.deviation.double()
-        return self.label(normalised.flatten(0, 1)).view(*features.shape[:2], -1)
-
-    def _pieces(self, waveform: Tensor) -> Iterator[Tensor]:
-        frames = whole_frames(waveform)
-        for first in range(0, frames, self.piece_frames):
-            count = min(self.piece_frames, frames - first)
-            begin, end = self.context_span(first, count, frames)
-            features = self.features(waveform[:, begin * HOP_SAMPLES : end * HOP_SAMPLES])
-            yield features[:, first - begin :][:, :count]
+            for first in range(0, frames, self.piece_frames):
+                count = min(self.piece_frames, frames - first)
+                begin, end = self.context_span(first, count, frames)
+                features = self.features(waveform[:, begin * HOP_SAMPLES : end * HOP_SAMPLES])
+                features = features[:, first - begin :][:, :count].double()
+                normalized = (features - self.mean.double()) / self.deviation.double()
+                labels.append(self.label(normalized.flatten(0, 1)).view(len(waveform), count, -1))
+        return torch.cat(labels, dim=1)
 
     @torch.no_grad()
     def drawn(self, sources: Sources, frames: int) -> Tensor:
@@ -86,7 +77,7 @@ class FramewiseTeacher(Teacher):
 
         Args:
             sources: the music and the seed.
-            frames: how many; more than there are draws some of them again.
+            frames: number of frames; where there are fewer, some are drawn again.
 
         Returns:
             float32 (frames, dimensions), in no order.
@@ -95,8 +86,7 @@ class FramewiseTeacher(Teacher):
             MertError: no track is long enough.
         """
         assert sources.music is not None  # it is what these teachers need
-        # far from a track's ends
-        first, count = 1000 * self.drawn_frames, self.drawn_frames
+        first, count = 1000 * self.drawn_frames, self.drawn_frames  # far from a track's ends
         begin, end = self.context_span(first, count, 2 * first)
         crops = RandomCrops(
             sources.music, "train", (end - begin) * HOP_SAMPLES, sources.seed, f"teachers.{self.instance}, one stretch"

@@ -23,9 +23,11 @@ from mert_core.teachers.spectra import MEL_CONTEXT
 _START_ROUNDS = 10
 # Vectors per entry that the start is found from.
 _START_VECTORS = 20
+# A running count below this share of a fair one is "hardly any".
+_DEAD_SHARE = 0.1
 
 
-class Quantised(NamedTuple):
+class Quantized(NamedTuple):
     """What a training pass makes of vectors.
 
     Attributes:
@@ -41,14 +43,14 @@ class Quantised(NamedTuple):
     codebook: Tensor
 
 
-class LinearResidualQuantiser(nn.Module):
+class LinearResidualQuantizer(nn.Module):
     """Per codebook: project down, take the nearest entry, project it back up, pass on the rest.
 
     Args:
-        codebooks: how many.
-        entries: of each.
-        dimension: of the space in which entries lie.
-        width: of the vectors.
+        codebooks: number of codebooks.
+        entries: number of entries of a codebook.
+        dimension: width of the space in which entries lie.
+        width: width of the vectors.
     """
 
     def __init__(self, codebooks: int, entries: int, dimension: int, width: int) -> None:
@@ -75,7 +77,7 @@ class LinearResidualQuantiser(nn.Module):
             entries.copy_(k_means(low, len(entries), _START_ROUNDS, generator)[0])
             left = left - entries[nearest(low, entries)] @ up
 
-    def forward(self, vectors: Tensor) -> Quantised:
+    def forward(self, vectors: Tensor) -> Quantized:
         """Quantise with gradients: those of a projection's entry go straight through to the projection."""
         left, found = vectors, []
         commitment, codebook = vectors.new_zeros(()), vectors.new_zeros(())
@@ -87,7 +89,7 @@ class LinearResidualQuantiser(nn.Module):
             codebook = codebook + F.mse_loss(chosen, low.detach())
             left = left - (low + (chosen - low).detach()) @ up
             found.append(codes)
-        return Quantised(left, torch.stack(found, dim=1), commitment, codebook)
+        return Quantized(left, torch.stack(found, dim=1), commitment, codebook)
 
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:
@@ -101,6 +103,25 @@ class LinearResidualQuantiser(nn.Module):
         return torch.stack(found, dim=1)
 
     @torch.no_grad()
+    def revive(self, vectors: Tensor, counts: Tensor, fair: float, generator: torch.Generator) -> None:
+        """Put entries that hardly any vector chose on vectors drawn from a batch, with a fair count.
+
+        Args:
+            vectors: (vectors, width).
+            counts: (codebooks, entries), running number of vectors per batch that chose an entry.
+            fair: an entry's fair part of a batch.
+            generator: draws the vectors.
+        """
+        left = vectors
+        books = zip(self.down, self.entries, self.up, counts, self.encode(vectors).unbind(1), strict=True)
+        for down, entries, up, chosen, codes in books:
+            low = left @ down
+            left = left - entries[codes] @ up
+            dead = chosen < _DEAD_SHARE * fair
+            entries[dead] = low[torch.randint(len(vectors), (int(dead.sum()),), generator=generator)]
+            chosen[dead] = fair
+
+    @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Map codes (vectors, codebooks) to (vectors, width)."""
         books = zip(codes.unbind(1), self.entries, self.up, strict=True)
@@ -112,13 +133,11 @@ _SAVE_EVERY = 200
 # How often entries that hardly any vector chose are put on vectors; not in the last part, where they settle.
 _REVIVE_EVERY = 20
 _REVIVING_SHARE = 0.8
-# A running count below this share of a fair one is "hardly any".
-_DEAD_SHARE = 0.1
 _COUNT_DECAY = 0.98
 
 
 def train(
-    model: LinearResidualQuantiser,
+    model: LinearResidualQuantizer,
     vectors: Tensor,
     settings: MelRvqSettings,
     seed: int,
@@ -134,7 +153,7 @@ def train(
         model: freshly made.
         vectors: (vectors, width), mean 0 and deviation 1.
         settings: the section ``teachers.mel-rvq``.
-        seed: of all draws; a step's are a function of it and the step.
+        seed: decides all draws; a step's are a function of it and the step.
         state_folder: where to keep and look for the state of an unfinished run; None keeps none.
         report: called with figures by name and the step.
 
@@ -168,29 +187,13 @@ def train(
         chosen = torch.stack([torch.bincount(book, minlength=settings.entries) for book in made.codes.unbind(1)])
         counts.lerp_(chosen.float(), 1.0 - _COUNT_DECAY)
         if (step + 1) % _REVIVE_EVERY == 0 and step < _REVIVING_SHARE * settings.steps:
-            _revive(model, batch, counts, fair, generator)
+            model.revive(batch, counts, fair, generator)
         if step % _LOG_EVERY == 0 or step == settings.steps - 1:
             terms = {"error": error.item(), "commitment": made.commitment.item()}
             bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
             report({f"train/{name}": value for name, value in terms.items()}, step)
         if state_folder and (step + 1) % _SAVE_EVERY == 0 and step + 1 < settings.steps:
             keep_state(state_folder, step + 1, parts)
-
-
-@torch.no_grad()
-def _revive(
-    model: LinearResidualQuantiser, batch: Tensor, counts: Tensor, fair: float, generator: torch.Generator
-) -> None:
-    left = batch
-    codes = model.encode(batch)
-    for book in range(len(counts)):
-        entries = model.entries[book]
-        low = left @ model.down[book]
-        left = left - entries[codes[:, book]] @ model.up[book]
-        dead = counts[book] < _DEAD_SHARE * fair
-        picked = torch.randint(len(batch), (int(dead.sum()),), generator=generator)
-        entries[dead] = low[picked]
-        counts[book, dead] = fair
 
 
 class MelRvqSettings(Section):
@@ -223,7 +226,7 @@ class MelRvqTeacher(FramewiseTeacher):
     def __init__(self, settings: MelRvqSettings) -> None:
         super().__init__(settings, Codes(settings.codebooks, settings.entries), MEL_BINS)
         self.log_mel = LogMel(MEL_BINS, torch.float64)
-        self.quantiser = LinearResidualQuantiser(settings.codebooks, settings.entries, settings.dimension, MEL_BINS)
+        self.quantiser = LinearResidualQuantizer(settings.codebooks, settings.entries, settings.dimension, MEL_BINS)
 
     def fit(self, sources: Sources) -> dict[str, float | str]:
         """Draw frames and train; an interrupted training goes on from its last state."""

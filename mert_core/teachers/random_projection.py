@@ -76,11 +76,6 @@ class RandomProjectionTeacher(FramewiseTeacher):
 
     def label(self, vectors: Tensor) -> Tensor:
         """Map normalised features (vectors, dimensions) to int64 (vectors, codebooks)."""
-        found = [
-            # among entries of one length the nearest has the greatest cosine, whatever the length of the vector
-            nearest(vectors @ projection, codebook)
-            for projection, codebook in zip(
-                self.projections.to(vectors.dtype), self.codebooks.to(vectors.dtype), strict=True
-            )
-        ]
-        return torch.stack(found, dim=1)
+        # Among entries of one length the nearest has the greatest cosine, whatever the length of the vector.
+        books = zip(self.projections.to(vectors.dtype), self.codebooks.to(vectors.dtype), strict=True)
+        return torch.stack([nearest(vectors @ projection, codebook) for projection, codebook in books], dim=1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mert_core.errors import MertError
-from mert_core.teachers.mel_rvq import LinearResidualQuantiser, MelRvqSettings, train
+from mert_core.teachers.mel_rvq import LinearResidualQuantizer, MelRvqSettings, train
 
 SETTINGS = MelRvqSettings(codebooks=3, entries=32, dimension=4, fit_frames=2000, batch_frames=256, steps=60)
 
@@ -20,11 +20,11 @@ def vectors(count: int = 2000) -> torch.Tensor:
     return (found - found.mean(0)) / found.std(0)
 
 
-def model() -> LinearResidualQuantiser:
-    return LinearResidualQuantiser(SETTINGS.codebooks, SETTINGS.entries, SETTINGS.dimension, 24)
+def model() -> LinearResidualQuantizer:
+    return LinearResidualQuantizer(SETTINGS.codebooks, SETTINGS.entries, SETTINGS.dimension, 24)
 
 
-def error(quantiser: LinearResidualQuantiser) -> float:
+def error(quantiser: LinearResidualQuantizer) -> float:
     return float((vectors() - quantiser.decode(quantiser.encode(vectors()))).square().mean())
 
 
@@ -55,13 +55,13 @@ def test_a_training_pass_has_the_codes_and_the_rest_of_encoding() -> None:
 
 
 def test_an_entry_that_nothing_chooses_is_put_on_music(monkeypatch: pytest.MonkeyPatch) -> None:
-    def far(self: LinearResidualQuantiser, given: torch.Tensor, generator: torch.Generator) -> None:
+    def far(self: LinearResidualQuantizer, given: torch.Tensor, generator: torch.Generator) -> None:
         start(self, given, generator)
         with torch.no_grad():
             self.entries[:, 16:] = 1e3
 
-    start = LinearResidualQuantiser.start
-    monkeypatch.setattr(LinearResidualQuantiser, "start", far)
+    start = LinearResidualQuantizer.start
+    monkeypatch.setattr(LinearResidualQuantizer, "start", far)
     monkeypatch.setattr("mert_core.teachers.mel_rvq._COUNT_DECAY", 0.8)
     quantiser = model()
     train(quantiser, vectors(), SETTINGS, 0, None, lambda values, step: None)

@@ -20,16 +20,22 @@ _CONTEXT_HOPS = 2
 _PIECE_HOPS = 40
 # The beginning, in hops, that runs through the modules: anything from the context on would do.
 _EDGE_HOPS = 4
+# So long a stretch of frames runs through the recurrent layers at once: their gates take 600 kB per second of music.
+_RECURRENT_FRAMES = 1500
 
 
 class _Conv(nn.Module):
-    """A convolution without padding over rows (time, channels); its kernel is its stride or a multiple of it."""
+    """The convolution in one of the package's wrappers, without padding, over rows (time, channels).
+
+    Its kernel is its stride or a multiple of it.
+    """
 
     taps: Tensor
     bias: Tensor
 
-    def __init__(self, conv: nn.Conv1d) -> None:
+    def __init__(self, wrapper: nn.Module) -> None:
         super().__init__()
+        conv = next(inner for inner in wrapper.modules() if isinstance(inner, nn.Conv1d))
         (stride,), (kernel,), (dilation,) = conv.stride, conv.kernel_size, conv.dilation
         if kernel % stride or dilation != 1 or conv.groups != 1 or conv.bias is None:
             raise ValueError(f"{conv} is none of EnCodec's convolutions")
@@ -63,17 +69,11 @@ class _CodecBlock(nn.Module):
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         _, first, _, second = block.get_submodule("block").children()
-        self.first, self.second = _Conv(_conv_of(first)), _Conv(_conv_of(second))
-        self.shortcut = _Conv(_conv_of(block.get_submodule("shortcut")))
+        self.first, self.second, self.shortcut = _Conv(first), _Conv(second), _Conv(block.get_submodule("shortcut"))
 
     def forward(self, rows: Tensor) -> Tensor:
         inner = F.elu_(self.first(F.elu(rows)))
         return self.second(inner, onto=self.shortcut(rows[len(rows) - len(inner) :]))
-
-
-def _conv_of(module: nn.Module) -> nn.Conv1d:
-    """Return the convolution within the package's wrappers."""
-    return next(inner for inner in module.modules() if isinstance(inner, nn.Conv1d))
 
 
 class Convolutions(nn.Module):
@@ -86,14 +86,10 @@ class Convolutions(nn.Module):
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
         self._modules_themselves = nn.Sequential(*layers)
-        self._steps = nn.ModuleList()
-        for layer in layers:
-            if isinstance(layer, nn.ELU):
-                self._steps.append(layer)
-            elif hasattr(layer, "shortcut"):
-                self._steps.append(_CodecBlock(layer))
-            else:
-                self._steps.append(_Conv(_conv_of(layer)))
+        self._steps = nn.ModuleList(
+            layer if isinstance(layer, nn.ELU) else _CodecBlock(layer) if hasattr(layer, "shortcut") else _Conv(layer)
+            for layer in layers
+        )
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return what the layers give for whole tracks: (batch, samples) → (batch, channels, ceil(samples / 320)).
@@ -104,27 +100,21 @@ class Convolutions(nn.Module):
         if hops <= _EDGE_HOPS or waveform.device.type != "cpu":
             return self._modules_themselves(waveform.unsqueeze(1))
         beginning = self._modules_themselves(waveform[:, None, : _EDGE_HOPS * HOP_SAMPLES])
-        parts = [beginning, torch.stack([self._inner(track) for track in waveform[:, : hops * HOP_SAMPLES]])]
+        inner = []
+        for track in waveform[:, : hops * HOP_SAMPLES]:
+            found = []
+            for start in range(_EDGE_HOPS, hops, _PIECE_HOPS):
+                count = min(_PIECE_HOPS, hops - start)
+                rows = track[(start - _CONTEXT_HOPS) * HOP_SAMPLES : (start + count) * HOP_SAMPLES, None]
+                for step in self._steps:
+                    rows = F.elu_(rows) if isinstance(step, nn.ELU) else step(rows)
+                found.append(rows[len(rows) - count :])
+            inner.append(torch.cat(found).t())
+        parts = [beginning, torch.stack(inner)]
         if waveform.shape[1] % HOP_SAMPLES:
             end = self._modules_themselves(waveform[:, None, (hops - _CONTEXT_HOPS) * HOP_SAMPLES :])
             parts.append(end[:, :, _CONTEXT_HOPS:])
         return torch.cat(parts, dim=2)
-
-    def _inner(self, track: Tensor) -> Tensor:
-        """Return the frames after the beginning: (samples,) → (channels, frames)."""
-        hops = len(track) // HOP_SAMPLES
-        found = []
-        for start in range(_EDGE_HOPS, hops, _PIECE_HOPS):
-            count = min(_PIECE_HOPS, hops - start)
-            rows = track[(start - _CONTEXT_HOPS) * HOP_SAMPLES : (start + count) * HOP_SAMPLES, None]
-            for step in self._steps:
-                rows = F.elu_(rows) if isinstance(step, nn.ELU) else step(rows)
-            found.append(rows[len(rows) - count :])
-        return torch.cat(found).t()
-
-
-# So long a stretch of frames runs through the recurrent layers at once: their gates take 600 kB per second of music.
-_RECURRENT_FRAMES = 1500
 
 
 class CodecTeacher(Teacher):
