@@ -362,7 +362,6 @@ def _embed(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from mert_core.files import writing
-    from mert_core.model.export import export_hubert
     from mert_core.model.mert import MertModel
     from mert_core.report.model_card import model_card
 
@@ -371,7 +370,7 @@ def _export(options: argparse.Namespace) -> int:
     card = model_card(layout, options.run)
     model = MertModel.from_pretrained(layout.model(options.run))
     with writing(options.to):
-        export_hubert(model, options.to, card)
+        model.export_hubert(options.to, card)
     print(f"{options.to}: load it with transformers.HubertModel.from_pretrained")
     return 0
 

@@ -1,7 +1,8 @@
-"""Weights in and out under HuBERT's key names."""
+"""Weights in and out under HuBERT's key names; of other people's files only weights and plain data come through."""
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from mert_core.errors import MertError
 from mert_core.files import atomic_path, sha256_file, sha256_json
 from mert_core.model.config import MertConfig, save_config
-from mert_core.model.pickles import read_pickle
 
 WEIGHTS_NAME = "model.safetensors"
 LEGACY_NAME = "pytorch_model.bin"
@@ -71,6 +71,70 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise MertError(f"{path} is damaged ({error}). Make or fetch it again.") from error
 
 
+# Packages whose classes fairseq checkpoints mention; a file that mentions others is refused.
+_KNOWN_PACKAGES = {
+    *("argparse", "collections", "enum", "pathlib", "typing"),
+    *("examples", "fairseq", "fairseq_cli", "hydra", "mert_fairseq", "numpy", "omegaconf"),
+}
+_HARMLESS_BUILTINS = {f"builtins.{kind.__name__}" for kind in (bool, dict, float, int, list, object, set, str, tuple)}
+
+
+class Inert:
+    """Stands for an object of a foreign class: holds its state, behaves in no way.
+
+    Attributes:
+        state: state that the file restored into it; None if there was none.
+    """
+
+    state: Any = None
+
+    def __init__(self, *arguments: Any) -> None:
+        """Ignore whatever the file made it with."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def read_pickle(path: Path) -> Any:
+    """Read a file of ``torch.save`` without running any of its code; foreign objects in it become ``Inert``.
+
+    fairseq keeps its configuration, dictionaries and meters beside the weights, as objects of classes that are not
+    installed here; ``torch.load(weights_only=True)`` refuses such a file as a whole. So every class of a known package
+    is replaced by ``Inert``, still with ``weights_only=True``: the file decides neither what is imported nor called.
+
+    Raises:
+        MertError: no such file, it is damaged, or it mentions what no checkpoint needs.
+    """
+    try:
+        with path.open("rb") as stream:
+            zipped = stream.read(4) == b"PK\x03\x04"  # before torch 1.6: no list of names can be had beforehand
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if zipped else []
+        refused = [n for n in names if n.partition(".")[0] not in _KNOWN_PACKAGES and n not in _HARMLESS_BUILTINS]
+        if refused:
+            raise MertError(
+                f"{path} mentions {', '.join(refused)}, which no checkpoint needs. It is not read. If you trust its "
+                "maker, save its weights alone, as a dictionary of tensors, where it was made."
+            )
+        kinds = {name: type(name.rpartition(".")[2], (Inert,), {}) for name in names}
+        with torch.serialization.safe_globals([(kind, name) for name, kind in kinds.items()]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise MertError(f"cannot read {path}: {error.strerror}. Expected a checkpoint file.") from error
+    except pickle.UnpicklingError as error:
+        raise MertError(
+            f"{path} is no checkpoint that can be read without running its code ({_first_line(error)}). Save its "
+            "weights alone, as a dictionary of tensors, where it was made: "
+            "torch.save({'model': torch.load(FILE)['model']}, NEW)."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        # torch's reader of a damaged file fails in all of these ways
+        raise MertError(f"{path} is damaged ({_first_line(error)}). Make or fetch it again.") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     """Return a mapping of names to tensors, or say what was found in its place.
 
@@ -117,6 +181,16 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], source: str) -> N
     copy_parameters(model, canonical_names(tensors)[0], source)
 
 
+def refuse(problems: list[str], what: str, remedy: str) -> None:
+    """List the tensors that do not fit, if there are any.
+
+    Raises:
+        MertError: there are.
+    """
+    if problems:
+        raise MertError("\n".join([f"{what}, {len(problems)} tensor(s):", *problems, remedy]))
+
+
 def copy_parameters(module: nn.Module, found: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into a module's parameters of the same names.
 
@@ -124,24 +198,19 @@ def copy_parameters(module: nn.Module, found: Mapping[str, Tensor], source: str)
         MertError: some are missing, unknown or misshapen; nothing has been copied then.
     """
     expected = dict(module.named_parameters())
-    problems = misfits(expected, found)
-    if problems:
-        raise MertError(
-            f"{source} does not fit its configuration, {len(problems)} tensor(s):\n"
-            + "\n".join(problems)
-            + "\nCheck that config.json and the weights are of one model."
-        )
+    remedy = "Check that config.json and the weights are of one model."
+    refuse(misfits(expected, found), f"{source} does not fit its configuration", remedy)
     with torch.no_grad():
         for name, parameter in expected.items():
             parameter.copy_(found[name])
 
 
-def save_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Write ``model.safetensors`` atomically."""
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file, atomically and byte-stable."""
     from safetensors.torch import save_file
 
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
+    with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata={"format": "pt"})
 
 
@@ -149,13 +218,13 @@ def save_pretrained(config: MertConfig, tensors: Mapping[str, Tensor], folder: P
     """Write an encoder's ``config.json`` and ``model.safetensors``; see ``MertModel.save_pretrained``.
 
     Args:
-        config: the shape.
-        tensors: its parameters by name; the CQT's fixed filters are not among them.
+        config: shape of the encoder.
+        tensors: parameters by name, without the CQT's fixed filters.
         folder: is made where it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / CONFIG_NAME)
-    save_tensors(tensors, folder)
+    save_tensors(tensors, folder / WEIGHTS_NAME)
 
 
 def fingerprint(folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -100,7 +100,7 @@ class MertConfig:
         return samples
 
 
-# | | mert-tiny | mert-95m | mert-330m |  The last two are the published sizes: 94,371,712 and 315,428,992 parameters.
+# mert-95m and mert-330m are the published sizes: 94,371,712 and 315,428,992 parameters.
 PRESETS: dict[str, MertConfig] = {
     "mert-tiny": MertConfig(
         hidden_size=128,
@@ -166,8 +166,7 @@ def preset(name: str, **changes: Any) -> MertConfig:
     kinds = get_type_hints(MertConfig)
     if unknown := [field for field in changes if field not in kinds]:
         raise MertError(f"MertConfig has no {', '.join(unknown)}; it has {', '.join(kinds)}")
-    _check_values(changes, f"preset {name} with changes")
-    return replace(PRESETS[name], **_as_tuples(changes))
+    return replace(PRESETS[name], **_checked(changes, f"preset {name} with changes"))
 
 
 def check_models(config: Config) -> None:
@@ -239,34 +238,14 @@ def load_config(path: Path) -> MertConfig:
     ]
     if wrong:
         raise MertError(f"{path} is of another architecture: {', '.join(wrong)}")
-    known: dict[str, Any] = {
-        name: stored[name] for name in (field.name for field in fields(MertConfig)) if name in stored
-    }
-    known.setdefault("do_stable_layer_norm", False)
-    missing = [
-        n for n in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size") if n not in known
-    ]
-    if missing:
+    stored.setdefault("do_stable_layer_norm", False)
+    shape = fields(MertConfig)
+    if missing := [field.name for field in shape if field.default is MISSING and field.name not in stored]:
         raise MertError(f"{path} lacks {', '.join(missing)}")
-    _check_values(known, str(path))
-    known = _as_tuples(known)
+    known = _checked({field.name: stored[field.name] for field in shape if field.name in stored}, str(path))
     if "attention_relax" in known:
         known["attention_relax"] = max(0.0, known["attention_relax"])  # published configurations say −1 for off
     return MertConfig(**known)
-
-
-def _check_values(values: dict[str, Any], where: str) -> None:
-    misfits = [
-        f"{name}={values[name]!r} (expected {_EXPECTED[kind]})"
-        for name, kind in get_type_hints(MertConfig).items()
-        if name in values and not _fits(values[name], kind)
-    ]
-    if misfits:
-        raise MertError(f"{where} has impossible values: {', '.join(misfits)}")
-
-
-def _as_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 _EXPECTED: dict[Any, str] = {
@@ -275,6 +254,18 @@ _EXPECTED: dict[Any, str] = {
     float: "a number",
     tuple[int, ...]: "a list of whole numbers above 0",
 }
+
+
+def _checked(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return plain values as those of `MertConfig`'s fields, lists as tuples."""
+    wrong = [
+        f"{name}={values[name]!r} (expected {_EXPECTED[kind]})"
+        for name, kind in get_type_hints(MertConfig).items()
+        if name in values and not _fits(values[name], kind)
+    ]
+    if wrong:
+        raise MertError(f"{where} has impossible values: {', '.join(wrong)}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -16,19 +16,22 @@ from mert_core.files import atomic_folder
 from mert_core.model.checkpoint import (
     CONFIG_NAME,
     HEADS_NAME,
+    Inert,
     canonical_names,
     check_writable,
     copy_parameters,
     fingerprint,
     misfits,
+    read_pickle,
     read_safetensors,
     read_weights,
+    refuse,
+    save_tensors,
     tensors_of,
 )
 from mert_core.model.config import PRESETS, MertConfig, load_config
-from mert_core.model.heads import Heads, save_heads
+from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
-from mert_core.model.pickles import Inert, read_pickle
 
 SPECIALS = 4
 """Rows that fairseq's dictionaries hold beside the labels: <s>, <pad>, </s>, <unk>. They come first."""
@@ -63,6 +66,7 @@ _UNSUPPORTED = {
     "wav_normalize": False,
     "feature_extractor_cqt": False,
 }
+_LEAVE_HEADS = "To take the encoder and leave the heads behind, give --encoder-only."
 # What MERT's heads are called here: after its teachers.
 _CODES, _SPECTRUM = "codes.encodec", "spectra.cqt"
 _CONVOLUTIONS = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\)\s*\]\s*(?:\*\s*(\d+))?")
@@ -73,9 +77,9 @@ class FairseqFile:
     """What a fairseq checkpoint says.
 
     Attributes:
-        tensors: the model's, under fairseq's names.
-        model: the model's configuration; empty when the file holds none.
-        task: the task's configuration.
+        tensors: the model's tensors under fairseq's names.
+        model: configuration of the model; empty when the file holds none.
+        task: configuration of the pre-training task.
         dictionaries: per codebook, the row of each symbol of its label dictionary; empty when the file holds none.
     """
 
@@ -86,7 +90,7 @@ class FairseqFile:
 
 
 def read_fairseq(path: Path) -> FairseqFile:
-    """Read a fairseq ``.pt``, or a plain dictionary of tensors under fairseq's names; see ``pickles.read_pickle``.
+    """Read a fairseq ``.pt``, or a plain dictionary of tensors under fairseq's names; see ``read_pickle``.
 
     Raises:
         MertError: it is no such file, or cannot be read without running its code.
@@ -103,8 +107,13 @@ def read_fairseq(path: Path) -> FairseqFile:
     model, task = (section if isinstance(section, dict) else {} for section in sections)
     state = content.get("task_state")
     stored = state.get("dictionaries") if isinstance(state, Mapping) else None
-    dictionaries = [_symbols(item) for item in stored] if isinstance(stored, Sequence) else []
-    return FairseqFile(tensors_of(content["model"], path), model, task, [found for found in dictionaries if found])
+    dictionaries = []
+    for dictionary in stored if isinstance(stored, Sequence) else []:
+        attributes = dictionary.state if isinstance(dictionary, Inert) else None
+        indices = attributes.get("indices") if isinstance(attributes, dict) else None
+        if isinstance(indices, dict) and indices:
+            dictionaries.append({str(symbol): int(row) for symbol, row in indices.items()})
+    return FairseqFile(tensors_of(content["model"], path), model, task, dictionaries)
 
 
 def _plain(value: Any) -> Any:
@@ -123,21 +132,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _symbols(dictionary: Any) -> dict[str, int]:
-    state = dictionary.state if isinstance(dictionary, Inert) else None
-    indices = state.get("indices") if isinstance(state, dict) else None
-    return {str(symbol): int(row) for symbol, row in indices.items()} if isinstance(indices, dict) else {}
-
-
 def mert_config(file: FairseqFile, path: Path) -> MertConfig:
     """Return the shape that a fairseq checkpoint has.
 
     Raises:
         MertError: it is of another architecture, or it holds no configuration and is of no published size.
     """
-    final_dim = file.tensors["label_embs_concat"].shape[-1] if "label_embs_concat" in file.tensors else 64
-    if not file.model:
-        return _by_size(file.tensors, path)
+    if not file.model:  # then the number of layers and the width must tell
+        layers = len({match[1] for name in file.tensors if (match := re.search(r"encoder\.layers\.(\d+)\.", name))})
+        width = next((value.numel() for name, value in file.tensors.items() if name.endswith("mask_emb")), 0)
+        for name in ("mert-95m", "mert-330m"):
+            if (PRESETS[name].num_hidden_layers, PRESETS[name].hidden_size) == (layers, width):
+                return PRESETS[name]
+        raise MertError(
+            f"{path} holds no configuration, and {layers} layers of width {width} are no published size (12 of 768 or "
+            "24 of 1024), so that heads, norm order and strides cannot be known. Give the whole fairseq checkpoint."
+        )
     wrong = [
         f"{name}={file.model[name]!r} (expected {value!r})"
         for name, value in _UNSUPPORTED.items()
@@ -149,33 +159,17 @@ def mert_config(file: FairseqFile, path: Path) -> MertConfig:
         raise MertError(f"{path} is of another architecture: {', '.join(wrong) or 'unknown'}{lacks}")
     values = {ours: file.model[theirs] for theirs, ours in _FIELDS.items() if theirs in file.model}
     values.setdefault("do_stable_layer_norm", False)
-    relax = max(0.0, float(file.model.get("attention_relax") or 0.0))
-    layers = _convolutions(str(file.model.get("conv_feature_layers", "")))
-    if layers:
-        dims, kernels, strides = zip(*layers, strict=True)
+    # fairseq evaluates "[(512,10,5)] + [(512,3,2)] * 4" as Python; here it is read.
+    layers_text = _CONVOLUTIONS.findall(str(file.model.get("conv_feature_layers", "")))
+    convolutions = [map(int, layer) for *layer, times in layers_text for _ in range(int(times or 1))]
+    if convolutions:
+        dims, kernels, strides = zip(*convolutions, strict=True)
         values |= {"conv_dim": dims, "conv_kernel": kernels, "conv_stride": strides}
+    if "label_embs_concat" in file.tensors:
+        values["final_dim"] = file.tensors["label_embs_concat"].shape[-1]
+    relax = max(0.0, float(file.model.get("attention_relax") or 0.0))
     rate = int(file.task.get("sample_rate") or 24000)
-    return MertConfig(**values, attention_relax=relax, final_dim=final_dim, sample_rate=rate)
-
-
-def _convolutions(text: str) -> list[tuple[int, int, int]]:
-    """Read fairseq's ``[(512,10,5)] + [(512,3,2)] * 4``, which fairseq itself evaluates as Python."""
-    found = []
-    for dim, kernel, stride, times in _CONVOLUTIONS.findall(text):
-        found += [(int(dim), int(kernel), int(stride))] * int(times or 1)
-    return found
-
-
-def _by_size(tensors: dict[str, Tensor], path: Path) -> MertConfig:
-    layers = {int(match[1]) for name in tensors if (match := re.search(r"encoder\.layers\.(\d+)\.", name))}
-    width = next((value.numel() for name, value in tensors.items() if name.endswith("mask_emb")), 0)
-    for name in ("mert-95m", "mert-330m"):
-        if (PRESETS[name].num_hidden_layers, PRESETS[name].hidden_size) == (len(layers), width):
-            return PRESETS[name]
-    raise MertError(
-        f"{path} holds no configuration, and {len(layers)} layers of width {width} are no published size (12 of 768 or "
-        "24 of 1024), so that heads, norm order and strides cannot be known. Give the whole fairseq checkpoint."
-    )
+    return MertConfig(**values, attention_relax=relax, sample_rate=rate)
 
 
 def heads_in_our_layout(found: dict[str, Tensor], file: FairseqFile, source: str) -> dict[str, Tensor]:
@@ -195,29 +189,20 @@ def heads_in_our_layout(found: dict[str, Tensor], file: FairseqFile, source: str
             missing.append(f"  missing: {theirs}")
 
     for part in ("weight", "bias"):
-        apart = [name for name in sorted(left, key=_number) if re.fullmatch(rf"final_projs\.\d+\.{part}", name)]
-        if apart:  # trained with a random codebook: one linear each
-            left[f"final_proj.{part}"] = torch.cat([left.pop(name) for name in apart])
+        numbers = [int(match[1]) for name in left if (match := re.fullmatch(rf"final_projs\.(\d+)\.{part}", name))]
+        if numbers:  # trained with a random codebook: one linear each
+            apart = [left.pop(f"final_projs.{number}.{part}") for number in sorted(numbers)]
+            left[f"final_proj.{part}"] = torch.cat(apart)
         take(f"final_proj.{part}", f"{_CODES}.final_proj.{part}")
         take(f"encoder_cqt_model.fc.{part}", f"{_SPECTRUM}.{part}")
     take("label_embs_concat", "table")
     if "logit_temp_list" in left:
         take("logit_temp_list", f"{_CODES}.log_scales")
     problems = missing + [f"  unknown: {name} {tuple(value.shape)}" for name, value in left.items()]
-    if problems:
-        raise MertError(
-            f"the heads in {source} are not MERT's, {len(problems)} tensor(s):\n"
-            + "\n".join(problems)
-            + "\nTo take the encoder and leave the heads behind, give --encoder-only."
-        )
+    refuse(problems, f"the heads in {source} are not MERT's", _LEAVE_HEADS)
     projection = taken[f"{_CODES}.final_proj.weight"]
     taken[f"{_CODES}.codebook_embeddings"] = _label_rows(taken.pop("table"), projection, file, source)
     return taken
-
-
-def _number(name: str) -> int:
-    match = re.search(r"\.(\d+)\.", name)
-    return int(match[1]) if match else -1
 
 
 def _label_rows(table: Tensor, projection: Tensor, file: FairseqFile, source: str) -> Tensor:
@@ -225,16 +210,17 @@ def _label_rows(table: Tensor, projection: Tensor, file: FairseqFile, source: st
     if table.ndim != 2 or projection.shape[0] % table.shape[1]:
         raise MertError(
             f"{source}: label_embs_concat is {tuple(table.shape)} and final_proj.weight {tuple(projection.shape)}; "
-            "expected a whole number of codebooks (untied projections). Give --encoder-only to leave the heads behind."
+            f"expected a whole number of codebooks (untied projections). {_LEAVE_HEADS}"
         )
     codebooks = projection.shape[0] // table.shape[1]
     if table.shape[0] % codebooks:
         raise MertError(
             f"{source}: {table.shape[0]} label rows do not divide among {codebooks} codebooks; codebooks of different "
-            "sizes are not supported. Give --encoder-only to leave the heads behind."
+            f"sizes are not supported. {_LEAVE_HEADS}"
         )
     tables = table.unflatten(0, (codebooks, -1))
     rows = tables.shape[1]
+    from_arrays = bool(file.task.get("numpy_memmap_label"))
     if len(file.dictionaries) == codebooks:
         counts = {sum(symbol.isdecimal() for symbol in symbols) for symbols in file.dictionaries}
         entries = min(counts)
@@ -242,36 +228,30 @@ def _label_rows(table: Tensor, projection: Tensor, file: FairseqFile, source: st
         if len(counts) > 1 or not known or not 0 < entries <= rows:
             raise MertError(
                 f"{source}: its dictionaries do not name the labels 0, 1, 2, … of {rows} rows per codebook. "
-                "Give --encoder-only to leave the heads behind."
+                f"{_LEAVE_HEADS}"
             )
-        if not file.task.get("numpy_memmap_label"):
+        if not from_arrays:
             order = [[symbols[str(label)] for label in range(entries)] for symbols in file.dictionaries]
             return torch.stack([book[index] for book, index in zip(tables, order, strict=True)])
-    elif _is_power_of_two(rows):
-        entries = rows
-    elif _is_power_of_two(rows - SPECIALS):
-        entries = rows - SPECIALS
-    else:
-        raise MertError(
-            f"{source}: {rows} label rows per codebook are neither a power of two nor {SPECIALS} more, and the file "
-            "holds no dictionaries to tell them by. Give --encoder-only to leave the heads behind."
-        )
+    else:  # codebooks have a power of two of entries
+        entries = next((n for n in (rows, rows - SPECIALS) if n > 1 and n.bit_count() == 1), 0)
+        if not entries:
+            raise MertError(
+                f"{source}: {rows} label rows per codebook are neither a power of two nor {SPECIALS} more, and the "
+                f"file holds no dictionaries to tell them by. {_LEAVE_HEADS}"
+            )
     # Labels read from arrays are row numbers as they are; labels read from text go through the dictionary.
-    first = 0 if file.task.get("numpy_memmap_label") else rows - entries
+    first = 0 if from_arrays else rows - entries
     return tables[:, first : first + entries].contiguous()
-
-
-def _is_power_of_two(number: int) -> bool:
-    return number > 1 and number & (number - 1) == 0
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written.
+    """What an import has written.
 
     Attributes:
-        parameters: of the encoder.
-        codes: codebooks and entries of the heads that predict codes, by teacher.
+        parameters: number of the encoder's trained values.
+        codes: number of codebooks and of entries of the heads that predict codes, by teacher.
         spectra: bins of the heads that predict spectra, by teacher.
         sha256: what ``pretrain.start.sha256`` must be to start from it.
     """
@@ -287,8 +267,8 @@ def import_checkpoint(source: Path, to: Path, *, encoder_only: bool = False) -> 
 
     Args:
         source: a folder as Hugging Face lays it out (HuBERT, MERT or one of ours), or a fairseq ``.pt`` file.
-        to: is made, or replaces an older checkpoint.
-        encoder_only: leave heads behind, where there are any.
+        to: new folder, or one with an older checkpoint, which is replaced.
+        encoder_only: whether to leave heads behind, where there are any.
 
     Raises:
         MertError: the source is unreadable or of another architecture, a tensor is missing, unknown or misshapen (all
@@ -312,54 +292,47 @@ def import_checkpoint(source: Path, to: Path, *, encoder_only: bool = False) -> 
             heads = read_safetensors(source / HEADS_NAME)
         elif foreign_heads:
             heads = heads_in_our_layout(foreign_heads, file, str(source))
-    codes, spectra = _shapes(heads or {}, source)
+    codes: dict[str, tuple[int, int]] = {}
+    spectra: dict[str, int] = {}
     if heads is not None:
-        config = _with_heads(config, heads, codes, spectra, source)
+        codes, spectra, final_dim = _check_heads(heads, config, source)
+        config = replace(config, final_dim=final_dim)
     model = MertModel(config)
     copy_parameters(model, tensors, str(source))
     with atomic_folder(to) as temporary:
         model.save_pretrained(temporary)
         if heads is not None:
-            save_heads(heads, temporary)
-    return Imported(
-        model.parameter_count(), {name: shape[:2] for name, shape in codes.items()}, spectra, fingerprint(to)
-    )
+            save_tensors(heads, temporary / HEADS_NAME)
+    return Imported(model.parameter_count(), codes, spectra, fingerprint(to))
 
 
-def _shapes(heads: dict[str, Tensor], source: Path) -> tuple[dict[str, tuple[int, int, int]], dict[str, int]]:
-    """Return codebooks, entries and width by teacher of codes, and bins by teacher of spectra, from tensor names."""
-    codes: dict[str, tuple[int, int, int]] = {}
+def _check_heads(
+    heads: dict[str, Tensor], config: MertConfig, source: Path
+) -> tuple[dict[str, tuple[int, int]], dict[str, int], int]:
+    """Return codebooks and entries by teacher of codes, bins by teacher of spectra, and the width of their space.
+
+    Raises:
+        MertError: the tensors are not those of such heads on that encoder.
+    """
+    codes: dict[str, tuple[int, int]] = {}
     spectra: dict[str, int] = {}
+    dims: set[int] = set()
     for name, tensor in heads.items():
         if (match := re.fullmatch(r"codes\.([^.]+)\.codebook_embeddings", name)) and tensor.ndim == 3:
-            codebooks, entries, final_dim = tensor.shape
-            codes[match[1]] = codebooks, entries, final_dim
+            codes[match[1]] = tensor.shape[0], tensor.shape[1]
+            dims.add(tensor.shape[2])
         elif (match := re.fullmatch(r"spectra\.([^.]+)\.bias", name)) and tensor.ndim == 1:
             spectra[match[1]] = len(tensor)
     if heads and not (codes or spectra):
         raise MertError(f"{source / HEADS_NAME} has no head of codes or of a spectrum; it is none of ours")
-    return codes, spectra
-
-
-def _with_heads(
-    config: MertConfig,
-    heads: dict[str, Tensor],
-    codes: dict[str, tuple[int, int, int]],
-    spectra: dict[str, int],
-    source: Path,
-) -> MertConfig:
-    dims = sorted({shape[2] for shape in codes.values()}) or [config.final_dim]
     if len(dims) > 1:
-        raise MertError(f"the heads in {source} predict in spaces of {dims} dimensions; expected one for all codebooks")
+        raise MertError(
+            f"the heads in {source} predict in spaces of {sorted(dims)} dimensions; expected one for all codebooks"
+        )
+    final_dim = dims.pop() if dims else config.final_dim
     learned = any(name.endswith(".log_scales") for name in heads)
     with torch.device("meta"):
-        shapes = {name: (codebooks, entries) for name, (codebooks, entries, _) in codes.items()}
-        expected = Heads(config.hidden_size, shapes, spectra, dims[0], 0.1, learn_temperature=learned)
+        expected = Heads(config.hidden_size, codes, spectra, final_dim, 0.1, learn_temperature=learned)
     problems = misfits(dict(expected.named_parameters()), heads)
-    if problems:
-        raise MertError(
-            f"the heads in {source} do not fit, {len(problems)} tensor(s):\n"
-            + "\n".join(problems)
-            + "\nTo take the encoder and leave the heads behind, give --encoder-only."
-        )
-    return replace(config, final_dim=dims[0])
+    refuse(problems, f"the heads in {source} do not fit", _LEAVE_HEADS)
+    return codes, spectra, final_dim

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mert_core.files import atomic_path
-from mert_core.model.checkpoint import HEADS_NAME, copy_parameters, read_safetensors
+from mert_core.model.checkpoint import HEADS_NAME, copy_parameters, read_safetensors, save_tensors
 
 MAX_SCALE = 100.0
 """Largest factor that a learned temperature may put on the cosines, as in MERT's code."""
@@ -21,8 +20,8 @@ class CodeHead(nn.Module):
     """Predict the codes of one teacher: each codebook has a projection and a table of embeddings.
 
     Args:
-        width: width of the encoder.
-        codebooks: codebooks of the teacher.
+        width: width of the encoder's states.
+        codebooks: number of the teacher's codebooks.
         entries: entries per codebook.
         final_dim: width of one codebook's prediction space (64 for 95M, 128 for 330M).
         temperature: divides the cosine similarities (0.1 as published).
@@ -51,12 +50,13 @@ class CodeHead(nn.Module):
     def forward(self, states: Tensor, codebook_ids: Sequence[int] | None = None) -> Tensor:
         """Map (positions, width) to logits (codebooks, positions, entries), in fp32.
 
-        Both sides are normalised first, so that one batched GEMM gives all cosine similarities.
+        Both sides are normalized first, so that one batched GEMM gives all cosine similarities.
 
         Args:
             states: (positions, width).
             codebook_ids: codebooks to predict; nothing is computed for others. None predicts all.
         """
+        # Project the states, by the rows of the projection that belong to the codebooks asked for.
         if codebook_ids is None or len(codebook_ids) == self.codebooks:
             projected, tables = self.final_proj(states), self.codebook_embeddings.float()
             codebook_ids = range(self.codebooks)
@@ -81,13 +81,14 @@ class Heads(nn.Module):
     """A head for every teacher that a run predicts.
 
     Args:
-        width: width of the encoder.
-        codes: codebooks and entries of the teachers of codes, by name.
-        spectra: bins of the teachers of spectra, by name.
-        final_dim: see ``CodeHead``.
-        temperature: see there.
-        seed: seed of the initial weights.
-        learn_temperature: see ``CodeHead``.
+        width: width of the encoder's states.
+        codes: number of codebooks and of entries per codebook of each teacher of codes, by its name.
+        spectra: bins of each teacher of spectra, by its name.
+        final_dim: width of one codebook's prediction space, as in ``CodeHead``; so are ``temperature`` and
+            ``learn_temperature``.
+        temperature: divisor of the cosine similarities.
+        seed: decides the initial weights; torch's global generator is left as it was.
+        learn_temperature: whether each codebook learns its temperature.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Heads(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write ``heads.safetensors`` into a folder."""
-        save_heads(dict(self.named_parameters()), folder)
+        save_tensors(dict(self.named_parameters()), folder / HEADS_NAME)
 
     def load(self, folder: Path) -> None:
         """Copy the weights of a folder's ``heads.safetensors``.
@@ -122,12 +123,3 @@ class Heads(nn.Module):
             MertError: it is damaged or of another teacher; every tensor that does not fit is named.
         """
         copy_parameters(self, read_safetensors(folder / HEADS_NAME), str(folder / HEADS_NAME))
-
-
-def save_heads(tensors: dict[str, Tensor], folder: Path) -> None:
-    """Write tensors as ``heads.safetensors`` into a folder, atomically and byte-stable."""
-    from safetensors.torch import save_file
-
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(folder / HEADS_NAME) as temporary:
-        save_file(plain, temporary, metadata={"format": "pt"})

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 CHUNK_SECONDS = 30.0
 MARGIN_SECONDS = 5.0
-_FRONT_FRAMES = (
-    500  # frames whose convolutions are computed at a time: the first layer has 64 values per frame and channel
-)
+# Frames whose convolutions are computed at a time: the first layer has 64 values per frame and channel.
+_FRONT_FRAMES = 500
 _CQT_CONTEXT_FRAMES = 80  # its longest filter reaches 25,230 samples to either side
 
 
@@ -35,8 +34,9 @@ def song_states(
     Args:
         model: in evaluation mode.
         waveform: (1, samples), 24 kHz.
-        chunk_seconds: what attention sees at a time; the longer, the closer to the whole song, and the more memory.
-        margin_seconds: what is thrown away of a chunk at either end, where it has a neighbour.
+        chunk_seconds: music that attention sees at a time; the longer, the closer to the whole song, and the more
+            memory.
+        margin_seconds: music that is thrown away at either end of a chunk, where it has a neighbour.
 
     Yields:
         The number of a piece's first frame, and its states 0 … layers, each (frames, width).

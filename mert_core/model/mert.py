@@ -10,8 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from mert_core.errors import MertError
-from mert_core.model.checkpoint import load_weights, read_weights, save_pretrained
-from mert_core.model.config import MertConfig, load_config, preset
+from mert_core.files import atomic_folder, write_json, write_text
+from mert_core.model.checkpoint import (
+    CARD_NAME,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    check_writable,
+    load_weights,
+    read_weights,
+    save_pretrained,
+    save_tensors,
+)
+from mert_core.model.config import MertConfig, hubert_fields, load_config, preset
 from mert_core.model.frontend import FeatureExtractor, FeatureProjection
 from mert_core.model.layers import EncoderLayer, TransformerEncoder
 
@@ -37,8 +47,8 @@ class MertModel(nn.Module):
     Initial weights follow fairseq: kaiming-normal convolutions, N(0, 0.02) encoder linears, U(0, 1) mask vector.
 
     Args:
-        config: the shape.
-        seed: seed of the initial weights; torch's global generator is left as it was.
+        config: shape of the encoder.
+        seed: decides the initial weights; torch's global generator is left as it was.
     """
 
     def __init__(self, config: MertConfig, seed: int = 0) -> None:
@@ -84,13 +94,42 @@ class MertModel(nn.Module):
             MertError: files are missing, or tensors are missing, unknown or of another shape; all of them are named.
         """
         folder = Path(folder)
-        model = cls(load_config(folder / "config.json"))
+        model = cls(load_config(folder / CONFIG_NAME))
         load_weights(model, read_weights(folder), str(folder))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write ``config.json`` and ``model.safetensors`` with HuBERT's key names into a folder."""
         save_pretrained(self.config, dict(self.named_parameters()), Path(folder))
+
+    def export_hubert(self, folder: Path, card: str | None = None) -> None:
+        """Write a folder that ``transformers.HubertModel.from_pretrained`` loads without remote code.
+
+        Args:
+            folder: new, or holding an older checkpoint, which is replaced.
+            card: content of the model card, ``README.md``; None writes none.
+
+        Raises:
+            MertError: HubertModel cannot represent this encoder (CQT input, DeepNorm), or the folder holds other
+                things; nothing is written.
+        """
+        check_writable(folder)
+        configuration = hubert_fields(self.config)
+        preprocessor = {
+            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+            "feature_size": 1,
+            "sampling_rate": self.config.sample_rate,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "do_normalize": False,
+            "return_attention_mask": True,
+        }
+        with atomic_folder(folder) as temporary:
+            write_json(temporary / CONFIG_NAME, configuration)
+            write_json(temporary / "preprocessor_config.json", preprocessor)
+            if card is not None:
+                write_text(temporary / CARD_NAME, card)
+            save_tensors(dict(self.named_parameters()), temporary / WEIGHTS_NAME)
 
     def parameter_count(self) -> int:
         """Return the number of trained values, mask vector included."""
@@ -114,7 +153,7 @@ class MertModel(nn.Module):
             raise MertError(
                 f"the waveform has shape {tuple(waveform.shape)}; expected (batch, samples) with at least 400 samples"
             )
-        frame_lengths = None
+        frame_lengths = None  # padding is silenced here, and kept out of norms and attention further on
         if sample_lengths is not None:
             sample_lengths = sample_lengths.to(waveform.device)
             inside = torch.arange(waveform.shape[-1], device=waveform.device) < sample_lengths[:, None]
@@ -123,14 +162,11 @@ class MertModel(nn.Module):
         conv_features = self.feature_extractor(waveform, sample_lengths)
         features = conv_features
         if self.cqt is not None:
-            features = torch.cat([features, self._cqt_features(waveform, frames).to(features.dtype)], dim=-1)
+            with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
+                spectrum = self.cqt(waveform.float())[:, :frames]
+            features = torch.cat([features, spectrum.to(features.dtype)], dim=-1)
         states = self.feature_projection(features)
         if mask is not None:
             states = torch.where(mask[..., None], self.masked_spec_embed.to(states.dtype), states)
         hidden_states = self.encoder(states, frame_lengths)
         return MertOutput(hidden_states[-1], hidden_states, conv_features)
-
-    def _cqt_features(self, waveform: Tensor, frames: int) -> Tensor:
-        assert self.cqt is not None
-        with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
-            return self.cqt(waveform.float())[:, :frames]

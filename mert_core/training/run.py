@@ -14,8 +14,7 @@ from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.data.sampler import Music
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
-from mert_core.model.checkpoint import save_pretrained
-from mert_core.model.heads import save_heads
+from mert_core.model.checkpoint import HEADS_NAME, save_pretrained, save_tensors
 from mert_core.training.batches import CropSource
 from mert_core.training.callbacks import Observer
 from mert_core.training.checkpoint import StateStore, parameters_of
@@ -211,7 +210,7 @@ def _write(
     import pyarrow.parquet as pq
 
     save_pretrained(shape, _part(parameters, "encoder."), folder)
-    save_heads(_part(parameters, "heads."), folder)
+    save_tensors(_part(parameters, "heads."), folder / HEADS_NAME)
     columns = zip(*progress.curve, strict=True)
     types = (pa.int64(), pa.string(), pa.string(), pa.float64())
     arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]

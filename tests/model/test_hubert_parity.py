@@ -14,7 +14,6 @@ import torch
 
 from mert_core.errors import MertError
 from mert_core.model.config import PRESETS, MertConfig, hubert_fields
-from mert_core.model.export import export_hubert
 from mert_core.model.layers import _attention
 from mert_core.model.mert import MertModel
 
@@ -70,7 +69,7 @@ def test_every_state_equals_hubert(tmp_path: Path, shape: str) -> None:
     ours = MertModel(SHAPES[shape], seed=3)
     with torch.no_grad():
         ours.encoder.pos_conv_embed.conv.weight_g.mul_(1.7)  # a gain that is not the norm, else a lost gain goes unseen
-    export_hubert(ours, tmp_path / "out")
+    ours.export_hubert(tmp_path / "out")
     theirs, loading = HubertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"] and not loading["mismatched_keys"]
     assert_same_states(ours, theirs)
@@ -128,7 +127,7 @@ def test_deepnorm_equals_its_formula_and_is_for_post_norm_only(tmp_path: Path) -
     with pytest.raises(MertError, match="post-LN"):
         replace(shape, do_stable_layer_norm=True)
     with pytest.raises(MertError, match="deepnorm"):
-        export_hubert(deep, tmp_path / "out")
+        deep.export_hubert(tmp_path / "out")
     deep.save_pretrained(tmp_path)
     assert MertModel.from_pretrained(tmp_path).config == shape
 
@@ -143,24 +142,24 @@ def test_train_mode_masks_nothing() -> None:
 def test_export_says_how_to_prepare_music_and_replaces_only_checkpoints(tmp_path: Path) -> None:
     from transformers import AutoFeatureExtractor
 
-    export_hubert(MertModel(SMALL), tmp_path / "out", "# A card")
+    MertModel(SMALL).export_hubert(tmp_path / "out", "# A card")
     assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "# A card"
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
     waveform = np.linspace(-0.2, 0.7, 5000, dtype=np.float32)
     prepared = extractor(waveform, sampling_rate=24000, return_tensors="np")
     np.testing.assert_array_equal(prepared["input_values"][0], waveform)
     assert prepared["attention_mask"].shape == (1, 5000)
-    export_hubert(MertModel(SMALL, seed=1), tmp_path / "out")
+    MertModel(SMALL, seed=1).export_hubert(tmp_path / "out")
     (tmp_path / "out" / "thesis.tex").write_text("years of work", encoding="utf-8")
     with pytest.raises(MertError, match=r"thesis\.tex"):
-        export_hubert(MertModel(SMALL), tmp_path / "out")
+        MertModel(SMALL).export_hubert(tmp_path / "out")
     assert (tmp_path / "out" / "thesis.tex").exists()
 
 
 def test_export_in_train_mode_masks_nothing(tmp_path: Path) -> None:
     from transformers import HubertModel
 
-    export_hubert(MertModel(SMALL), tmp_path / "out")
+    MertModel(SMALL).export_hubert(tmp_path / "out")
     theirs = HubertModel.from_pretrained(tmp_path / "out").train()
     waveform = torch.randn(1, 24000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -169,7 +168,7 @@ def test_export_in_train_mode_masks_nothing(tmp_path: Path) -> None:
 
 def test_cqt_input_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(MertError, match="feature_extractor_cqt"):
-        export_hubert(MertModel(replace(SMALL, feature_extractor_cqt=True)), tmp_path / "out")
+        MertModel(replace(SMALL, feature_extractor_cqt=True)).export_hubert(tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from mert_core.errors import MertError
 from mert_core.model.config import preset
-from mert_core.model.export import export_hubert
 from mert_core.model.mert import MertModel
 from mert_core.probing.embeddings import embeddings
 from mert_core.probing.encoders.base import ModelEncoder, fingerprint
@@ -128,7 +127,7 @@ def test_mert_folders_of_ours_exported_and_published(tmp_path: Path) -> None:
     waveform = music(0.4, None)
     expected = ModelEncoder(model).frames(waveform)
     model.save_pretrained(tmp_path / "ours")
-    export_hubert(model, tmp_path / "exported")
+    model.export_hubert(tmp_path / "exported")
     published = Path(shutil.copytree(tmp_path / "exported", tmp_path / "published"))
     for name, changes in (
         ("config.json", {"model_type": "mert_model", "sample_rate": 24000, "attention_relax": -1.0}),
