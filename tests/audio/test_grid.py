@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, RECEPTIVE_SAMPLES, SAMPLE_RATE, student_frames, whole_hops
+from mert_core.model.config import PRESETS
 
-KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)  # HuBERT's convolutions
-
-
-@pytest.mark.parametrize(
-    ("samples", "frames"),
-    [(0, 0), (399, 0), (400, 1), (719, 1), (720, 2), (24000, 74), (120000, 374), (122880, 383), (720000, 2249)],
-)
-def test_student_frames(samples: int, frames: int) -> None:
-    assert student_frames(samples) == frames
+FRAMES = {0: 0, 399: 0, 400: 1, 719: 1, 720: 2, 24000: 74, 120000: 374, 122880: 383, 720000: 2249}
 
 
-def test_student_frames_are_those_of_the_convolutions() -> None:
+def test_frames_are_those_of_huberts_convolutions() -> None:
+    assert {samples: student_frames(samples) for samples in FRAMES} == FRAMES
+    assert {samples: PRESETS["mert-95m"].frames(samples) for samples in FRAMES} == FRAMES
     for samples in [*range(400, 1100, 7), 24000]:
         wave = torch.zeros(1, 1, samples)
-        for kernel, stride in zip(KERNELS, STRIDES, strict=True):
+        for kernel, stride in zip((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), strict=True):
             wave = torch.nn.functional.conv1d(wave, torch.ones(1, 1, kernel), stride=stride)
         assert student_frames(samples) == wave.shape[-1]
 
@@ -29,5 +23,4 @@ def test_student_frames_are_those_of_the_convolutions() -> None:
 def test_rates_agree() -> None:
     assert FRAME_RATE * HOP_SAMPLES == SAMPLE_RATE
     assert RECEPTIVE_SAMPLES > HOP_SAMPLES
-    assert whole_hops(24001) == 24000
-    assert whole_hops(319) == 0
+    assert (whole_hops(24001), whole_hops(319)) == (24000, 0)

@@ -76,19 +76,15 @@ def fairseq(name: str) -> str:
 
 
 @pytest.mark.parametrize("spelling", [parametrised, fairseq, lambda name: f"hubert.{name}"])
-def test_other_spellings_load(tmp_path: Path, spelling: Callable[[str], str]) -> None:
+def test_other_spellings_load_from_files_of_both_kinds(tmp_path: Path, spelling: Callable[[str], str]) -> None:
     tensors = saved(tmp_path)
     renamed = {spelling(name): value for name, value in tensors.items()}
     assert set(renamed) != set(tensors)
     save_file(renamed | {"label_embs_concat": torch.zeros(3)}, tmp_path / "model.safetensors")
     loaded = dict(MertModel.from_pretrained(tmp_path).named_parameters())
     assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
-
-
-def test_legacy_file_loads(tmp_path: Path) -> None:
-    tensors = saved(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    torch.save(renamed, tmp_path / "pytorch_model.bin")
     assert torch.equal(MertModel.from_pretrained(tmp_path).masked_spec_embed, tensors["masked_spec_embed"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mert_core.errors import MertError
 from mert_core.model.checkpoint import fingerprint
-from mert_core.model.convert import import_checkpoint
+from mert_core.model.convert import Imported, import_checkpoint
 from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
 from tests.model.test_checkpoint import fairseq, parametrised
@@ -110,6 +111,12 @@ def checkpoint(tensors: dict[str, Tensor], configuration: Any, dictionaries: lis
     }
 
 
+def import_file(folder: Path, content: dict[str, Any], **options: Any) -> Imported:
+    """Write a file, and import it to the folder's ``out``."""
+    torch.save(content, folder / "a.pt", **options)
+    return import_checkpoint(folder / "a.pt", folder / "out")
+
+
 def assert_taken_over(to: Path, tensors: dict[str, Tensor], labels: Tensor = LABELS) -> None:
     loaded = dict(MertModel.from_pretrained(to).named_parameters())
     assert all(torch.equal(value, tensors[fairseq(name)]) for name, value in loaded.items())
@@ -131,11 +138,8 @@ def test_a_fairseq_checkpoint_in_its_true_form(tmp_path: Path, dictionary_class:
     for name in ("fairseq", "fairseq.data", "fairseq.data.dictionary"):
         del sys.modules[name]
     done = import_checkpoint(tmp_path / "mert.pt", tmp_path / "out")
-    assert (
-        done.codes == {"encodec": (CODEBOOKS, ENTRIES)}
-        and done.spectra == {"cqt": 336}
-        and done.sha256 == fingerprint(tmp_path / "out")
-    )
+    assert (done.codes, done.spectra) == ({"encodec": (CODEBOOKS, ENTRIES)}, {"cqt": 336})
+    assert done.sha256 == fingerprint(tmp_path / "out")
     assert_taken_over(tmp_path / "out", tensors, shuffled[:, inverse])
     config = MertModel.from_pretrained(tmp_path / "out").config
     assert config.do_stable_layer_norm and config.num_attention_heads == 4 and config.layerdrop == 0.05
@@ -159,8 +163,8 @@ def test_omegaconf_and_argparse_configurations_are_read_as_data(tmp_path: Path) 
 def test_labels_read_from_arrays_are_row_numbers(tmp_path: Path) -> None:
     tensors = model_tensors()
     tensors["label_embs_concat"] = torch.cat([LABELS, SPECIALS], dim=1).flatten(0, 1)
-    torch.save(checkpoint(tensors, {"model": settings(), "task": {"numpy_memmap_label": True}}, []), tmp_path / "a.pt")
-    import_checkpoint(tmp_path / "a.pt", tmp_path / "out")
+    cfg = {"model": settings(), "task": {"numpy_memmap_label": True}}
+    import_file(tmp_path, checkpoint(tensors, cfg, []))
     assert_taken_over(tmp_path / "out", tensors)
 
 
@@ -172,8 +176,7 @@ def test_tables_without_special_rows_and_heads_trained_one_by_one(tmp_path: Path
     for part in ("weight", "bias"):
         for number, piece in enumerate(tensors.pop(f"final_proj.{part}").split(FINAL_DIM)):
             tensors[f"final_projs.{number}.{part}"] = piece
-    torch.save(checkpoint(tensors, {"model": settings()}, []), tmp_path / "a.pt")
-    import_checkpoint(tmp_path / "a.pt", tmp_path / "out")
+    import_file(tmp_path, checkpoint(tensors, {"model": settings()}, []))
     stored = load_file(tmp_path / "out" / "heads.safetensors")
     assert torch.equal(stored["codes.encodec.final_proj.weight"], expected["final_proj.weight"])
     assert torch.equal(stored["codes.encodec.log_scales"], tensors["logit_temp_list"])
@@ -185,12 +188,8 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_written(tmp_path:
     tensors["encoder.layers.0.fc1.weight"] = torch.zeros(3, 3)
     tensors["rel_attn_embed"] = torch.zeros(2)
     tensors["encoder_cqt_model.bn.weight"] = torch.zeros(2)
-    torch.save(checkpoint(tensors, {"model": settings()}, []), tmp_path / "a.pt")
-    with pytest.raises(MertError) as caught:
-        import_checkpoint(tmp_path / "a.pt", tmp_path / "out")
-    assert "missing: final_proj.bias" in str(caught.value) and "unknown: encoder_cqt_model.bn.weight" in str(
-        caught.value
-    )
+    with pytest.raises(MertError, match=r"missing: final_proj\.bias[\s\S]*unknown: encoder_cqt_model\.bn\.weight"):
+        import_file(tmp_path, checkpoint(tensors, {"model": settings()}, []))
     with pytest.raises(MertError) as caught:
         import_checkpoint(tmp_path / "a.pt", tmp_path / "out", encoder_only=True)
     text = str(caught.value)
@@ -200,40 +199,29 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_written(tmp_path:
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
-    torch.save(checkpoint(model_tensors(), {"model": settings(subln=True, conv_bias=True)}, []), tmp_path / "a.pt")
     with pytest.raises(MertError, match=r"conv_bias=True .*subln=True"):
-        import_checkpoint(tmp_path / "a.pt", tmp_path / "out")
-    torch.save({"model": model_tensors()}, tmp_path / "bare.pt")
+        import_file(tmp_path, checkpoint(model_tensors(), {"model": settings(subln=True, conv_bias=True)}, []))
     with pytest.raises(MertError, match="no published size"):
-        import_checkpoint(tmp_path / "bare.pt", tmp_path / "out")
+        import_file(tmp_path, {"model": model_tensors()})
 
 
 class Hostile:
-    """Writes a file when it is unpickled."""
+    """Writes a file when it is unpickled, by Python or by the system."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
-class HostileByName(Hostile):
-    """The same through the system."""
+    def __init__(self, path: Path, by_system: bool) -> None:
+        self.call = (os.system, (f"touch {path}",)) if by_system else (Path.touch, (path,))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return os.system, (f"touch {self.path}",)
+        return self.call
 
 
-@pytest.mark.parametrize("kind", [Hostile, HostileByName])
+@pytest.mark.parametrize("by_system", [True, False])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_run_code_runs_none(tmp_path: Path, kind: type[Hostile], zipped: bool) -> None:
-    content = checkpoint(model_tensors(), {"model": settings()}, []) | {"extra": kind(tmp_path / "trace")}
-    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+def test_a_file_that_would_run_code_runs_none(tmp_path: Path, by_system: bool, zipped: bool) -> None:
+    extra = Hostile(tmp_path / "trace", by_system)
+    content = checkpoint(model_tensors(), {"model": settings()}, []) | {"extra": extra}
     with pytest.raises(MertError, match=r"not read|without running its code"):
-        import_checkpoint(tmp_path / "a.pt", tmp_path / "out")
+        import_file(tmp_path, content, _use_new_zipfile_serialization=zipped)
     assert not (tmp_path / "trace").exists() and not (tmp_path / "out").exists()
 
 
@@ -261,8 +249,6 @@ def test_hugging_face_folders(tmp_path: Path, model_type: str, binary: bool, new
     if binary:
         torch.save(tensors, folder / "pytorch_model.bin")
     else:
-        from safetensors.torch import save_file
-
         save_file(tensors, folder / "model.safetensors")
     done = import_checkpoint(folder, tmp_path / "out")
     assert done.codes == {} and not (tmp_path / "out" / "heads.safetensors").exists()

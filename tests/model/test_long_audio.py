@@ -66,12 +66,10 @@ def test_the_first_norm_needs_the_whole_song() -> None:
 
 def test_longer_chunks_come_closer() -> None:
     model = MertModel(replace(SMALL, do_stable_layer_norm=True), seed=2).eval()
+    attention = model.encoder.layers[0].attention
     with torch.no_grad():
-        for parameter in (
-            model.encoder.layers[0].attention.q_proj.weight,
-            model.encoder.layers[0].attention.k_proj.weight,
-        ):
-            parameter.mul_(20)  # fresh weights attend to everything alike; trained ones do not
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight.mul_(20)  # fresh weights attend to everything alike; trained ones do not
         waveform = song(14.3)
         whole = model(waveform).last_hidden_state[0]
         far, near = (distance(joined(model, waveform, chunk, 0.5)[-1], whole) for chunk in (2.0, 8.0))
