@@ -1,4 +1,4 @@
-"""The frozen teacher: same codes in pieces as in one pass, and what is refused."""
+"""The codec: same codes in pieces as in one pass, codebooks that start well and stay alive, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.errors import MertError
 from mert_core.teachers.codec.encode import CodecTeacher
 from mert_core.teachers.codec.encodec import PUBLISHED, load_published
-from mert_core.teachers.codec.model import Architecture, RvqVae
+from mert_core.teachers.codec.model import Architecture, RvqVae, SteadyCodebook
 from mert_core.teachers.codec.train import RvqVaeSettings, RvqVaeTeacher, condition
 from mert_core.teachers.registry import CARD_NAME, WEIGHTS_NAME, load_teacher, save_teacher
 
@@ -50,8 +50,7 @@ def test_codes_in_pieces_are_those_of_one_pass(model: RvqVae, samples: int) -> N
     waveform = music(samples / SAMPLE_RATE + 0.01)[:, :samples]
     expected = one_pass(model, waveform)
     found = teacher_of(model)(waveform)
-    assert found.dtype == torch.int64
-    assert found.shape == (2, -(-samples // HOP_SAMPLES), 4)
+    assert (found.dtype, found.shape) == (torch.int64, (2, -(-samples // HOP_SAMPLES), 4))
     assert torch.equal(found, expected)
 
 
@@ -107,3 +106,37 @@ def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.th")
     with pytest.raises(MertError, match=r"not EnCodec's 24 kHz model.*dict"):
         load_published(tmp_path / "list.th")
+
+
+def codebook() -> SteadyCodebook:
+    torch.manual_seed(0)
+    book = SteadyCodebook(dim=2, codebook_size=4, kmeans_init=True, kmeans_iters=10, decay=0.9)
+    book.threshold_ema_dead_code = 0.1
+    return book
+
+
+def clusters() -> torch.Tensor:
+    centres = torch.tensor([[9.0, 0.0], [-9.0, 0.0], [0.0, 9.0], [0.0, -9.0]])
+    return (centres[:, None] + 0.1 * torch.randn(4, 25, 2)).reshape(-1, 2)
+
+
+def test_the_first_update_keeps_the_k_means_centroids() -> None:
+    book, vectors = codebook(), clusters()
+    book.train()
+    book.init_embed_(vectors)
+    before = book.embed.clone()
+    book(vectors)
+    assert (book.embed - before).norm() < 0.2 * before.norm()
+
+
+def test_a_dead_entry_is_put_on_music_and_stays_there() -> None:
+    book, vectors = codebook(), clusters()
+    book.init_embed_(vectors)
+    book.embed[0] = 1e4
+    book.embed_avg[0] = 0.0
+    book.cluster_size[0] = 0.0
+    book.train()
+    for _ in range(2):
+        book(vectors)
+        assert book.embed[0].norm() < 15
+    assert float(book.cluster_size[0]) > 0
