@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -23,19 +23,19 @@ __all__ = ["AUDIO_SUFFIXES", "Decoded", "UnusableAudio", "check_music", "decode"
 
 
 class Resampler:
-    """Resamples a mono stream to 24 kHz with soxr's HQ filter (20-bit, linear phase, no delay).
+    """Resamples a stream to 24 kHz with soxr's HQ filter (20-bit, linear phase, no delay).
 
     Any rate works, also ones without a small ratio to 24 kHz. The output does not depend on where the blocks
     are cut, and n input samples give n × 24000 / rate, rounded, output samples.
     """
 
-    def __init__(self, source_rate: int) -> None:
+    def __init__(self, source_rate: int, channels: int = 1) -> None:
         self._stream = None
         if source_rate != SAMPLE_RATE:
-            self._stream = soxr.ResampleStream(source_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+            self._stream = soxr.ResampleStream(source_rate, SAMPLE_RATE, channels, dtype="float32", quality="HQ")
 
     def push(self, block: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
-        """Feed a block (samples,); return what is ready. With ``last`` the filter is drained as well."""
+        """Feed a block (samples,) or (samples, channels); return what is ready. ``last`` drains the filter as well."""
         if self._stream is None:
             return block
         return self._stream.resample_chunk(block, last=last)
@@ -51,8 +51,6 @@ RATES = range(1000, 1_000_001)
 """Plausible sample rates in hertz; a damaged header that says 1 Hz would ask for gigabytes of output."""
 SILENCE_RANGE = 1e-4
 """Highest minus lowest sample of a file that counts as silent: -80 dB of full scale, about 3 steps of int16."""
-
-_RowsOf = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 _OPENING = threading.Lock()  # libsndfile keeps the error of a failed open in a global variable
 _BLOCK_VALUES = 1 << 20  # values (frames × channels) decoded at a time
@@ -84,7 +82,7 @@ def decode(path: Path) -> Decoded:
         UnusableAudio: with the reason, when the file is unreadable, empty, no audio, truncated or damaged, or
             holds NaN or infinity.
     """
-    decoded = _decode_file(path, _mix)
+    decoded = _decode_file(path, mono=True)
     return replace(decoded, waveform=decoded.waveform[0])
 
 
@@ -94,15 +92,10 @@ def decode_channels(path: Path) -> Decoded:
     Raises:
         UnusableAudio: as `decode` does.
     """
-    return _decode_file(path, np.transpose)
+    return _decode_file(path, mono=False)
 
 
-def _mix(block: NDArray[np.float32]) -> NDArray[np.float32]:
-    return block.mean(axis=1, dtype=np.float32)[None]
-
-
-def _decode_file(path: Path, rows_of: _RowsOf) -> Decoded:
-    """Decode what ``rows_of`` makes of each block (frames, channels): rows (rows, frames)."""
+def _decode_file(path: Path, mono: bool) -> Decoded:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -113,60 +106,46 @@ def _decode_file(path: Path, rows_of: _RowsOf) -> Decoded:
             mpeg = check_container(stream, status.st_size)
             os.lseek(stream.fileno(), 0, os.SEEK_SET)  # libsndfile begins where the descriptor stands
             source = BytesIO(mpeg.repaired) if mpeg and mpeg.repaired else stream.fileno()
-            return _decode_stream(source, mpeg, rows_of)
+            return _decode_stream(source, mpeg, mono)
     except OSError as error:
         raise UnusableAudio("unreadable", error.strerror or type(error).__name__) from error
 
 
-def check_music(decoded: Decoded, min_seconds: float) -> None:
-    """Refuse what decodes but is no use as music.
-
-    Raises:
-        UnusableAudio: too short, or silent from end to end (a constant offset is silence too).
-    """
-    if decoded.source_seconds < min_seconds:
-        raise UnusableAudio("too short", f"{decoded.source_seconds:.3f} s; at least {min_seconds:g} s are needed")
-    if decoded.sample_range < SILENCE_RANGE:
-        raise UnusableAudio("silent", f"all samples lie within {decoded.sample_range:.2g} of full scale")
-
-
-def _decode_stream(source: int | BytesIO, mpeg: MpegStream | None, rows_of: _RowsOf) -> Decoded:
+def _decode_stream(source: int | BytesIO, mpeg: MpegStream | None, mono: bool) -> Decoded:
     try:
         with _OPENING:
             sound = soundfile.SoundFile(source, closefd=False)
     except soundfile.LibsndfileError as error:
-        raise UnusableAudio(_open_reason(error), error.error_string.strip()) from error
+        reason: Reason = "no channels" if "channel" in error.error_string.lower() else "not audio"
+        raise UnusableAudio(reason, error.error_string.strip()) from error
     with sound:
-        rate = sound.samplerate
+        rate, channels = sound.samplerate, 1 if mono else sound.channels
         if rate not in RATES:
             raise UnusableAudio("impossible rate", f"the header says {rate} Hz")
         if sound.channels < 1:
             raise UnusableAudio("no channels", "the header says 0 channels")
-        resamplers: list[Resampler] = []
-        parts: list[NDArray[np.float32]] = []
+        resampler, parts = Resampler(rate, channels), []
         read, low, high = 0, np.inf, -np.inf
         for block in _blocks(sound):
-            rows = rows_of(block)
-            if not np.isfinite(rows).all():
+            columns = block.mean(axis=1, keepdims=True, dtype=np.float32) if mono else block
+            if not np.isfinite(columns).all():
                 where = f"between {read / rate:.2f} and {(read + len(block)) / rate:.2f} s"
                 raise UnusableAudio("not finite", f"NaN or infinity {where}")
-            read, low, high = read + len(block), min(low, float(rows.min())), max(high, float(rows.max()))
-            resamplers = resamplers or [Resampler(rate) for _ in rows]
-            parts.append(_push(resamplers, rows))
+            read, low, high = read + len(block), min(low, float(columns.min())), max(high, float(columns.max()))
+            parts.append(resampler.push(columns))
         if read == 0:
             raise UnusableAudio("empty", "a header, but no audio behind it")
-        _check_count(sound, read, mpeg)
-        parts.append(_push(resamplers, np.zeros((len(resamplers), 0), dtype=np.float32), last=True))
-    return Decoded(np.concatenate(parts, axis=1), rate, read / rate, high - low)
-
-
-def _push(resamplers: list[Resampler], rows: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
-    """Feed each resampler its row of (rows, samples); all give the same number of samples."""
-    pairs = zip(resamplers, np.ascontiguousarray(rows), strict=True)
-    return np.stack([resampler.push(row, last) for resampler, row in pairs])
+        # What was decoded against what the container promises; libsndfile's "unknown" is 2**63 - 1.
+        expected = sound.frames if mpeg is None else mpeg.samples - mpeg.slack_samples
+        if read < expected < 1 << 62:
+            seconds = f"{read / rate:.2f} of {expected / rate:.2f} s"
+            raise UnusableAudio("truncated", f"cut off or damaged: {seconds} decode")
+        parts.append(resampler.push(np.zeros((0, channels), dtype=np.float32), last=True))
+    return Decoded(np.ascontiguousarray(np.concatenate(parts).T), rate, read / rate, high - low)
 
 
 def _blocks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+    """Yield all of a file as blocks (samples, channels) of about a million values."""
     frames = max(1, _BLOCK_VALUES // sound.channels)
     read = 0
     while True:
@@ -181,13 +160,13 @@ def _blocks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
         yield block
 
 
-def _check_count(sound: soundfile.SoundFile, read: int, mpeg: MpegStream | None) -> None:
-    """Compare what was decoded with what the container promises."""
-    expected = sound.frames if mpeg is None else mpeg.samples - mpeg.slack_samples
-    if read < expected < 1 << 62:  # libsndfile's "unknown" is 2**63 - 1
-        seconds = f"{read / sound.samplerate:.2f} of {expected / sound.samplerate:.2f} s"
-        raise UnusableAudio("truncated", f"cut off or damaged: {seconds} decode")
+def check_music(decoded: Decoded, min_seconds: float) -> None:
+    """Refuse what decodes but is no use as music.
 
-
-def _open_reason(error: soundfile.LibsndfileError) -> Reason:
-    return "no channels" if "channel" in error.error_string.lower() else "not audio"
+    Raises:
+        UnusableAudio: too short, or silent from end to end (a constant offset is silence too).
+    """
+    if decoded.source_seconds < min_seconds:
+        raise UnusableAudio("too short", f"{decoded.source_seconds:.3f} s; at least {min_seconds:g} s are needed")
+    if decoded.sample_range < SILENCE_RANGE:
+        raise UnusableAudio("silent", f"all samples lie within {decoded.sample_range:.2g} of full scale")

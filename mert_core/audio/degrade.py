@@ -22,18 +22,16 @@ from numpy.typing import NDArray
 
 from mert_core.audio.grid import SAMPLE_RATE
 
+Waveform = NDArray[np.float32]
+
 FFT_SAMPLES = 2048
 HOP_SAMPLES = 512
 
 
-def pitch_shift(waveform: NDArray[np.float32], semitones: float) -> NDArray[np.float32]:
+def pitch_shift(waveform: Waveform, semitones: float, seed: int = 0) -> Waveform:
     """Return a waveform of the same length whose pitches are that much higher (or lower, below 0).
 
-    Timbre moves with the pitch: formants are not kept.
-
-    Args:
-        waveform: (samples,).
-        semitones: shift in equal-tempered semitones.
+    Timbre moves with the pitch: formants are not kept. ``waveform`` is (samples,), semitones are equal-tempered.
     """
     if semitones == 0 or not len(waveform):
         return waveform.astype(np.float32)
@@ -42,7 +40,7 @@ def pitch_shift(waveform: NDArray[np.float32], semitones: float) -> NDArray[np.f
     return np.pad(shifted, (0, len(waveform) - len(shifted))).astype(np.float32)
 
 
-def stretch(waveform: NDArray[np.float32], ratio: float) -> NDArray[np.float32]:
+def stretch(waveform: Waveform, ratio: float) -> Waveform:
     """Return a waveform that lasts ``ratio`` times as long at the same pitches (Laroche and Dolson 1999).
 
     Each peak of the spectrum goes on at its own frequency, and the bins around it keep their phase towards it.
@@ -66,19 +64,16 @@ def stretch(waveform: NDArray[np.float32], ratio: float) -> NDArray[np.float32]:
         if written is not None:
             # The input one hop of the OUTPUT earlier: from there to here each phase goes on as it must in the output.
             earlier = np.fft.rfft(padded[start - HOP_SAMPLES : start - HOP_SAMPLES + FFT_SAMPLES] * window)
-            now = now * _turns(written, earlier)[_nearest_peak(np.abs(now))]
+            # Each bin takes the turn of its peak: the rotation from the input's phase there to the output's.
+            turns = written * earlier.conj()
+            size = np.abs(turns)
+            turns = np.where(size > 0, turns / np.where(size > 0, size, 1.0), 1.0)
+            now = now * turns[_nearest_peak(np.abs(now))]
         written = now
         span = slice(number * HOP_SAMPLES, number * HOP_SAMPLES + FFT_SAMPLES)
         out[span] += np.fft.irfft(now) * window
         weight[span] += window**2
     return (out / np.maximum(weight, 1e-3))[half : half + samples].astype(np.float32)
-
-
-def _turns(to: NDArray[np.complex128], origin: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Return the rotation by which each phase of one spectrum becomes that of another."""
-    turns = to * origin.conj()
-    size = np.abs(turns)
-    return np.where(size > 0, turns / np.where(size > 0, size, 1.0), 1.0)
 
 
 def _nearest_peak(magnitudes: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -91,12 +86,11 @@ def _nearest_peak(magnitudes: NDArray[np.float64]) -> NDArray[np.int64]:
     return peaks[np.searchsorted((peaks[1:] + peaks[:-1]) / 2, bins)]
 
 
-Waveform = NDArray[np.float32]
-
 _MP3_KBITS = (160.0, 8.0)  # the bounds that libsndfile's compression level goes between at this sample rate
 # Without a LAME tag, for which frames of less than about 40 kbit/s have no room, a decoder cannot know what to cut:
 # 576 samples of the encoder's delay and 529 of its own.
 _MP3_DELAY_SAMPLES = 1105
+_MP3_VERSION = f"1 {soundfile.__libsndfile_version__}"
 _FIR_SAMPLES = 1023
 
 
@@ -107,8 +101,8 @@ class Deformation:
     Attributes:
         name: key in results.
         title: name for people.
-        unit: unit of a level.
-        clean: level at which nothing is done; for the axis of a curve.
+        unit: unit of a level, for people.
+        clean: level at which nothing is done, for the axis of a curve.
         levels: levels from slight to strong.
         apply: (waveform (samples,), level, seed) → waveform of the same length.
         version: changes whenever the result does.
@@ -174,25 +168,13 @@ def low_pass(waveform: Waveform, hertz: float, seed: int = 0) -> Waveform:
     return np.fft.irfft(spectrum, length)[delay : delay + len(waveform)].astype(np.float32)
 
 
-def _pitch(waveform: Waveform, semitones: float, seed: int) -> Waveform:
-    return pitch_shift(waveform, semitones)
-
-
 DEFORMATIONS: dict[str, Deformation] = {
     deformation.name: deformation
     for deformation in (
         Deformation("noise", "White noise, signal to noise", "dB", 98.0, (30.0, 20.0, 10.0, 0.0), white_noise),
         Deformation("gain", "Gain", "dB", 0.0, (-12.0, -24.0, -36.0), gain),
-        Deformation(
-            "mp3",
-            "MP3 at a constant bit rate",
-            "kbit/s",
-            384.0,
-            (64.0, 32.0, 16.0),
-            mp3,
-            version=f"1 {soundfile.__libsndfile_version__}",
-        ),
-        Deformation("pitch", "Pitch shift", "semitones", 0.0, (0.5, 1.0, 2.0, 4.0), _pitch),
+        Deformation("mp3", "MP3 at a constant bit rate", "kbit/s", 384.0, (64.0, 32.0, 16.0), mp3, _MP3_VERSION),
+        Deformation("pitch", "Pitch shift", "semitones", 0.0, (0.5, 1.0, 2.0, 4.0), pitch_shift),
         Deformation("lowpass", "Low-pass", "Hz", 12000.0, (4000.0, 2000.0, 1000.0), low_pass),
     )
 }

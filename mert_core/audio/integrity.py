@@ -63,7 +63,10 @@ def read_mpeg(data: mmap.mmap) -> MpegStream | None:
     Raises:
         UnusableAudio: frames are missing, or the last one is not whole.
     """
-    at = _behind_tags(data)
+    at = 0
+    while data[at : at + 3] == b"ID3" and at + 10 <= len(data):  # tags before the audio
+        sizes, footer = data[at + 6 : at + 10], 10 if data[at + 5] & 0x10 else 0
+        at += 10 + (sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]) + footer
     if at >= len(data):
         raise UnusableAudio("truncated", "the file ends before its audio begins")
     first: _Frame | None = None
@@ -98,15 +101,6 @@ def read_mpeg(data: mmap.mmap) -> MpegStream | None:
     wrong = not promised or frames > promised + 1
     repaired = _xing_frame(first, frames) + data[begin : at if at > 0 else len(data)] if wrong else None
     return MpegStream(frames * first.samples, _SLACK_FRAMES * first.samples, repaired)
-
-
-def _behind_tags(data: mmap.mmap) -> int:
-    at = 0
-    while data[at : at + 3] == b"ID3" and at + 10 <= len(data):
-        sizes = data[at + 6 : at + 10]
-        footer = 10 if data[at + 5] & 0x10 else 0
-        at += 10 + (sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]) + footer
-    return at
 
 
 def _frame_at(data: mmap.mmap, at: int) -> _Frame | None:
@@ -220,15 +214,12 @@ def _check_ogg(data: mmap.mmap) -> None:
         if len(head) < 27 or len(segments) < head[26] or at + length > len(data):
             raise UnusableAudio("truncated", "the last Ogg page is not whole")
         page = data[at : at + length]
-        if _ogg_checksum(page[:22] + b"\0\0\0\0" + page[26:]) != struct.unpack("<I", page[22:26])[0]:
+        # Ogg's CRC-32 has zlib's polynomial, but highest bit first and without inversion.
+        mirrored = (page[:22] + b"\0\0\0\0" + page[26:]).translate(_REVERSED_BITS)
+        checksum = int(f"{zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)
+        if checksum != struct.unpack("<I", page[22:26])[0]:
             raise UnusableAudio("damaged", f"the Ogg page at byte {at} does not match its checksum")
         ended = bool(head[5] & 0x04)
         at += length
     if not ended:
         raise UnusableAudio("truncated", "the last Ogg page has no end-of-stream mark")
-
-
-def _ogg_checksum(page: bytes) -> int:
-    """Return Ogg's CRC-32: zlib's polynomial, but highest bit first and without inversion."""
-    mirrored = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{mirrored:032b}"[::-1], 2)

@@ -53,22 +53,15 @@ def beat_frames(strength: NDArray[np.float64]) -> NDArray[np.int64]:
     deviation = strength.std()
     if deviation > 1e-9:
         strength = strength / deviation
-    return _best_sequence(strength, _period(strength))
 
-
-def _period(strength: NDArray[np.float64]) -> int:
-    """Return the beat's period in frames."""
+    # The period: autocorrelation, weighed by how usual a tempo is.
     lags = np.arange(round(_SHORTEST_PERIOD_SECONDS * FRAME_RATE), round(_LONGEST_PERIOD_SECONDS * FRAME_RATE) + 1)
-    size = 1 << (2 * len(strength) + 2 * int(lags[-1])).bit_length()
+    size = 1 << (2 * frames + 2 * int(lags[-1])).bit_length()
     correlation = np.fft.irfft(np.abs(np.fft.rfft(strength, size)) ** 2, size)[lags]
     octaves = np.log2(lags / (_USUAL_PERIOD_SECONDS * FRAME_RATE)) / _PERIOD_OCTAVES
-    weighed = np.exp(-0.5 * octaves**2) * np.maximum(correlation, 1e-6)
-    return int(lags[weighed.argmax()])
+    period = int(lags[(np.exp(-0.5 * octaves**2) * np.maximum(correlation, 1e-6)).argmax()])
 
-
-def _best_sequence(strength: NDArray[np.float64], period: int) -> NDArray[np.int64]:
-    """Return the sequence of frames whose score is best (Ellis 2007, equation 5)."""
-    frames = len(strength)
+    # The sequence of frames whose score is best (Ellis 2007, equation 5).
     distances = np.arange(2 * period, math.ceil(period / 2) - 1, -1)
     cost = _TIGHTNESS * np.log(distances / period) ** 2
     longest, shortest = int(distances[0]), int(distances[-1])

@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor, nn
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
@@ -32,28 +33,27 @@ _RINGING_TAPS = 6
 _PIECE_HOPS = 640
 
 
-def _filter(hertz: float) -> tuple[np.ndarray, int, int]:
-    """Return one nnAudio filter (complex128), its first tap relative to the frame centre, and its length."""
-    length = math.ceil(_QUALITY * SAMPLE_RATE / hertz)
-    first = -((length + 1) // 2)
-    phase = np.arange(first, first + length) * (2j * math.pi * hertz / SAMPLE_RATE)
-    window = 0.5 - 0.5 * np.cos(2 * math.pi * np.arange(length) / length)
-    taps = window * np.exp(phase)
-    return taps * (math.sqrt(length) / np.abs(taps).sum()), first, length
+# Least length from a number on whose Fourier transform is fast: without a prime factor above 5.
+_fast_length = functools.partial(next_fast_len, real=True)
 
 
 @functools.cache  # half a second for all octaves
 def _octave_filters(octave: int) -> tuple[np.ndarray, int]:
     """Return one octave's filters at its own rate, float32 (taps, 2 × 48), and the taps left of the centre."""
     hop = _LOWEST_HOP << octave
-    hertz = MIN_HERTZ * 2.0 ** (octave + np.arange(BINS_PER_OCTAVE) / BINS_PER_OCTAVE)
-    filters = [_filter(float(value)) for value in hertz]
-    longest = filters[0][2]
+    centers = MIN_HERTZ * 2.0 ** (octave + np.arange(BINS_PER_OCTAVE) / BINS_PER_OCTAVE)
+    longest = math.ceil(_QUALITY * SAMPLE_RATE / float(centers[0]))
     half = math.ceil(longest / 2 * hop / HOP_SAMPLES) + _RINGING_TAPS
-    hops = _smooth(math.ceil(1.3 * 2 * half / hop))
+    hops = _fast_length(math.ceil(1.3 * 2 * half / hop))
+    # nnAudio's filters around sample 0, at the full rate.
     bank = np.zeros((BINS_PER_OCTAVE, hops * HOP_SAMPLES), dtype=np.complex128)
-    for row, (taps, first, length) in zip(bank, filters, strict=True):
-        row[np.arange(first, first + length) % row.size] = taps
+    for row, hertz in zip(bank, map(float, centers), strict=True):
+        length = math.ceil(_QUALITY * SAMPLE_RATE / hertz)
+        times = np.arange(-((length + 1) // 2), length - (length + 1) // 2)
+        window = 0.5 - 0.5 * np.cos(2 * math.pi * np.arange(length) / length)
+        taps = window * np.exp(times * (2j * math.pi * hertz / SAMPLE_RATE))
+        row[times % row.size] = taps * (math.sqrt(length) / np.abs(taps).sum())
+    # Each octave's own band of their spectra, at the octave's rate.
     spectrum = np.fft.fft(bank, axis=1)
     samples, half_spectrum = hops * hop, hops * hop // 2
     narrow = np.zeros((BINS_PER_OCTAVE, samples), dtype=np.complex128)
@@ -64,19 +64,6 @@ def _octave_filters(octave: int) -> tuple[np.ndarray, int]:
     slow = np.fft.ifft(narrow, axis=1) * (hop / HOP_SAMPLES)
     slow = slow[:, np.arange(-half, half) % samples].T
     return np.concatenate([slow.real, slow.imag], axis=1).astype(np.float32), half
-
-
-def _smooth(least: int) -> int:
-    """Return the smallest number from ``least`` on without a prime factor above 5: FFTs like those."""
-    number = least
-    while True:
-        rest = number
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return number
-        number += 1
 
 
 class ConstantQ(nn.Module):
@@ -108,21 +95,16 @@ class ConstantQ(nn.Module):
             Magnitudes (batch, frames, 336) float32 with ``frames = samples // 320 + 1``; frame t is centred on
             sample 320·t, with silence beyond both ends.
         """
-        if waveform.dim() == 1:
-            waveform = waveform.unsqueeze(0)
-        with torch.autocast(waveform.device.type, enabled=False):
-            return self._transform(waveform.float())
-
-    def _transform(self, waveform: Tensor) -> Tensor:
+        waveform = torch.atleast_2d(waveform).float()
         batch, samples = waveform.shape
         frames = samples // HOP_SAMPLES + 1
-        # Circular: one margin of silence serves both ends.
-        hops = _smooth(math.ceil(samples / HOP_SAMPLES) + self._margin_hops)
+        # A transform is circular: one margin of silence serves both ends.
+        hops = _fast_length(math.ceil(samples / HOP_SAMPLES) + self._margin_hops)
         if hops <= _PIECE_HOPS:
             return self._piece(waveform, hops, 0, frames)
         margin = self._margin_hops
         pieces = math.ceil(frames / (_PIECE_HOPS - 2 * margin))
-        hops = _smooth(math.ceil(frames / pieces) + 2 * margin)
+        hops = _fast_length(math.ceil(frames / pieces) + 2 * margin)
         own = hops - 2 * margin  # frames whose filters lie within the piece
         after = (pieces * own + margin) * HOP_SAMPLES - samples
         padded = nn.functional.pad(waveform, (margin * HOP_SAMPLES, after))
@@ -132,15 +114,15 @@ class ConstantQ(nn.Module):
 
     def _piece(self, waveform: Tensor, hops: int, first: int, frames: int) -> Tensor:
         """Transform (batch, up to 320 · hops samples), as if it were repeated without end, from frame ``first`` on."""
-        batch = len(waveform)
+        batch, octaves = len(waveform), []
         spectrum = torch.fft.rfft(waveform, n=hops * HOP_SAMPLES)
-        octaves = []
         for octave, half in enumerate(self._halves):
             hop = _LOWEST_HOP << octave
             filters: Tensor = getattr(self, f"filters_{octave}")
             band = torch.fft.irfft(spectrum[:, : hops * hop // 2], n=hops * hop)
             signal = torch.cat([band[:, -half:], band, band[:, :half]], dim=1)
             windows = signal.unfold(1, 2 * half, hop)[:, first : first + frames].reshape(batch * frames, 2 * half)
-            real, imaginary = (windows @ filters).split(BINS_PER_OCTAVE, dim=1)
+            with torch.autocast(waveform.device.type, enabled=False):
+                real, imaginary = (windows @ filters).split(BINS_PER_OCTAVE, dim=1)
             octaves.append(torch.hypot(real, imaginary))
         return torch.cat(octaves, dim=1).view(batch, frames, CQT_BINS)
