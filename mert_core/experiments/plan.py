@@ -154,7 +154,7 @@ def _teacher(config: Config, name: str) -> Stage:
     return Stage(
         stage_name("teachers", name),
         f"mert teachers fit {name}",
-        data=data + teacher.files(),
+        data=[*data, *teacher.files],
         modules=["mert_core.teachers.stage", type(teacher).__module__],
         keys=["seed", "threads", f"teachers.{name}"],
         sections=[Config],

@@ -53,7 +53,10 @@ class Teacher(nn.Module):
         name: name of its class in `mert_core.teachers.registry.TEACHERS`.
         instance: its own name, under which parameters, stores, losses and figures know it.
         title: what it is, for tables; with its source.
+        kind: form of its targets: codes or a spectrum, and how many.
         needs: what it is fitted on.
+        run: run on whose student it is fitted, if it is one that ``params.yaml`` names.
+        files: files and folders outside the corpus that it is fitted on, as its settings name them.
         frame_rate: targets per second of audio; the store and the student's grid have 75.
         Settings: class of its settings (a section of ``teachers`` in ``params.yaml``), or None if it has none.
         context_frames: how many frames of audio before and after a frame decide its target; None: the whole track.
@@ -67,7 +70,10 @@ class Teacher(nn.Module):
 
     name: ClassVar[str] = "teacher"
     title: ClassVar[str]
+    kind: TargetKind
     needs: ClassVar[Needs] = "nothing"
+    run: str | None = None
+    files: tuple[str, ...] = ()
     frame_rate: ClassVar[int] = FRAME_RATE
     Settings: ClassVar[type[Any] | None] = None
     context_frames: int | None = None
@@ -81,23 +87,9 @@ class Teacher(nn.Module):
         self.settings = settings
         self.instance = self.name
 
-    @property
-    def run(self) -> str | None:
-        """The run on whose student it is fitted, if it is one that ``params.yaml`` names."""
-        return None
-
-    @property
-    def kind(self) -> TargetKind:
-        """What its targets are."""
-        raise NotImplementedError
-
     def student_folder(self, layout: Layout) -> Path:
         """Return where the student lies that it is fitted on; for teachers that need one."""
-        raise NotImplementedError
-
-    def files(self) -> list[str]:
-        """Return the files and folders outside the corpus that it is fitted on, as its settings name them."""
-        return []
+        return layout.root / self.files[0] if self.run is None else layout.model(self.run)
 
     def kept_settings(self) -> dict[str, Any]:
         """Return the settings that are kept with the teacher, as plain data: those that decide its targets."""
@@ -148,21 +140,20 @@ def online(teacher: Teacher, stretches: list[Tensor], skip: list[int], frames: i
     """Return the targets of crops from the stretches of their tracks that the teacher must hear.
 
     Args:
-        teacher: the teacher.
+        teacher: frozen and fitted.
         stretches: waveforms (samples,), as `Teacher.context_span` says; equally long ones are computed together.
         skip: frames of each stretch before the crop.
-        frames: of the crop.
+        frames: length of the crop in frames.
 
     Returns:
         (batch, frames, width).
     """
-    found: dict[int, Tensor] = {}
-    lengths = [len(stretch) for stretch in stretches]
-    for length in sorted(set(lengths)):
-        places = [place for place, own in enumerate(lengths) if own == length]
-        targets = teacher(torch.stack([stretches[place] for place in places]))
-        found |= {place: row[skip[place] : skip[place] + frames] for place, row in zip(places, targets, strict=True)}
-    return torch.stack([found[place] for place in range(len(stretches))])
+    targets: list[Tensor] = [torch.empty(0)] * len(stretches)
+    for length in sorted({len(stretch) for stretch in stretches}):
+        alike = [index for index, stretch in enumerate(stretches) if len(stretch) == length]
+        for index, row in zip(alike, teacher(torch.stack([stretches[index] for index in alike])), strict=True):
+            targets[index] = row[skip[index] : skip[index] + frames]
+    return torch.stack(targets)
 
 
 def keep_state(folder: Path, step: int, parts: Mapping[str, Any]) -> None:

@@ -36,16 +36,11 @@ class FramewiseTeacher(Teacher):
 
     def __init__(self, settings: Any, codes: Codes, dimensions: int) -> None:
         super().__init__(settings)
-        self._codes = codes
+        self.kind = codes
         self.mean: Tensor
         self.deviation: Tensor
         self.register_buffer("mean", torch.zeros(dimensions))
         self.register_buffer("deviation", torch.ones(dimensions))
-
-    @property
-    def kind(self) -> Codes:
-        """Its codebooks."""
-        return self._codes
 
     def features(self, waveform: Tensor) -> Tensor:
         """Map a stretch (batch, samples) as `context_span` asks for to (batch, frames, dimensions)."""

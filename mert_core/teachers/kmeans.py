@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from mert_core.audio.grid import HOP_SAMPLES
@@ -43,7 +43,7 @@ def lloyd(
     Args:
         vectors: (vectors, dim).
         centroids: (clusters, dim) to begin with.
-        rounds: one round per item; a progress bar may stand around a range.
+        rounds: iterable of one item per round; a progress bar may stand around a range.
         generator: draws the revivals; None is torch's own.
 
     Returns:
@@ -67,9 +67,9 @@ def k_means(
 
     Args:
         vectors: (vectors, dim); fewer than clusters are drawn more than once.
-        clusters: how many.
-        iterations: rounds of `lloyd`.
-        generator: of all draws; None is torch's own.
+        clusters: number of centroids.
+        iterations: number of rounds of `lloyd`.
+        generator: source of all draws; None is torch's own.
     """
     count = len(vectors)
     if count >= clusters:
@@ -87,8 +87,8 @@ def spread_start(vectors: Tensor, clusters: int, generator: torch.Generator) -> 
 
     Args:
         vectors: (vectors, dim), in no order.
-        clusters: how many to return.
-        generator: draws them.
+        clusters: number of vectors to return.
+        generator: source of all draws.
 
     Returns:
         (clusters, dim).
@@ -192,31 +192,42 @@ class KMeansTeacher(FramewiseTeacher):
         return nearest(vectors, self.centroids.to(vectors.dtype))[:, None]
 
 
-def _context(fft_samples: int, slope_orders: int) -> int:
-    """Return how many frames around a frame its features depend on: half a window, and two for each slope."""
-    return -(-(fft_samples // 2) // HOP_SAMPLES) + slope_orders * _SLOPE_CONTEXT
+class SlopesKMeansTeacher(KMeansTeacher):
+    """Labels by a spectrum and its slopes over time, or the slopes of those as well.
+
+    Attributes:
+        slope_orders: 1 for slopes, 2 for theirs as well.
+    """
+
+    slope_orders: ClassVar[int] = 1
+
+    def __init__(self, settings: KMeansSettings, spectrum: nn.Module, bands: int, fft_samples: int) -> None:
+        super().__init__(settings, (1 + self.slope_orders) * bands)
+        self.spectrum = spectrum
+        # half a window, and two frames for each slope
+        self.context_frames = -(-(fft_samples // 2) // HOP_SAMPLES) + self.slope_orders * _SLOPE_CONTEXT
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """Map (batch, samples) to (batch, frames, dimensions)."""
+        parts = [self.spectrum(waveform)[:, : whole_frames(waveform)]]
+        for _ in range(self.slope_orders):
+            parts.append(slopes(parts[-1]))
+        return torch.cat(parts, dim=-1)
 
 
-class LogMelKMeansTeacher(KMeansTeacher):
+class LogMelKMeansTeacher(SlopesKMeansTeacher):
     """MERT-v0's first label set: log-mel of 229 bands and its slopes, 300 clusters."""
 
     name = "logmel-kmeans"
     title = "k-means on log-mel 229 + Δ (MERT-v0)"
     speed = 300.0
     Settings = LogMelKMeansSettings
-    context_frames = _context(MEL_FFT_SAMPLES, 1)
 
     def __init__(self, settings: LogMelKMeansSettings) -> None:
-        super().__init__(settings, 2 * MEL_BANDS)
-        self.log_mel = LogMel(MEL_BANDS, torch.float64)
-
-    def features(self, waveform: Tensor) -> Tensor:
-        """Map (batch, samples) to (batch, frames, 458)."""
-        mel = self.log_mel(waveform)[:, : whole_frames(waveform)]
-        return torch.cat([mel, slopes(mel)], dim=-1)
+        super().__init__(settings, LogMel(MEL_BANDS, torch.float64), MEL_BANDS, MEL_FFT_SAMPLES)
 
 
-class ChromaKMeansTeacher(KMeansTeacher):
+class ChromaKMeansTeacher(SlopesKMeansTeacher):
     """MERT-v0's second label set: chroma of 264 pitch classes and its slopes, 200 clusters.
 
     The authors' chroma is ``librosa.feature.chroma_stft(n_chroma=264)``: 22 classes per semitone of a power spectrum,
@@ -227,33 +238,19 @@ class ChromaKMeansTeacher(KMeansTeacher):
     title = "k-means on chroma 264 + Δ (MERT-v0)"
     speed = 160.0
     Settings = ChromaKMeansSettings
-    context_frames = _context(CHROMA_FFT_SAMPLES, 1)
 
     def __init__(self, settings: ChromaKMeansSettings) -> None:
-        super().__init__(settings, 2 * PITCH_CLASSES)
-        self.chroma = FineChroma(PITCH_CLASSES)
-
-    def features(self, waveform: Tensor) -> Tensor:
-        """Map (batch, samples) to (batch, frames, 528)."""
-        chroma = self.chroma(waveform)[:, : whole_frames(waveform)]
-        return torch.cat([chroma, slopes(chroma)], dim=-1)
+        super().__init__(settings, FineChroma(PITCH_CLASSES), PITCH_CLASSES, CHROMA_FFT_SAMPLES)
 
 
-class MfccKMeansTeacher(KMeansTeacher):
+class MfccKMeansTeacher(SlopesKMeansTeacher):
     """HuBERT's first label set: 13 cepstral coefficients, their slopes and the slopes of those."""
 
     name = "mfcc-kmeans"
     title = "k-means on MFCC 13 + Δ + ΔΔ (HuBERT, first iteration)"
     speed = 700.0
     Settings = MfccKMeansSettings
-    context_frames = _context(CEPSTRUM_FFT_SAMPLES, 2)
+    slope_orders = 2
 
     def __init__(self, settings: MfccKMeansSettings) -> None:
-        super().__init__(settings, 3 * COEFFICIENTS)
-        self.cepstrum = Cepstrum(COEFFICIENTS)
-
-    def features(self, waveform: Tensor) -> Tensor:
-        """Map (batch, samples) to (batch, frames, 39)."""
-        cepstrum = self.cepstrum(waveform)[:, : whole_frames(waveform)]
-        first = slopes(cepstrum)
-        return torch.cat([cepstrum, first, slopes(first)], dim=-1)
+        super().__init__(settings, Cepstrum(COEFFICIENTS), COEFFICIENTS, CEPSTRUM_FFT_SAMPLES)

@@ -22,6 +22,7 @@ class ConstantQTeacher(Teacher):
 
     name = "cqt"
     title = "constant-Q spectrum (MERT; nnAudio CQT1992v2)"
+    kind = Spectrum(CQT_BINS)
     context_frames: int | None = _CQT_CONTEXT
     speed = 600.0
     tolerance = 1e-4
@@ -29,11 +30,6 @@ class ConstantQTeacher(Teacher):
     def __init__(self, settings: None = None) -> None:
         super().__init__(settings)
         self.constant_q = ConstantQ()
-
-    @property
-    def kind(self) -> Spectrum:
-        """336 bins."""
-        return Spectrum(CQT_BINS)
 
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
@@ -46,12 +42,8 @@ class ChromaTeacher(ConstantQTeacher):
 
     name = "chroma"
     title = "chroma, 48 pitch classes"
+    kind = Spectrum(CHROMA_BINS)
     derived_from = "cqt"
-
-    @property
-    def kind(self) -> Spectrum:
-        """48 bins."""
-        return Spectrum(CHROMA_BINS)
 
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
@@ -68,17 +60,13 @@ class LogMelTeacher(Teacher):
 
     name = "logmel"
     title = "log-mel spectrum, 128 bands (MERT's mel loss)"
+    kind = Spectrum(MEL_BINS)
     context_frames = MEL_CONTEXT
     speed = 1000.0
 
     def __init__(self, settings: None = None) -> None:
         super().__init__(settings)
         self.log_mel = LogMel()
-
-    @property
-    def kind(self) -> Spectrum:
-        """128 bins."""
-        return Spectrum(MEL_BINS)
 
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:

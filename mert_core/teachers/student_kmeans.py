@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
@@ -33,10 +32,10 @@ class StudentKMeansSettings(KMeansSettings):
     The defaults are those of HuBERT's second iteration: 500 clusters of the sixth of twelve layers.
 
     Attributes:
-        run: the run whose student it is.
-        student: a model folder in its place, absolute or relative to the checkout.
-        layer: the hidden state; 0 is the first layer's input.
-        block_seconds: length of a block.
+        run: run whose student it is.
+        student: model folder in place of a run, absolute or relative to the checkout.
+        layer: number of the hidden state; 0 is the first layer's input.
+        block_seconds: length of a block, a whole number of frames.
     """
 
     run: Name | None = None
@@ -46,13 +45,9 @@ class StudentKMeansSettings(KMeansSettings):
     block_seconds: Positive = 5.0
 
     @model_validator(mode="after")
-    def _one_student(self) -> Self:
+    def _one_student_and_whole_frames(self) -> Self:
         if (self.run is None) == (self.student is None):
             raise ValueError(f"run is {self.run!r} and student {self.student!r}; give one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _whole_frames(self) -> Self:
         frames = self.block_seconds * FRAME_RATE
         if abs(frames - round(frames)) > 1e-6 or frames < 1:
             raise ValueError(f"block_seconds is {self.block_seconds:g}; it must be a whole number of frames, of 1/75 s")
@@ -84,20 +79,8 @@ class StudentKMeansTeacher(KMeansTeacher):
     def __init__(self, settings: StudentKMeansSettings) -> None:
         super().__init__(settings, 1)
         self.student_config: Tensor
+        self.run, self.files = settings.run, () if settings.student is None else (settings.student,)
         self.piece_frames = self.drawn_frames = settings.block_frames
-
-    @property
-    def run(self) -> str | None:
-        """The run whose student it is fitted on."""
-        return str(self.settings.run) if self.settings.run is not None else None
-
-    def files(self) -> list[str]:
-        """Return the student's folder, where it is no run's."""
-        return [] if self.settings.student is None else [str(self.settings.student)]
-
-    def student_folder(self, layout: Layout) -> Path:
-        """Return where the student lies."""
-        return layout.model(self.run) if self.run is not None else layout.root / str(self.settings.student)
 
     def _take(self, student: MertModel) -> None:
         """Adopt a student, and give all that is to be learned its width."""

@@ -129,7 +129,7 @@ class CodecTeacher(Teacher):
 
     def __init__(self, settings: Any, architecture: Architecture, codebooks: int) -> None:
         super().__init__(settings)
-        self.codebooks, self.entries = codebooks, architecture.entries
+        self.kind = Codes(codebooks, architecture.entries)
         self._take(RvqVae(architecture))
 
     def adopt(self, model: RvqVae) -> Self:
@@ -155,11 +155,6 @@ class CodecTeacher(Teacher):
         self._parts = Convolutions(layers[:recurrent]), layers[recurrent], nn.Sequential(*layers[recurrent + 1 :])
         return self
 
-    @property
-    def kind(self) -> Codes:
-        """Its codebooks."""
-        return Codes(self.codebooks, self.entries)
-
     def context_span(self, first: int, frames: int, track_frames: int) -> tuple[int, int]:
         """Return the track from its beginning to the crop's end."""
         return 0, first + frames
@@ -178,7 +173,7 @@ class CodecTeacher(Teacher):
         Returns:
             int64 (batch, frames, codebooks) with ``frames = ceil(samples / 320)``.
         """
-        return self.model.quantize(self.latent(waveform), self.codebooks)
+        return self.model.quantize(self.latent(waveform), self.kind.width)
 
     @torch.inference_mode()
     def latent(self, waveform: Tensor) -> Tensor:

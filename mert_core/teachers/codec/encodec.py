@@ -44,10 +44,7 @@ class EncodecTeacher(CodecTeacher):
 
     def __init__(self, settings: EncodecSettings) -> None:
         super().__init__(settings, PUBLISHED, CODEBOOKS_AT_6_KBPS)
-
-    def files(self) -> list[str]:
-        """Return the file of weights."""
-        return [] if self.settings.checkpoint is None else [str(self.settings.checkpoint)]
+        self.files = () if settings.checkpoint is None else (settings.checkpoint,)
 
     def kept_settings(self) -> dict[str, Any]:
         """Return none: a path of this machine decides nothing, the file's checksum is a fact of the fit."""
