@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mert_core.model.config import MertConfig
-from mert_core.model.kernels import dropout, strided_conv
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -36,8 +35,8 @@ class FirstConv(nn.Module):
     """The first convolution and the norm of each of its channels over time, as one product; then exact GELU.
 
     Mean and variance of a channel follow from those of the samples under its kernel: for taps w they are w·μ and w·Σw.
-    So neither needs the channel itself, and the norm becomes part of the taps: the layer with the most activations is
-    written once, not three times. Statistics are in float64.
+    So padding and the pieces of a long song are no special cases: the statistics are those of a row's own samples,
+    and the norm becomes part of the taps. Statistics are in float64.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
@@ -49,10 +48,6 @@ class FirstConv(nn.Module):
     def outputs(self, samples: Tensor | int) -> Any:
         """Return how many kernels fit into a number of samples."""
         return (samples - self.kernel) // self.stride + 1
-
-    def windows(self, waveform: Tensor) -> Tensor:
-        """Return (batch, samples / stride, kernel): what each kernel sees, zeros beyond the end."""
-        return F.pad(waveform, (0, self.kernel - self.stride)).unfold(-1, self.kernel, self.stride)
 
     @torch.no_grad()
     def moments(self, waveform: Tensor, sample_lengths: Tensor | None, block_samples: int) -> Moments:
@@ -83,15 +78,15 @@ class FirstConv(nn.Module):
         return mean, covariance
 
     def forward(self, waveform: Tensor, moments: Moments) -> Tensor:
-        """Map (batch, samples) to (batch, samples / stride, channels); outputs that reach beyond the end are no use."""
+        """Map (batch, samples) to (batch, channels, outputs)."""
         mean, covariance = moments
         taps = self.conv.weight[:, 0].double()
         variance = ((taps @ covariance) * taps).sum(-1).clamp(min=0)  # (batch, channels)
         gain = self.layer_norm.weight * torch.rsqrt(variance + self.layer_norm.eps)
         offset = self.layer_norm.bias - mean @ taps.t() * gain
-        folded = torch.cat([taps.t() * gain[:, None], offset[:, None]], dim=1)  # (batch, kernel + 1, channels)
-        with_one = F.pad(self.windows(waveform), (0, 1), value=1.0)
-        return F.gelu(torch.bmm(with_one, folded.to(with_one.dtype)))
+        weight = (gain[:, :, None] * taps).to(waveform.dtype)  # (batch, channels, kernel)
+        windows = waveform.unfold(-1, self.kernel, self.stride).mT  # (batch, kernel, outputs)
+        return F.gelu(torch.baddbmm(offset[:, :, None].to(waveform.dtype), weight, windows))
 
 
 class ConvLayer(nn.Module):
@@ -100,11 +95,10 @@ class ConvLayer(nn.Module):
     def __init__(self, inputs: int, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(inputs, channels, kernel, stride, bias=False)
-        self.stride = stride
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Map (time, inputs) to (time / stride, channels)."""
-        return F.gelu(strided_conv(rows, self.conv.weight, self.stride))
+    def forward(self, states: Tensor) -> Tensor:
+        """Map (batch, inputs, time) to (batch, channels, (time - kernel) // stride + 1)."""
+        return F.gelu(self.conv(states))
 
 
 def _call(layer: nn.Module, *given: Any) -> Tensor:
@@ -113,9 +107,6 @@ def _call(layer: nn.Module, *given: Any) -> Tensor:
 
 class FeatureExtractor(nn.Module):
     """wav2vec 2.0's convolution stack: stride 320, receptive field 400 samples.
-
-    Clips are padded to whole hops and lie behind each other as one sequence of rows, so that every layer is a few large
-    matrix products whatever the batch; the last frame of each clip, which looks beyond its end, is cut off afterwards.
 
     Attributes:
         recompute: whether training keeps of each layer only what enters it, see ``Encoder``.
@@ -127,7 +118,6 @@ class FeatureExtractor(nn.Module):
         further = (ConvLayer(before[0], *size) for before, size in pairwise(sizes))
         self.conv_layers = nn.ModuleList([FirstConv(*sizes[0]), *further])
         self.grad_mult, self.recompute = config.feature_grad_mult, False
-        self._hop, self._frames = config.hop_samples, config.frames
 
     def moments(self, waveform: Tensor, sample_lengths: Tensor | None = None, block_samples: int = 1 << 20) -> Moments:
         """Return the statistics that the first layer's norm takes of waveforms; see ``FirstConv.moments``."""
@@ -145,14 +135,13 @@ class FeatureExtractor(nn.Module):
             sample_lengths: (batch,), true lengths of padded rows.
             moments: of the whole song when the waveform is a piece of it, see ``moments``.
         """
-        batch, samples = waveform.shape
         if moments is None:
             moments = self.moments(waveform, sample_lengths)
         run = partial(checkpoint, use_reentrant=False) if self.recompute and self.training else _call
-        rows = run(self._first, F.pad(waveform, (0, -samples % self._hop)), moments).flatten(0, 1)
+        states = run(self._first, waveform, moments)
         for layer in self.conv_layers[1:]:
-            rows = run(layer, rows)
-        features = rows.view(batch, -1, rows.shape[-1])[:, : self._frames(samples)]
+            states = run(layer, states)
+        features = states.mT
         if self.grad_mult != 1.0 and features.requires_grad:
             features = _ScaleGradient.apply(features, self.grad_mult)
         return features
@@ -169,4 +158,4 @@ class FeatureProjection(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, frames, channels) to (batch, frames, width)."""
-        return dropout(self.projection(self.layer_norm(features)), self.dropout, self.training)
+        return F.dropout(self.projection(self.layer_norm(features)), self.dropout, self.training)

@@ -10,14 +10,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mert_core.model.config import MertConfig
-from mert_core.model.kernels import dropout, own_kernels, spectral_conv
 
 
 class Attention(nn.Module):
-    """Self-attention without bias on the scores.
-
-    Through torch's fused kernel, unless it is relaxed, or weights are dropped on a CPU, where there is no such kernel.
-    """
+    """Self-attention without bias on the scores, through torch's fused kernel unless it is relaxed."""
 
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
@@ -37,17 +33,17 @@ class Attention(nn.Module):
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         probability = self.dropout if self.training else 0.0
-        if self.relax or (probability and own_kernels(query)):
-            mixed = _attention(query, key, value, keys, probability, self.relax or 1.0)
+        if self.relax:
+            mixed = relaxed_attention(query, key, value, keys, probability, self.relax)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=probability)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
-def _attention(
+def relaxed_attention(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor | None, probability: float, relax: float
 ) -> Tensor:
-    """Attend step by step; with scores held ``relax`` times smaller until their maximum is gone when that is not 1.
+    """Attend with scores that are held ``relax`` times smaller until their maximum is gone.
 
     Args:
         query: (batch, heads, frames, width / heads), like ``key`` and ``value``.
@@ -60,16 +56,15 @@ def _attention(
     scores = (query / (relax * math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
     if keys is not None:
         scores = scores.masked_fill(~keys, -torch.inf)
-    if relax != 1.0:
-        scores = (scores - scores.amax(-1, keepdim=True)) * relax
-    return dropout(scores.softmax(-1), probability, training=True) @ value
+    scores = (scores - scores.amax(-1, keepdim=True)) * relax
+    return F.dropout(scores.softmax(-1), probability) @ value
 
 
 class NormedConv(nn.Module):
-    """Grouped convolution with weight normalisation over its taps.
+    """Grouped convolution with weight normalization over its taps.
 
     ``weight_g`` and ``weight_v`` are plain parameters under the names of the published checkpoints, so that nothing
-    depends on how a torch version spells its parametrisation.
+    depends on how a torch version spells its parametrization.
     """
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
@@ -88,12 +83,9 @@ class NormedConv(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Map (batch, frames, width) to the same shape."""
-        if own_kernels(states):
-            gain = self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True)
-            return spectral_conv(states, self.weight_v, gain.flatten(), self.groups).to(states.dtype) + self.bias
-        weight = torch._weight_norm(self.weight_v, self.weight_g, 2)
-        full = F.conv1d(states.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups)
-        return full[..., : states.shape[1]].transpose(1, 2)
+        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+        full = F.conv1d(states.mT, weight, self.bias, padding=self.kernel // 2, groups=self.groups)
+        return full[..., : states.shape[1]].mT
 
 
 class PositionEmbedding(nn.Module):
@@ -119,8 +111,8 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Map (batch, frames, width) to the same shape."""
-        inner = dropout(F.gelu(self.intermediate_dense(states)), self.inner_dropout, self.training)
-        return dropout(self.output_dense(inner), self.dropout, self.training)
+        inner = F.dropout(F.gelu(self.intermediate_dense(states)), self.inner_dropout, self.training)
+        return F.dropout(self.output_dense(inner), self.dropout, self.training)
 
 
 class EncoderLayer(nn.Module):
@@ -146,10 +138,10 @@ class EncoderLayer(nn.Module):
         """Map (batch, frames, width) to the same shape."""
         if self.pre_norm:
             attended = self.attention(self.layer_norm(states), keys)
-            states = states + dropout(attended, self.dropout, self.training)
+            states = states + F.dropout(attended, self.dropout, self.training)
             return states + self.feed_forward(self.final_layer_norm(states))
         attended = self.attention(states, keys)
-        attended = dropout(attended, self.dropout, self.training)
+        attended = F.dropout(attended, self.dropout, self.training)
         states = self.layer_norm(torch.add(attended, states, alpha=self.residual))
         return self.final_layer_norm(torch.add(self.feed_forward(states), states, alpha=self.residual))
 
@@ -186,7 +178,7 @@ class TransformerEncoder(nn.Module):
         states = states + self.pos_conv_embed(states)
         if not self.pre_norm:
             states = self.layer_norm(states)
-        states = dropout(states, self.dropout, self.training)
+        states = F.dropout(states, self.dropout, self.training)
         collected = [states]
         for layer in self.layers:
             if not (self.training and self.layerdrop > 0 and torch.rand((), generator=self.draws) < self.layerdrop):

@@ -14,7 +14,7 @@ import torch
 
 from mert_core.errors import MertError
 from mert_core.model.config import PRESETS, MertConfig, hubert_fields
-from mert_core.model.layers import _attention
+from mert_core.model.layers import relaxed_attention
 from mert_core.model.mert import MertModel
 
 SMALL = MertConfig(
@@ -103,11 +103,20 @@ def test_relaxed_attention_gives_the_same_result() -> None:
             torch.testing.assert_close(state[1, :15], expected[1, :15], atol=1e-5, rtol=0)
 
 
+def test_relaxed_attention_with_dropout_is_right_on_average() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 6, 4)
+    keys = torch.tensor([True] * 5 + [False])[None, None, None]
+    exact = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=keys)
+    mean = torch.stack([relaxed_attention(query, key, value, keys, 0.1, 32.0) for _ in range(4000)]).mean(0)
+    torch.testing.assert_close(mean, exact, atol=0.05, rtol=0)
+
+
 def test_relaxed_attention_keeps_scores_within_fp16() -> None:
     query = torch.full((1, 1, 2, 64), 120.0, dtype=torch.float16)  # a score of 115,200; fp16 ends at 65,504
     value = torch.tensor([1.0, 3.0], dtype=torch.float16)[None, None, :, None].expand(1, 1, 2, 64)
     assert ((query / 8) @ query.transpose(-1, -2)).isinf().all()
-    assert torch.equal(_attention(query, query, value, None, 0.0, 32.0), torch.full_like(value, 2.0))
+    assert torch.equal(relaxed_attention(query, query, value, None, 0.0, 32.0), torch.full_like(value, 2.0))
 
 
 def test_deepnorm_equals_its_formula_and_is_for_post_norm_only(tmp_path: Path) -> None:
