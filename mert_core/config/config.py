@@ -108,7 +108,7 @@ class Config(Section):
             "heavy": self.heavy,
             "report.runs": self.report.runs or [],
             "sweep.run": [self.sweep.run],
-            "probe.floor_run": [self.probe.floor_run],
+            "probe.baseline_run": [self.probe.baseline_run],
         }
         for key, wanted in named.items():
             if unknown := [name for name in wanted if name not in self.runs]:

@@ -81,7 +81,7 @@ class ProbeConfig(Section):
     plateau_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
     bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples of the test tracks
     mel_bins: Count = 128  # bands of the mel-statistics baseline
-    floor_run: Name = "tiny"  # the run whose network, untrained, is the random-weights baseline
+    baseline_run: Name = "tiny"  # the run whose network, untrained, is the random-weights baseline
     beats: BeatsConfig = BeatsConfig()
     separation: SeparationConfig = SeparationConfig()
     robustness: RobustnessConfig = RobustnessConfig()

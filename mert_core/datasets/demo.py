@@ -201,7 +201,7 @@ _QUESTIONS: dict[str, Callable[[_ProbeSet], _Answers]] = {
     "mtg_top50": _tags(_all_tags, "programs", "families", "moods", "genres", top=_TOP),
     "musdb18": _stems,
 }
-"""By the names of the fourteen tasks, whose stand-ins they are."""
+"""By the names of the fourteen tasks, whose proxies they are."""
 
 
 class Demo:

@@ -211,7 +211,7 @@ def _probe(config: Config, run: str) -> Stage:
     data, keys = ["data/probe_set"], ["seed", "threads", "device", "probe", "datasets"]
     sections: list[type[BaseModel]] = [Config]
     if run == RANDOM_WEIGHTS:
-        keys += _run_keys(config, config.probe.floor_run)
+        keys += _run_keys(config, config.probe.baseline_run)
         sections.append(PretrainConfig)
     elif run not in BASELINES:
         data.append(f"data/pretrain/{run}")

@@ -56,7 +56,7 @@ def source_hash(config: Config, layout: Layout) -> str:
             "heavy": config.heavy,
             "shown": config.shown_runs,
             "report": config.report.teachers,
-            "floor": config.probe.floor_run,
+            "baseline": config.probe.baseline_run,
             "keys": {key: sorted(value) if isinstance(value, dict) else None for key, value in file.items()},
         }
     )[:16]

@@ -26,8 +26,8 @@ from mert_core.files import atomic_path, sha256_file, sha256_json, write_json
 from mert_core.probing.tasks import Chunking
 
 MIN_SAMPLES = 1200
-"""The shortest window, 50 ms: the mel floor's half window, and three frames of the student. The same for all encoders,
-so that no clip is left out for one of them only."""
+"""The shortest window, 50 ms: the half window of mel statistics, and three frames of the student. It is the same for
+all encoders, so that no clip is left out for one of them only."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Moments:
     """Mean and standard deviation over rows, each float32 (states, 1, width).
 
     Features are standardized with those of the training split, for every encoder alike: a probe's learning rate then
-    means the same for all, and no encoder, pre-trained or floor, loses because its states are large or small. A
+    means the same for all, and no encoder, pre-trained or baseline, loses because its states are large or small. A
     constant feature has the deviation 1 and so stays constant.
     """
 

@@ -21,13 +21,13 @@ from mert_core.probing.tasks import Task
 if TYPE_CHECKING:
     from mert_core.config import Config, ProbeConfig
 
-_RUN_SETTINGS = {"tasks", "workers", "floor_run", "mel_bins", "robustness", "demo"}
+_RUN_SETTINGS = {"tasks", "workers", "baseline_run", "mel_bins", "robustness", "demo"}
 """Keys of the section ``probe`` that are about a run of the stage, not about how one task is scored."""
 
 
 def settings_of(config: Config, task: Task) -> ProbeConfig:
     """Return how a task is probed: the section ``probe``, with a proxy's own values and the task's limit of epochs."""
-    probe = config.probe.of_demo() if task.is_demo else config.probe
+    probe = config.probe.of_demo() if task.is_proxy else config.probe
     return probe.model_copy(update={"max_epochs": min(probe.max_epochs, task.max_epochs)})
 
 

@@ -75,7 +75,7 @@ class ResolvedTask:
     @property
     def absent(self) -> str | None:
         """Why the task cannot run here; None if it can. A proxy always can: the pipeline makes its probe set."""
-        if self.task.is_demo or self.folder.is_dir():
+        if self.task.is_proxy or self.folder.is_dir():
             return None
         return f"{DATASETS[self.task.dataset].title} is not here"
 
@@ -85,13 +85,13 @@ class ResolvedTask:
         Raises:
             MertError: the data set is there, but not as it should be.
         """
-        dataset = Demo() if self.task.is_demo else DATASETS[self.task.dataset]
+        dataset = Demo() if self.task.is_proxy else DATASETS[self.task.dataset]
         return dataset.read(self.folder, self.task.question)
 
 
 def resolve(config: Config, layout: Layout, task: Task, data: Path | None = None) -> ResolvedTask:
     """Return a task with its data set's folder: ``data``, or where the parameters say."""
-    own = layout.probe_set if task.is_demo else folder_of(config, layout, task.dataset)
+    own = layout.probe_set if task.is_proxy else folder_of(config, layout, task.dataset)
     return ResolvedTask(task, data or own)
 
 
@@ -117,7 +117,7 @@ def evaluate_task(resolved: ResolvedTask, encoder: Encoder, config: Config, layo
     model = fingerprint(encoder)
 
     def note_choice(input: int | str, rate: float) -> None:
-        if not task.is_demo:
+        if not task.is_proxy:
             read = {"task": task.name, "model": model, "test_set": test_set}
             note_test_read(layout.state, **read, input=input, rate=rate, protocol=protocol)
 

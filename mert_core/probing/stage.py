@@ -13,7 +13,7 @@ from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
 from mert_core.probing.results import SkippedTask, TaskResult, write_results
 from mert_core.probing.run import ResolvedTask, Subject, resolve, run_tasks, track_result
-from mert_core.probing.tasks import FOURTEEN, TASKS, Task, robustness_tasks, tasks_named
+from mert_core.probing.tasks import PUBLIC_TASKS, TASKS, Task, robustness_tasks, tasks_named
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -72,7 +72,7 @@ def requested(
     Raises:
         MertError: an unknown run or task, a folder that is missing, a name that is taken or no name.
     """
-    chosen = tasks_named(tasks or list(FOURTEEN))
+    chosen = tasks_named(tasks or list(PUBLIC_TASKS))
     if data is not None and not data.is_dir():
         raise MertError(f"--data {data}: no such folder; expected the data set as its authors lay it out")
     if data is not None and len({task.dataset for task in chosen}) > 1:
@@ -92,7 +92,7 @@ def requested(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise MertError(f"--name {name!r}: expected letters, digits, dots and dashes")
     if name in BASELINES or name in config.runs:
-        raise MertError(f"--name {name}: a run or floor of params.yaml is named so; give the model another --name")
+        raise MertError(f"--name {name}: a run or baseline of params.yaml is named so; give the model another --name")
     return Subject(name, model), resolved
 
 
@@ -124,7 +124,7 @@ def probe(config: Config, layout: Layout, tracker: Tracker, subject: Subject, ta
 def _inputs(layout: Layout, subject: Subject, tasks: Sequence[Task]) -> dict[str, str]:
     """Return the ids of the records of what probing reads here: the proxies' probe set and a run's checkpoint."""
     inputs = {}
-    if any(task.is_demo for task in tasks):
+    if any(task.is_proxy for task in tasks):
         inputs["probe_set"] = read_record(layout.probe_set).id
     if subject.model is None and subject.name not in BASELINES:
         inputs["checkpoint"] = read_record(layout.model(subject.name)).id
@@ -139,7 +139,7 @@ def _write(
     inputs: dict[str, str],
     protocol: str,
 ) -> Record:
-    scored = [result for result in results if isinstance(result, TaskResult) and not TASKS[result.task].is_demo]
+    scored = [result for result in results if isinstance(result, TaskResult) and not TASKS[result.task].is_proxy]
     settings = config.probe.model_dump(mode="json")
     settings["robustness"]["tasks"] = robustness_tasks(config.probe)  # by name, where they follow from their rows
     with atomic_folder(path) as folder:

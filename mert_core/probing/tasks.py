@@ -81,7 +81,7 @@ class Task:
     proxy_serves: tuple[Literal["robustness", "sweep"], ...] = ()
 
     @property
-    def is_demo(self) -> bool:
+    def is_proxy(self) -> bool:
         """Whether this is a proxy on performed scores, never to stand beside published figures."""
         return self.name.startswith("demo/")
 
@@ -167,26 +167,26 @@ _MARBLE = (
     ),
 )
 
-FOURTEEN: dict[str, Task] = {task.name: task for task in _MARBLE}
+PUBLIC_TASKS: dict[str, Task] = {task.name: task for task in _MARBLE}
 """The tasks with published figures, in MARBLE's order."""
 
-DEMO: dict[str, Task] = {
+PROXY_TASKS: dict[str, Task] = {
     f"demo/{name}": replace(
         task,
         name=f"demo/{name}",
-        title=f"{task.title} (stand-in)",
+        title=f"{task.title} (proxy)",
         dataset="demo",
         question=name,
         chunking=Chunking() if task.pooling == "mean" else task.chunking,
         changed_by=task.changed_by + task.proxy_changed_by,
         proxy_changed_by=(),
     )
-    for name, task in FOURTEEN.items()
+    for name, task in PUBLIC_TASKS.items()
 }
 """The proxies: the demo's data set has one question per task, and short clips that are embedded whole, once for all
 tasks that use them."""
 
-TASKS: dict[str, Task] = FOURTEEN | DEMO
+TASKS: dict[str, Task] = PUBLIC_TASKS | PROXY_TASKS
 
 
 def tasks_named(names: Sequence[str]) -> list[Task]:
@@ -203,15 +203,19 @@ def tasks_named(names: Sequence[str]) -> list[Task]:
 
 def sweep_tasks() -> tuple[str, ...]:
     """Return the tasks that can score the trials of a sweep: proxies with one answer per clip."""
-    return tuple(name for name, task in DEMO.items() if task.pooling == "mean")
+    return tuple(name for name, task in PROXY_TASKS.items() if task.pooling == "mean")
 
 
 def robustness_tasks(settings: ProbeConfig) -> list[str]:
     """Return the tasks that are probed on degraded music, too: those of the parameters, or those whose rows say so."""
     named = settings.robustness.tasks
-    return named if named is not None else [name for name, task in DEMO.items() if "robustness" in task.proxy_serves]
+    return (
+        named
+        if named is not None
+        else [name for name, task in PROXY_TASKS.items() if "robustness" in task.proxy_serves]
+    )
 
 
 def sweep_task(settings: SweepConfig) -> str:
     """Return the task that judges the trials of a sweep: that of the parameters, or the one whose row says so."""
-    return settings.task or next(name for name, task in DEMO.items() if "sweep" in task.proxy_serves)
+    return settings.task or next(name for name, task in PROXY_TASKS.items() if "sweep" in task.proxy_serves)

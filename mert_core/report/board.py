@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mert_core.config import BASELINES
-from mert_core.probing.tasks import DEMO, FOURTEEN
+from mert_core.probing.tasks import PROXY_TASKS, PUBLIC_TASKS
 from mert_core.report.baselines import beats, not_comparable
 from mert_core.report.load import Scores
 from mert_core.report.published import (
@@ -144,8 +144,8 @@ def proxy_board(scores: Sequence[Scores], pending: Iterable[str] = ()) -> Board:
         scores: those of all that was probed here.
         pending: further runs to show, which have no scores yet.
     """
-    expected = {task: [metric for metric in _metrics(task, scores) if counts(metric)] for task in DEMO}
-    return _board("Proxy tasks: performed scores", DEMO, scores, pending, (), expected)
+    expected = {task: [metric for metric in _metrics(task, scores) if counts(metric)] for task in PROXY_TASKS}
+    return _board("Proxy tasks: performed scores", PROXY_TASKS, scores, pending, (), expected)
 
 
 def fourteen_board(
@@ -159,7 +159,7 @@ def fourteen_board(
         figures: published ones; None: those of the package.
     """
     figures = published() if figures is None else figures
-    return _board("Fourteen tasks", FOURTEEN, scores, pending, figures, fourteen_metrics())
+    return _board("Fourteen tasks", PUBLIC_TASKS, scores, pending, figures, fourteen_metrics())
 
 
 def _board(

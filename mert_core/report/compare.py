@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.probing.tasks import DEMO, FOURTEEN
+from mert_core.probing.tasks import PROXY_TASKS, PUBLIC_TASKS
 from mert_core.report.baselines import not_comparable
 from mert_core.report.load import Scores, read_all_scores
 from mert_core.report.titles import is_decibel, metric_title
@@ -36,7 +36,7 @@ def compare_models(layout: Layout, a: str, b: str, *, demo: bool = False, width:
     if a == b:
         raise MertError(f"--compare {a} {b}: expected two different runs")
     pair = read_all_scores(layout, a), read_all_scores(layout, b)
-    groups = [("Proxy tasks: performed scores", DEMO)] + ([] if demo else [("Fourteen tasks", FOURTEEN)])
+    groups = [("Proxy tasks: performed scores", PROXY_TASKS)] + ([] if demo else [("Fourteen tasks", PUBLIC_TASKS)])
     parts = [part for title, tasks in groups if (part := _group(pair, title, tasks, width))]
     if not parts:
         what = "proxy task" if demo else "task"

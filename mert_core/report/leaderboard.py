@@ -7,7 +7,7 @@ from typing import Literal
 
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.probing.tasks import DEMO
+from mert_core.probing.tasks import PROXY_TASKS
 from mert_core.report.board import Board, fourteen_board, proxy_board
 from mert_core.report.board_text import as_csv, as_text
 from mert_core.report.load import Scores, probed_models, read_all_scores
@@ -35,7 +35,7 @@ def boards(scores: Sequence[Scores], *, demo: bool = False) -> list[Board]:
         scores: those of all that was probed here.
         demo: whether to show the proxy tasks alone.
     """
-    tables = [proxy_board(scores)] if demo or any(task in item.tasks for item in scores for task in DEMO) else []
+    tables = [proxy_board(scores)] if demo or any(task in item.tasks for item in scores for task in PROXY_TASKS) else []
     return tables if demo else [*tables, fourteen_board(scores)]
 
 

@@ -22,7 +22,7 @@ from mert_core.data.record import RECORD_NAME, Record, read_record
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probing.results import LAYERS_NAME, ROBUSTNESS_NAME, SCORES_NAME
-from mert_core.probing.tasks import DEMO, FOURTEEN
+from mert_core.probing.tasks import PROXY_TASKS, PUBLIC_TASKS
 from mert_core.targets.stage import example_of
 from mert_core.teachers.registry import shown_teachers, teacher_class
 from mert_core.teachers.stage import open_teacher
@@ -156,12 +156,12 @@ class ReportData:
     @property
     def proxy_tasks(self) -> list[str]:
         """Proxy tasks that every scored encoder has, in the order in which they are declared."""
-        return common_tasks(self.scored, DEMO)
+        return common_tasks(self.scored, PROXY_TASKS)
 
     @property
     def fourteen(self) -> list[str]:
         """Those of the fourteen tasks that every scored encoder has."""
-        return common_tasks(self.scored, FOURTEEN)
+        return common_tasks(self.scored, PUBLIC_TASKS)
 
     @property
     def tasks(self) -> list[str]:

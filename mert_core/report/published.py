@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mert_core.errors import MertError
-from mert_core.probing.tasks import FOURTEEN
+from mert_core.probing.tasks import PUBLIC_TASKS
 
 TABLE = Path(__file__).with_name("published.csv")
 COLUMNS = ("source", "model", "task", "metric", "value")
@@ -65,8 +65,8 @@ def read_published(path: Path) -> tuple[PublishedRow, ...]:
 
 
 def _figure(path: Path, line: int, row: dict[str, str]) -> PublishedRow:
-    if row["task"] not in FOURTEEN:
-        raise MertError(f"{path}, line {line}: the task is {row['task']!r}; expected one of {', '.join(FOURTEEN)}")
+    if row["task"] not in PUBLIC_TASKS:
+        raise MertError(f"{path}, line {line}: the task is {row['task']!r}; expected one of {', '.join(PUBLIC_TASKS)}")
     try:
         value = float(row["value"])
     except (TypeError, ValueError) as error:
@@ -82,7 +82,7 @@ def published_models(figures: Sequence[PublishedRow]) -> list[tuple[str, str]]:
 
 def published_metrics(figures: Sequence[PublishedRow]) -> dict[str, tuple[str, ...]]:
     """Return the metrics that papers give for each of the fourteen tasks, in MARBLE's order of the tasks."""
-    metrics: dict[str, dict[str, None]] = {task: {} for task in FOURTEEN}
+    metrics: dict[str, dict[str, None]] = {task: {} for task in PUBLIC_TASKS}
     for figure in figures:
         metrics[figure.task].setdefault(figure.metric)
     return {task: tuple(names) for task, names in metrics.items()}

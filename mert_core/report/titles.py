@@ -30,7 +30,7 @@ def metric_title(metric: str) -> str:
 
 def task_title(task: str) -> str:
     """Return a task's title; a proxy task goes by its name, so that nobody takes it for the real one."""
-    return task if TASKS[task].is_demo else TASKS[task].title
+    return task if TASKS[task].is_proxy else TASKS[task].title
 
 
 def is_decibel(metric: str) -> bool:
@@ -48,5 +48,5 @@ def ordered(task: str, metrics: Iterable[str]) -> list[str]:
 
     A proxy task's are in the order of its declaration, then by name.
     """
-    first = TASKS[task].metrics if TASKS[task].is_demo else fourteen_metrics()[task]
+    first = TASKS[task].metrics if TASKS[task].is_proxy else fourteen_metrics()[task]
     return sorted(metrics, key=lambda name: (not counts(name), first.index(name) if name in first else 99, name))

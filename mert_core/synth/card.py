@@ -87,7 +87,7 @@ def _probe_text(config: Config) -> str:
     shared = len(PERFORMERS) - len({one.program for one in PERFORMERS})
     held_out = ", ".join(one.name for one in PERFORMERS if one.held_out)
     return f"""\
-Labelled music for the stand-ins of the fourteen tasks; docs/stand-ins.md says how each label follows from the score.
+Labelled music for the proxies of the fourteen tasks; docs/proxies.md says how each label follows from the score.
 
 - `mix`: excerpts of {probe_set.mix_seconds:g} s with a certain key, and with composer, instruments, moods, genres,
   density and register.

@@ -22,7 +22,7 @@ from mert_core.datasets.demo import Demo
 from mert_core.datasets.keys import KEYS
 from mert_core.datasets.sounds import StoredSound
 from mert_core.errors import MertError
-from mert_core.probing.tasks import FOURTEEN
+from mert_core.probing.tasks import PUBLIC_TASKS
 from mert_core.synth.instruments import FAMILIES, PROGRAM_NAMES
 from mert_core.synth.performers import PERFORMERS, TECHNIQUES
 from mert_core.synth.stems import ROLES
@@ -57,10 +57,10 @@ def _column(folder: Path, name: str) -> dict[str, object]:
 
 def test_there_is_a_question_for_each_of_the_fourteen() -> None:
     demo = Demo()
-    assert set(demo.questions) == set(FOURTEEN) and len(demo.questions) == 14
+    assert set(demo.questions) == set(PUBLIC_TASKS) and len(demo.questions) == 14
 
 
-@pytest.mark.parametrize("question", sorted(FOURTEEN))
+@pytest.mark.parametrize("question", sorted(PUBLIC_TASKS))
 def test_clip_sets_are_sorted_complete_and_sound(clip_sets: dict[str, ClipSet], question: str, folder: Path) -> None:
     asked = clip_sets[question]
     assert (asked.dataset, asked.question, asked.left_out) == ("demo", question, {})

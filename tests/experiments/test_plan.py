@@ -16,7 +16,7 @@ from mert_core.paths import Layout
 
 BASE = """
 pretrain: {model: {preset: mert-tiny}, warmup_steps: 1, teachers: [{teacher: cqt, targets: crop}]}
-probe: {floor_run: one}
+probe: {baseline_run: one}
 sweep: {run: one}
 report: {teachers: []}
 """

@@ -18,7 +18,7 @@ def _state_beside_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def small(repository: Path) -> Config:
-    """Small probes, of three stand-ins and of a set that is not here."""
+    """Small probes, of three proxies and of a set that is not here."""
     changes = [
         "threads=1",
         "probe.hidden=32",

@@ -49,17 +49,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("floor", BASELINES)
-def test_a_floor_is_probed_and_probed_again_to_the_byte(small: Config, probed: Layout, floor: str) -> None:
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_floor_is_probed_and_probed_again_to_the_byte(small: Config, probed: Layout, baseline: str) -> None:
     tracker = Below()
-    record = stage.run(small, probed, tracker, floor)
-    first = contents(probed.scores(floor))
-    assert stage.run(small, probed, NullTracker(), floor) == record
-    assert contents(probed.scores(floor)) == first
+    record = stage.run(small, probed, tracker, baseline)
+    first = contents(probed.scores(baseline))
+    assert stage.run(small, probed, NullTracker(), baseline) == record
+    assert contents(probed.scores(baseline)) == first
     assert record.inputs == {"probe_set": Corpus.open(probed.probe_set).record.id}
 
     scores = json.loads(first["scores.json"])
-    assert scores["run"] == floor
+    assert scores["run"] == baseline
     assert sorted(scores["tasks"]) == ["demo/gs_key", "demo/gtzan_genre", "demo/nsynth_pitch"]
     assert scores["skipped"] == {"gtzan_genre": "GTZAN is not here"}
     for name, score in scores["tasks"].items():
@@ -72,19 +72,19 @@ def test_a_floor_is_probed_and_probed_again_to_the_byte(small: Config, probed: L
     assert (key["tracks"], key["left_out"]) == (23, {"key unknown": 3}), "one of each split has no key"
     assert scores["tasks"]["demo/nsynth_pitch"]["value"] > 0.9, "octaves of a sine are easy for any encoder"
     layers = json.loads(first["layers.json"])
-    assert {len(rows) for rows in layers.values()} == {1 if floor == "mel-statistics" else 5}
+    assert {len(rows) for rows in layers.values()} == {1 if baseline == "mel-statistics" else 5}
     robustness = json.loads(first["robustness.json"])
     assert set(robustness) == {"demo/nsynth_pitch"}
     assert "pitch" not in robustness["demo/nsynth_pitch"], "the answer would move with it"
-    predictions = Predictions.load(predictions_path(probed.scores(floor), "demo/nsynth_pitch"))
+    predictions = Predictions.load(predictions_path(probed.scores(baseline), "demo/nsynth_pitch"))
     (accuracy,) = predictions.figures()
     assert accuracy(predictions.truth, predictions.outputs).mean() == scores["tasks"]["demo/nsynth_pitch"]["value"]
 
-    assert set(tracker.runs) == {f"probe-task/{floor}/{task}" for task in small.probe.tasks}
-    pitch = tracker.runs[f"probe-task/{floor}/demo/nsynth_pitch"]
+    assert set(tracker.runs) == {f"probe-task/{baseline}/{task}" for task in small.probe.tasks}
+    pitch = tracker.runs[f"probe-task/{baseline}/demo/nsynth_pitch"]
     assert pitch["accuracy"] == scores["tasks"]["demo/nsynth_pitch"]["value"]
     assert pitch["probe.protocol"] == scores["tasks"]["demo/nsynth_pitch"]["protocol"]
-    assert tracker.runs[f"probe-task/{floor}/gtzan_genre"]["probe.skipped"] == "GTZAN is not here"
+    assert tracker.runs[f"probe-task/{baseline}/gtzan_genre"]["probe.skipped"] == "GTZAN is not here"
 
 
 def test_a_run_is_probed_from_its_checkpoint(small: Config, probed: Layout) -> None:
@@ -174,8 +174,8 @@ def test_the_folder_of_a_run_is_that_run(small: Config, tmp_path: Path) -> None:
     [
         ({"model": "m", "tasks": ["key"]}, "no task is named key; there are mtt, gs_key"),
         ({"run": "nobody"}, "no run is named 'nobody'"),
-        ({"model": "m", "name": "tiny"}, r"a run or floor of params\.yaml is named so"),
-        ({"model": "elsewhere/tiny"}, r"a run or floor of params\.yaml is named so"),
+        ({"model": "m", "name": "tiny"}, r"a run or baseline of params\.yaml is named so"),
+        ({"model": "elsewhere/tiny"}, r"a run or baseline of params\.yaml is named so"),
         ({"model": "m", "name": "a/b"}, "expected letters, digits"),
         ({"run": "tiny", "name": "mine"}, "--name goes with --model"),
         ({"model": "m", "data": Path("missing")}, "no such folder"),

@@ -13,7 +13,7 @@ import pytest
 from mert_core.cli import main
 from mert_core.errors import MertError
 from mert_core.paths import Layout
-from mert_core.probing.tasks import FOURTEEN
+from mert_core.probing.tasks import PUBLIC_TASKS
 from mert_core.report.board import fourteen_board, proxy_board
 from mert_core.report.board_text import as_csv, as_text
 from mert_core.report.leaderboard import leaderboard
@@ -251,7 +251,7 @@ def test_the_command_prints_or_writes(pipeline: Layout, tmp_path: Path, capsys: 
     assert (tmp_path / "new" / "folder" / "b.txt").read_text() == leaderboard(pipeline)
     assert main([*common, "--out", str(tmp_path / "board.csv" / "b.txt")]) == 2
     assert "board.csv" in capsys.readouterr().err
-    assert set(FOURTEEN) <= {row["task"] for row in rows_of(leaderboard(pipeline, "csv"))}
+    assert set(PUBLIC_TASKS) <= {row["task"] for row in rows_of(leaderboard(pipeline, "csv"))}
 
 
 def test_nothing_probed_is_an_error(tmp_path: Path) -> None:

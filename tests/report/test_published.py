@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mert_core.errors import MertError
-from mert_core.probing.tasks import FOURTEEN
+from mert_core.probing.tasks import PUBLIC_TASKS
 from mert_core.report.published import (
     TABLE,
     average,
@@ -31,7 +31,7 @@ def test_every_figure_is_read_under_our_names() -> None:
     figures = published()
     lines = TABLE.read_text(encoding="utf-8").splitlines()
     assert len(figures) == len(lines) - 1 == 260
-    assert {figure.task for figure in figures} == set(FOURTEEN)
+    assert {figure.task for figure in figures} == set(PUBLIC_TASKS)
     assert "weighted" not in {figure.metric for figure in figures}
     assert of("MERT-v1-95M")["gs_key"] == {"weighted_score": 63.5}
     assert of("MERT-v1-95M")["musdb18"] == {"sdr_vocals": 5.5, "sdr_drums": 5.5, "sdr_bass": 3.8, "sdr_other": 3.1}

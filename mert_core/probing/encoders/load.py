@@ -42,14 +42,14 @@ _UNUSED = {"masked_spec_embed"}  # speech recognisers are published without it, 
 
 
 def load_encoder(config: Config, layout: Layout, run: str) -> Encoder:
-    """Return the encoder of a run, or a baseline: ``random-weights`` is the untrained network of ``probe.floor_run``.
+    """Return the encoder of a run or baseline; ``random-weights`` is the untrained network of ``probe.baseline_run``.
 
     Raises:
         MertError: no such run, or its checkpoint is missing.
     """
     if run == MEL_STATISTICS:
         return MelStatistics(config.probe.mel_bins, choose_device(config.device))
-    settings = config.run(config.probe.floor_run if run == RANDOM_WEIGHTS else run)
+    settings = config.run(config.probe.baseline_run if run == RANDOM_WEIGHTS else run)
     if run == RANDOM_WEIGHTS:
         shape = preset(settings.model.preset, **settings.model.overrides)
         model = MertModel(shape, seed=config.seed)

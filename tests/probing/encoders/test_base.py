@@ -89,13 +89,13 @@ def test_the_fingerprint_is_of_the_weights_and_the_code_not_of_threads(tiny: Mer
 
 def test_runs_and_floors_by_name(config: Config, tmp_path: Path) -> None:
     layout = Layout.at(tmp_path)
-    floor = load_encoder(config, layout, RANDOM_WEIGHTS)
-    assert isinstance(floor, ModelEncoder)
+    baseline = load_encoder(config, layout, RANDOM_WEIGHTS)
+    assert isinstance(baseline, ModelEncoder)
     assert isinstance(load_encoder(config, layout, MEL_STATISTICS), MelStatistics)
-    run = config.probe.floor_run
+    run = config.probe.baseline_run
     with pytest.raises(MertError, match=r"config\.json"):
         load_encoder(config, layout, run)
     layout.model(run).mkdir(parents=True)
     MertModel.from_preset(config.run(run).model.preset, seed=99).save_pretrained(layout.model(run))
     trained = load_encoder(config, layout, run)
-    assert not torch.equal(trained.pooled(noise(0.2)), floor.pooled(noise(0.2)))
+    assert not torch.equal(trained.pooled(noise(0.2)), baseline.pooled(noise(0.2)))
