@@ -40,8 +40,8 @@ def pitch_class_bank(pitch_classes: int, fft_samples: int) -> Tensor:
     ``librosa.filters.chroma`` computes with ``tuning=0``.
 
     Args:
-        pitch_classes: per octave, a multiple of 12; the first is C.
-        fft_samples: of the STFT.
+        pitch_classes: classes of an octave, a multiple of 12; the first is C.
+        fft_samples: length of the STFT's window in samples.
 
     Returns:
         float64 (fft_samples // 2 + 1, pitch_classes).

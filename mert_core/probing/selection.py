@@ -20,7 +20,7 @@ class BestProbe:
     Attributes:
         input: number of a hidden state, or `WEIGHTED`.
         rate: learning rate of the probe.
-        validation: its score.
+        validation: best validation score, averaged over seeds.
         by_input: every input's score at its best rate, `WEIGHTED` last.
     """
 

@@ -37,8 +37,8 @@ def start_ray(workers: int, threads: int) -> AbstractContextManager[None]:
     """Have Ray run for the block, and import what a run needs while it starts; `work_on_ray` then uses it.
 
     Args:
-        workers: of the run.
-        threads: of each worker.
+        workers: number of workers of the run.
+        threads: CPU threads of each worker.
     """
     return ray_running(workers, threads, _OBJECT_STORE_BYTES, meanwhile=("mert_core.training.stage", "mlflow"))
 

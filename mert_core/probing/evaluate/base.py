@@ -52,7 +52,7 @@ class EvalInputs:
     """One task, its clips and the encoder that is probed.
 
     Attributes:
-        task: its declaration.
+        task: row of the task in `mert_core.probing.tasks`.
         clips: labelled clips in their official splits.
         encoder: the frozen encoder.
         settings: the section ``probe`` as it holds for this task.
