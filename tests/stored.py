@@ -30,19 +30,19 @@ def write_codes(layout: Layout, teacher: str = "rvqvae", kind: Codes | None = No
         layout.teacher(teacher), stage="teachers", kind="teacher", run=teacher, inputs={}, params={}, facts={}
     )
     corpus, folder = Corpus.open(layout.corpus), layout.targets(teacher)
-    ends = corpus.column("offset_samples") + corpus.samples
+    ends = corpus.offset_samples + corpus.samples
     (folder / SHARDS_NAME).mkdir(parents=True)
     generator, entries = np.random.default_rng(0), []
-    for shard in sorted(set(corpus.column("shard").tolist())):
-        frames = int(ends[corpus.column("shard") == shard].max()) // HOP_SAMPLES
+    for shard in sorted(set(corpus.shard.tolist())):
+        frames = int(ends[corpus.shard == shard].max()) // HOP_SAMPLES
         path = folder / SHARDS_NAME / shard_name(shard, kind)
         generator.integers(0, kind.entries, (frames, kind.codebooks)).astype(number_type(kind)).tofile(path)
         entries.append(ShardEntry(shard, path.name, sha256_file(path), frames, "0" * 64, made.id, "0" * 64))
     write_card(folder, teacher, made.id, kind, entries)
     columns = [
         corpus.column("track_id"),
-        corpus.column("shard"),
-        corpus.column("offset_samples") // HOP_SAMPLES,
+        corpus.shard,
+        corpus.offset_samples // HOP_SAMPLES,
         corpus.samples // HOP_SAMPLES,
     ]
     pq.write_table(pa.table([pa.array(column) for column in columns], schema=INDEX_SCHEMA), folder / INDEX_NAME)

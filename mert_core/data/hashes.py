@@ -65,24 +65,22 @@ class FileHashes:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = self._open(str(self._path))
         except (OSError, sqlite3.Error):
-            self._path.unlink(missing_ok=True)
-            self._database = self._anew()
+            try:  # without what is damaged
+                self._path.unlink(missing_ok=True)
+                self._database = self._open(str(self._path))
+            except (OSError, sqlite3.Error) as error:
+                logger.warning("%s cannot be used (%s): the music is hashed again next time", self._path, error)
+                self._database = self._open(":memory:")
 
-    def _open(self, path: str) -> sqlite3.Connection:
+    @staticmethod
+    def _open(path: str) -> sqlite3.Connection:
         database = sqlite3.connect(path, isolation_level="DEFERRED", check_same_thread=True)
         database.execute(
             "CREATE TABLE IF NOT EXISTS files "
             "(path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, sha256 BLOB) WITHOUT ROWID"
         )
-        database.execute("SELECT count(sha256) FROM (SELECT sha256 FROM files LIMIT 1)")
+        database.execute("SELECT count(sha256) FROM (SELECT sha256 FROM files LIMIT 1)")  # fails if it is damaged
         return database
-
-    def _anew(self) -> sqlite3.Connection:
-        try:
-            return self._open(str(self._path))
-        except (OSError, sqlite3.Error) as error:
-            logger.warning("%s cannot be used (%s): the music is hashed again next time", self._path, error)
-            return self._open(":memory:")
 
     def find(self, path: str, stamp: Stamp) -> bytes | None:
         """Return a file's SHA-256 (32 bytes), if it looks as it did then."""

@@ -174,14 +174,6 @@ class RemoteShards:
         """Return a shard's address."""
         return f"{self.remote.url}/{shard_name(shard)}"
 
-    def shard(self, shard: int) -> NDArray[np.int16]:
-        """Download a whole shard (samples,). It is not kept."""
-        name = shard_name(shard)
-        size = self.sizes().get(name)
-        if size is None:
-            raise MertError(f"{self.path(shard)} is missing. {UPLOAD}")
-        return np.frombuffer(self.remote.read([name], [0], size)[0], dtype=DTYPE)
-
     def view(self, shard: int, offset_samples: int, samples: int) -> NDArray[np.int16]:
         """Download a stretch of a shard, read-only (samples,)."""
         width = DTYPE.itemsize
@@ -195,7 +187,6 @@ class RemoteShards:
 
         The caller has checked that every stretch lies inside its track.
         """
-        names = [shard_name(shard) for shard in shards.tolist()]
-        width = DTYPE.itemsize
+        names, width = [shard_name(shard) for shard in shards.tolist()], DTYPE.itemsize
         blocks = self.remote.read(names, (starts * width).tolist(), length * width)
         return copy_crops((np.frombuffer(block, dtype=DTYPE) for block in blocks), len(blocks), length, out)

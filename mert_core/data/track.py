@@ -33,7 +33,7 @@ class SourceTrack:
         source: relative path or score id.
         piece: what must not be in two splits.
         artist: composer, or folder artist.
-        split: train, valid or test; None leaves it to `mert_core.corpus.splits`, once all artists are known.
+        split: train, valid or test; None leaves it to `mert_core.corpus.sources`, once all artists are known.
         licence: licence of the music.
         source_sha256: SHA-256 of the source file's bytes, in hexadecimal digits; None if there is no file.
         labels: one row of labels.

@@ -88,8 +88,8 @@ def plan_shards(corpus: Corpus) -> list[ShardPlan]:
     Raises:
         MertError: the corpus's record does not know a shard.
     """
-    shards = corpus.column("shard").astype(np.int64)
-    offsets, files = corpus.column("offset_samples"), corpus.record.files
+    shards = corpus.shard.astype(np.int64)
+    offsets, files = corpus.offset_samples, corpus.record.files
     order = np.lexsort((offsets, shards))
     plans = []
     for rows in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):

@@ -217,8 +217,8 @@ def _write_store(
     index = pa.table(
         {
             "track_id": tracks["track_id"],
-            "shard": corpus.column("shard").astype(np.int32),
-            "offset_frames": corpus.column("offset_samples") // HOP_SAMPLES,
+            "shard": corpus.shard.astype(np.int32),
+            "offset_frames": corpus.offset_samples // HOP_SAMPLES,
             "frames": tracks["frames"],
         },
         schema=INDEX_SCHEMA,

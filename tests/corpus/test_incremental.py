@@ -148,7 +148,7 @@ def test_a_changed_file_moves_and_a_removed_one_goes(music: Path, watch: Watch) 
     assert sources(corpus) == [(0, "0"), (0, "1"), (1, "3"), (3, "6"), (4, "2")]  # 2 is empty, and stays unused
     assert watch.hashed == watch.decoded == ["artist 2"]
     assert inodes(corpus)["00000.pcm"] == links["00000.pcm"] and "00002.pcm" not in inodes(corpus)
-    assert corpus.column("offset_samples").tolist() == [0, int(corpus.samples[0]), 0, 0, 0]
+    assert corpus.offset_samples.tolist() == [0, int(corpus.samples[0]), 0, 0, 0]
     assert contents(build(music)) == contents(corpus)
 
 

@@ -51,7 +51,7 @@ def write_music(folder: Path, seconds: float, splits: dict[str, int], labelled: 
                 labels = {"kind": "mix", "key": np.int16(number % 24), "composer": "a"} if labelled else None
                 name = f"{split}-{number}"
                 writer.add(SourceTrack(name, wave, SAMPLE_RATE, name, name, name, split, "CC0-1.0", labels))
-        manifest = writer.manifest()
+        manifest = writer.rows()
     write_manifest(folder, manifest)
     pq.write_table(pa.table({"path": pa.array([], pa.string())}), folder / "quarantine.parquet")
     write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})

@@ -50,7 +50,7 @@ def write_probe_set(folder: Path, per_split: int = 24) -> None:
             for number in range(per_split):
                 writer.add(_track("note", split, number, generator))
                 writer.add(_track("mix", split, number, generator))
-        write_manifest(folder, writer.manifest())
+        write_manifest(folder, writer.rows())
     write_record(folder, stage="probe_set", kind="probe_set", inputs={}, params={}, facts={})
 
 

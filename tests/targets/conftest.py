@@ -43,7 +43,7 @@ def write_corpus(folder: Path, tracks: int = len(SECONDS), splits: dict[int, str
             split = (splits or {}).get(number, SPLIT_OF[number % 5])
             writer.add(SourceTrack(f"t{number}", music_of(number), 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
         assert writer.tracks == tracks, writer.quarantine
-        write_manifest(folder, writer.manifest())
+        write_manifest(folder, writer.rows())
     write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
 
 

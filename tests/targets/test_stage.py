@@ -50,7 +50,7 @@ def test_codes_are_the_teachers_at_the_tracks_place(small: Config, layout: Layou
         TargetStore.open(layout.targets("rvqvae")),
         load_teacher(layout.teacher("rvqvae")),
     )
-    assert len(set(corpus.column("shard"))) > 1
+    assert len(set(corpus.shard)) > 1
     assert store.frames.tolist() == (corpus.samples // HOP_SAMPLES).tolist()
     for row in range(len(corpus)):
         waveform = torch.from_numpy(corpus.pcm(row).astype(np.float32) / 32768).unsqueeze(0)
@@ -111,7 +111,7 @@ def test_a_flipped_byte_is_found_and_its_shard_named(small: Config, layout: Layo
     path.write_bytes(content)
     store = pickle.loads(pickle.dumps(TargetStore.open(layout.targets("rvqvae"))))
     store.track(0)
-    in_second = int(np.flatnonzero(Corpus.open(layout.corpus).column("shard") == 1)[0])
+    in_second = int(np.flatnonzero(Corpus.open(layout.corpus).shard == 1)[0])
     with pytest.raises(MertError, match=r"00001\.codes has changed.*dvc checkout"):
         store.track(in_second)
     path.unlink()

@@ -78,7 +78,7 @@ def write_corpus(layout: Layout) -> None:
         for number, split in enumerate(("train", "train", "valid", "train")):
             wave = performance(3.1 + number, number)
             writer.add(SourceTrack(f"t{number}", wave, 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
-        write_manifest(layout.corpus, writer.manifest())
+        write_manifest(layout.corpus, writer.rows())
     write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
 
 

@@ -32,7 +32,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
             split = "train" if number < 10 else "valid"
             writer.add(SourceTrack(f"t{number}", pcm / 32768, 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
         assert writer.tracks == 12, writer.quarantine
-        write_manifest(layout.corpus, writer.manifest())
+        write_manifest(layout.corpus, writer.rows())
     write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
     write_codes(layout)
     return layout
