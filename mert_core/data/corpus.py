@@ -68,16 +68,26 @@ class Corpus:
         with open_parquet(path) as file:
             if not file.schema_arrow.equals(SCHEMA):
                 raise MertError(f"{path} has other columns than this version writes. Run `dvc repro`.")
-        groups = [
-            [
-                *(group[name].to_numpy() for name in _NUMBERS),
-                split_numbers(group["split"]),
-                *(() if where is None else [group["chosen"].fill_null(False).to_numpy()]),
-            ]
-            for group in _groups(path, where)
-        ]
+            tracks = file.metadata.num_rows
         reader = ShardReader(folder / SHARDS_NAME) if shards is None else RemoteShards(f"{shards}/{SHARDS_NAME}")
-        corpus = cls(folder, reader, *map(np.concatenate, zip(*groups, strict=True)))
+        corpus = cls(
+            folder,
+            reader,
+            samples=np.empty(tracks, np.int64),
+            shard=np.empty(tracks, np.int32),
+            offset_samples=np.empty(tracks, np.int64),
+            split=np.empty(tracks, np.int8),
+            chosen=None if where is None else np.empty(tracks, np.bool_),
+        )
+        first = 0
+        for group in _groups(path, where):
+            here = slice(first, first + len(group))
+            for name in _NUMBERS:
+                getattr(corpus, name)[here] = group[name].to_numpy()
+            corpus.split[here] = split_numbers(group["split"])
+            if corpus.chosen is not None:
+                corpus.chosen[here] = group["chosen"].fill_null(False).to_numpy()
+            first += len(group)
         corpus._check_sizes()
         return corpus
 

@@ -124,9 +124,9 @@ def _repeated(path: Path, column: str, splits: NDArray[np.int8] | None = None) -
     hashes = hash_column(path, column)
     groups = [hashes] if splits is None else [np.unique(hashes[splits == number]) for number in range(len(SPLITS))]
     values, counts = np.unique(np.concatenate(groups), return_counts=True)
-    rows = np.flatnonzero(np.isin(hashes, values[counts > 1]))
-    if not len(rows):
+    if counts.max(initial=1) == 1:
         return []
+    rows = np.flatnonzero(np.isin(hashes, values[counts > 1]))
     texts = read_table(path, column)[column].take(pa.array(rows)).to_pylist()
     # every text once for each row, or once for each split that has it
     pairs = set(zip(texts, (rows if splits is None else splits[rows]).tolist(), strict=True))

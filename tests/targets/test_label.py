@@ -23,7 +23,7 @@ from mert_core.errors import MertError
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
 from mert_core.targets import label, stage
-from mert_core.targets.label import Labeler, plan_batches, plan_shards, with_actors
+from mert_core.targets.label import Labeler, in_actors, plan_batches, plan_shards
 from mert_core.teachers.spectra import ConstantQTeacher
 from mert_core.tracking import NullTracker
 from tests.targets.conftest import LENIENT
@@ -125,6 +125,6 @@ def test_an_actor_that_dies_is_replaced_and_one_that_refuses_ends_the_run(
     missing = replace(batch, shard=99)
     before = Labeler(ConstantQTeacher().freeze(), shards)(batch)
     with pytest.raises(MertError, match=r"cannot map the shard .*00099\.pcm"):
-        for done in with_actors(1)(Dying(tmp_path / "mark"), shards, lambda _: iter([batch, missing])):
+        for done in in_actors(1, Dying(tmp_path / "mark"), shards, lambda _: iter([batch, missing])):
             assert all(np.array_equal(one, other) for one, other in zip(done.targets, before.targets, strict=True))
     assert (tmp_path / "mark").exists()

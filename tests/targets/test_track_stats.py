@@ -11,7 +11,7 @@ import pytest
 from mert_core.config import Config
 from mert_core.paths import Layout
 from mert_core.targets import track_stats
-from mert_core.targets.label import ShardPlan
+from mert_core.targets.label import ShardTracks
 from mert_core.targets.shards import TrackStatsCache
 from mert_core.targets.stage import run
 from mert_core.targets.track_stats import measure_track
@@ -37,9 +37,9 @@ def pcm_of(number: int) -> np.ndarray:
     return (music_of(number) * 32767).astype(np.int16)
 
 
-def plan_of(*tracks: np.ndarray, stats: np.ndarray | None = None) -> ShardPlan:
+def plan_of(*tracks: np.ndarray, stats: np.ndarray | None = None) -> ShardTracks:
     samples = np.array([len(pcm) for pcm in tracks])
-    return ShardPlan(0, "a" * 64, np.arange(len(tracks)), np.cumsum(samples) - samples, samples, stats)
+    return ShardTracks(0, "a" * 64, np.arange(len(tracks)), np.cumsum(samples) - samples, samples, stats)
 
 
 def test_music_is_measured_once(small: Config, layout: Layout, measured: list[int]) -> None:

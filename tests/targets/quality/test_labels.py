@@ -8,9 +8,17 @@ from numpy.typing import NDArray
 
 from mert_core.config import GateConfig
 from mert_core.data.target_kinds import Codes, Spectrum, TargetKind
-from mert_core.targets.label import ShardPlan
-from mert_core.targets.quality.labels import check_bins, check_codebooks, check_invalid, check_lengths, check_teachers
-from mert_core.targets.quality.table import Check, explain, render
+from mert_core.targets.label import ShardTracks
+from mert_core.targets.quality import (
+    Check,
+    check_bins,
+    check_codebooks,
+    check_invalid,
+    check_lengths,
+    check_teachers,
+    explain,
+    render,
+)
 from mert_core.targets.shards import Arrays, add_statistics, empty_statistics, target_statistics
 from tests.targets.quality.conftest import IDS, tracks
 
@@ -44,7 +52,7 @@ def failures(codes: NDArray[np.uint16], limits: GateConfig) -> list[Check]:
 def statistics(kind: TargetKind, targets: NDArray[np.generic], splits: tuple[int, int] = (0, 0)) -> Arrays:
     """Return a shard's statistics: two tracks of equal length."""
     samples = np.full(2, len(targets) // 2 * 320)
-    plan = ShardPlan(0, "", np.arange(2), np.array([0, samples[0]]), samples)
+    plan = ShardTracks(0, "", np.arange(2), np.array([0, samples[0]]), samples)
     return target_statistics(kind, targets, plan, np.array(splits, dtype=np.int8))
 
 

@@ -10,7 +10,7 @@ import soundfile
 
 from mert_core.config import GateConfig
 from mert_core.data.shards import to_int16
-from mert_core.targets.quality.manifest import check_alike, check_artists, check_duplicates
+from mert_core.targets.quality import check_alike, check_artists, check_duplicates
 from mert_core.targets.track_stats import ALIKE_NUMBERS, EMPTY, fingerprint
 from tests.targets.quality.conftest import tracks
 

@@ -11,7 +11,7 @@ from mert_core.audio.decode import resample
 from mert_core.audio.grid import HOP_SAMPLES
 from mert_core.config import GateConfig
 from mert_core.data.shards import to_int16
-from mert_core.targets.quality.sound import check_bandwidth, check_content, check_rate, check_silence
+from mert_core.targets.quality import check_bandwidth, check_content, check_rate, check_silence
 from mert_core.targets.track_stats import measure_track, spectrum_decibels, wall_hertz
 from tests.targets.quality.conftest import tracks
 
