@@ -19,6 +19,8 @@ from mert_core.data.shards import ShardWriter, to_int16
 from mert_core.data.tables import TableWriter
 from mert_core.data.track import Quarantine, Rejected, SourceTrack
 
+_OF_SOURCE = ("track_id", "source_rate", "source", "source_sha256", "piece", "artist", "split", "licence")
+
 
 class CorpusWriter:
     """Takes tracks one by one: PCM to the shards, a row to the manifest, notes, beats and labels to their tables.
@@ -76,12 +78,12 @@ class CorpusWriter:
     def add(self, item: SourceTrack | Rejected) -> None:
         """Take in one track, or one that its source has rejected already."""
         if isinstance(item, Rejected):
-            self.quarantine.add(item)
+            self.quarantine.add(item.path, item.why)
             return
         try:
             self._store(item)
         except UnusableAudio as why:
-            self.quarantine.add(Rejected(item.source, why))
+            self.quarantine.add(item.source, why)
 
     def _store(self, track: SourceTrack) -> None:
         length = whole_hops(len(track.waveform))
@@ -101,18 +103,11 @@ class CorpusWriter:
         self.clipped_samples += clipped
         self._rows.append(
             {
-                "track_id": track.track_id,
                 "content_hash": digest.hexdigest(),
                 "seconds": length / SAMPLE_RATE,
                 "samples": length,
                 "clipped_samples": clipped,
-                "source_rate": track.source_rate,
-                "source": track.source,
-                "source_sha256": track.source_sha256,
-                "piece": track.piece,
-                "artist": track.artist,
-                "split": track.split,
-                "licence": track.licence,
+                **{name: getattr(track, name) for name in _OF_SOURCE},
                 "shard": shard,
                 "offset_samples": offset_samples,
             }

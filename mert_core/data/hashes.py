@@ -8,8 +8,8 @@ import logging
 import os
 import sqlite3
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +18,7 @@ _SETTLED_NS = 2_000_000_000  # a file touched since may be written again within 
 _SAVE_EVERY = 256  # files: what a killed run has to hash again
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What a file looked like. The change time cannot be set back, so a file rewritten under its old date differs."""
 
     size: int
@@ -74,7 +73,7 @@ class FileHashes:
 
     @staticmethod
     def _open(path: str) -> sqlite3.Connection:
-        database = sqlite3.connect(path, isolation_level="DEFERRED", check_same_thread=True)
+        database = sqlite3.connect(path)
         database.execute(
             "CREATE TABLE IF NOT EXISTS files "
             "(path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, sha256 BLOB) WITHOUT ROWID"
@@ -84,16 +83,15 @@ class FileHashes:
 
     def find(self, path: str, stamp: Stamp) -> bytes | None:
         """Return a file's SHA-256 (32 bytes), if it looks as it did then."""
-        row = self._database.execute(
-            "SELECT size, modified, changed, sha256 FROM files WHERE path = ?", (os.fsencode(path),)
-        ).fetchone()
-        return row[3] if row and Stamp(*row[:3]) == stamp else None
+        query = "SELECT sha256 FROM files WHERE path = ? AND (size, modified, changed) = (?, ?, ?)"
+        row = self._database.execute(query, (os.fsencode(path), *stamp)).fetchone()
+        return row[0] if row else None
 
     def remember(self, path: str, stamp: Stamp, sha256: bytes) -> None:
         """Note down a file's SHA-256, unless it was touched a moment ago."""
         if time.time_ns() - max(stamp.modified_ns, stamp.changed_ns) > _SETTLED_NS:
-            values = (os.fsencode(path), stamp.size, stamp.modified_ns, stamp.changed_ns, sha256)
-            self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", values)
+            query = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)"
+            self._database.execute(query, (os.fsencode(path), *stamp, sha256))
             self._unsaved += 1
             if self._unsaved >= _SAVE_EVERY:
                 self._database.commit()

@@ -154,30 +154,19 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-class RemoteShards:
-    """Reads from PCM shards on an object store, as `mert_core.data.shards.ShardReader` does from a folder.
-
-    Args:
-        url: address of the shards, for example ``s3://bucket/prefix/corpus/shards``.
-    """
+class RemoteShards(RemoteFolder):
+    """Reads from PCM shards on an object store, as `mert_core.data.shards.ShardReader` does from a folder."""
 
     remedy = UPLOAD
 
-    def __init__(self, url: str) -> None:
-        self.remote = RemoteFolder(url)
-
-    def sizes(self) -> dict[str, int]:
-        """Return the shards' sizes in bytes, by name."""
-        return self.remote.sizes()
-
     def path(self, shard: int) -> str:
         """Return a shard's address."""
-        return f"{self.remote.url}/{shard_name(shard)}"
+        return f"{self.url}/{shard_name(shard)}"
 
     def view(self, shard: int, offset_samples: int, samples: int) -> NDArray[np.int16]:
         """Download a stretch of a shard, read-only (samples,)."""
         width = DTYPE.itemsize
-        blocks = self.remote.read([shard_name(shard)], [offset_samples * width], samples * width)
+        blocks = self.read([shard_name(shard)], [offset_samples * width], samples * width)
         return np.frombuffer(blocks[0], dtype=DTYPE)
 
     def gather(
@@ -188,5 +177,5 @@ class RemoteShards:
         The caller has checked that every stretch lies inside its track.
         """
         names, width = [shard_name(shard) for shard in shards.tolist()], DTYPE.itemsize
-        blocks = self.remote.read(names, (starts * width).tolist(), length * width)
+        blocks = self.read(names, (starts * width).tolist(), length * width)
         return copy_crops((np.frombuffer(block, dtype=DTYPE) for block in blocks), len(blocks), length, out)

@@ -59,26 +59,22 @@ def folder_card(facts: dict[str, Any]) -> str:
     licences = ", ".join(facts["licences"])
     rates = ", ".join(f"{int(rate):,} Hz: {count:,}" for rate, count in facts["source_rates"].items())
     left_out = [f"| {reason} | {count:,} |" for reason, count in facts["quarantined"].items()]
-    table = ["| reason | files |", "|---|---|", *left_out, "", "Paths: `quarantine.parquet`."]
+    table = "\n".join(["| reason | files |", "|---|---|", *left_out, "", "Paths: `quarantine.parquet`."])
     unit = {"artist": "artists (top-level folders, else file names)", "piece": "files, because there is one artist"}
-    return "\n".join(
-        [
-            "# Data card",
-            "",
-            "Music read from a folder of audio files: channels averaged, resampled to 24 kHz (soxr HQ), 16 bits,",
-            "level as found.",
-            "",
-            size_table(facts),
-            "",
-            f"- Licence, as given in `corpus.licence`: {licences}. It covers every track; the files were not asked.",
-            f"- Sample rates of the files: {rates}.",
-            f"- Splits go by {unit[facts['split_by']]}; there is no test split, the probes bring their own music.",
-            f"- Samples clipped at full scale: {facts['clipped_samples']:,}.",
-            f"- Files of other kinds, left alone: {sum(facts['ignored_files'].values()):,}.",
-            "",
-            "## Left out",
-            "",
-            *(table if left_out else ["Nothing."]),
-            "",
-        ]
-    )
+    return f"""# Data card
+
+Music read from a folder of audio files: channels averaged, resampled to 24 kHz (soxr HQ), 16 bits,
+level as found.
+
+{size_table(facts)}
+
+- Licence, as given in `corpus.licence`: {licences}. It covers every track; the files were not asked.
+- Sample rates of the files: {rates}.
+- Splits go by {unit[facts["split_by"]]}; there is no test split, the probes bring their own music.
+- Samples clipped at full scale: {facts["clipped_samples"]:,}.
+- Files of other kinds, left alone: {sum(facts["ignored_files"].values()):,}.
+
+## Left out
+
+{table if left_out else "Nothing."}
+"""

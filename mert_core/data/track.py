@@ -78,11 +78,9 @@ class Quarantine:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, rejected: Rejected) -> None:
+    def add(self, path: str, why: UnusableAudio) -> None:
         """Take in one file."""
-        self.rows.append(
-            {"path": printable(rejected.path), "reason": rejected.why.reason, "detail": rejected.why.detail}
-        )
+        self.rows.append({"path": printable(path), "reason": why.reason, "detail": why.detail})
 
     def counts(self) -> dict[str, int]:
         """Return how many files each reason has, commonest first."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Config, load_config
 from mert_core.corpus.writer import CorpusWriter
 from mert_core.data.manifest import write_manifest
-from mert_core.data.record import write_record
+from mert_core.data.record import Record, write_record
 from mert_core.data.track import SourceTrack
+from mert_core.files import sha256_file
 from mert_core.paths import Layout
+from mert_core.targets.stage import run
 from mert_core.teachers.codec.model import RvqVae
 from mert_core.teachers.codec.train import RvqVaeSettings, RvqVaeTeacher, condition
 from mert_core.teachers.registry import save_teacher
+from mert_core.tracking import NullTracker
 
 SECONDS = (3.0, 4.5, 3.2, 3.0, 5.0)
 SPLIT_OF = ("train", "train", "valid", "train", "test")
@@ -74,3 +78,22 @@ def layout(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layo
     for name in ("corpus", "teachers"):
         (tmp_path / "data" / name).symlink_to(music / "data" / name)
     return Layout.at(tmp_path)
+
+
+Label = Callable[..., Record]
+
+
+@pytest.fixture
+def label(small: Config, layout: Layout) -> Label:
+    """Run the stage: label the corpus with a teacher."""
+
+    def label(name: str = "rvqvae", **sections: object) -> Record:
+        return run(small.model_copy(update=sections), layout, NullTracker(), name)
+
+    return label
+
+
+def hashes(layout: Layout) -> dict[str, str]:
+    """Return the SHA-256 of every file of the targets."""
+    folder = layout.targets("rvqvae")
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
