@@ -70,12 +70,7 @@ class PreviousCorpus:
 
     @classmethod
     def find(cls, folder: Path, params: Mapping[str, Any]) -> PreviousCorpus | None:
-        """Return the corpus at ``folder``; None if there is none, it is damaged, or it was made otherwise.
-
-        Args:
-            folder: the stage's output.
-            params: parameters of the corpus to make; only those that decide shards must be the same.
-        """
+        """Return the corpus at ``folder``; None if there is none, it is damaged, or was made otherwise."""
         if not (folder / RECORD_NAME).exists():
             return None
         try:
@@ -97,13 +92,9 @@ class PreviousCorpus:
             yield shard, slice(first, end)
 
     def lineage(self, tracks: int, linked_shards: int) -> list[str]:
-        """Return the ids of the corpora that a new one has grown from, oldest first.
+        """Return the ids of the corpora that a new one of so many tracks has grown from, oldest first.
 
-        Empty if it leaves more than a tenth of this one's shards behind: then it is other music.
-
-        Args:
-            tracks: number of tracks in the new corpus.
-            linked_shards: number of shards that it has taken over as they are.
+        Empty if it has left more than a tenth of this one's shards behind: then it is other music.
         """
         record, shards = self.corpus.record, len(np.unique(self.corpus.shard))
         before = list(record.facts.get("grown_from", []))
@@ -194,12 +185,7 @@ def reuse_tracks(previous: PreviousCorpus, kept: NDArray[np.bool_], writer: Corp
 
     A shard of which all tracks are kept is linked, and not read. One that lost tracks is written again under its
     number, the others moved together; one that lost all is left out, and its number stays unused. New tracks go to
-    shards behind the last one, so what is kept keeps its name and bytes.
-
-    Args:
-        previous: the corpus at the target.
-        kept: bool (tracks,), the tracks to keep.
-        writer: writer of the new corpus, still empty.
+    shards behind the last one, so what is kept keeps its name and bytes. ``kept`` is bool (tracks,).
     """
     corpus, linked = previous.corpus, {}
     offsets = corpus.offset_samples.copy()

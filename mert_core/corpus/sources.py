@@ -94,16 +94,8 @@ class FolderSource(Source):
 
     def tracks(self) -> Iterator[SourceTrack | Rejected]:
         """Yield the files that are new or changed, decoded, and what cannot be used."""
-        corpus = self._config.corpus
         with closing(self._hashes()) as hashes:
-            yield from read_folder(
-                self._listing,
-                self._files,
-                hashes,
-                licence=corpus.licence,
-                min_seconds=corpus.min_seconds,
-                threads=self._config.threads,
-            )
+            yield from read_folder(self._listing, self._files, hashes, self._config)
 
     def splits(self, rows: Path) -> tuple[pa.ChunkedArray, dict[str, Any]]:
         """Return a split by artist, or by piece if there is a single artist."""

@@ -50,12 +50,7 @@ def hash_file(path: Path) -> tuple[Stamp, bytes]:
 
 
 class FileHashes:
-    """A local notebook beside the music; lost or damaged it costs time, never correctness.
-
-    Args:
-        folder: where the notebook lies.
-        root: the folder of music that it is about.
-    """
+    """A notebook in ``folder`` about the music under ``root``; lost or damaged it costs time, never correctness."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self._path = folder / f"hashes-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.sqlite"

@@ -99,21 +99,20 @@ class RemoteFolder:
                 [starts[n] + length for n in wanted],
                 on_error="return",
             )
-            failed = []
+            failed: dict[int, tuple[BaseException, str]] = {}
             for n, block in zip(wanted, got, strict=True):
                 where = f"{self.url}/{names[n]}, bytes {starts[n]} … {starts[n] + length - 1}"
                 if isinstance(block, BaseException):
-                    failed.append((n, block, where))
+                    _raise_if_permanent(block, where)
+                    failed[n] = block, where
                 elif len(block) != length:
                     raise MertError(f"{where}: the object ends after {len(block)} of {length} bytes. {UPLOAD}")
                 else:
                     blocks[n] = block
             if not failed:
                 return blocks
-            for _, error, where in failed:
-                _raise_if_permanent(error, where)
-            _wait_or_raise(failed[0][1], failed[0][2], wait)
-            wanted = [n for n, _, _ in failed]
+            _wait_or_raise(*next(iter(failed.values())), wait)
+            wanted = list(failed)
         raise AssertionError
 
 

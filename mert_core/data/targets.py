@@ -24,13 +24,6 @@ from mert_core.files import write_json
 FACTS_NAME = "facts"
 INDEX_NAME = "index.parquet"
 CHECKSUMS_NAME = "shards.json"
-USAGE_NAME = "usage.parquet"
-BINS_NAME = "bins.parquet"
-GATE_NAME = "gate.json"
-EXAMPLE_NAME = "example.npz"
-
-MOST_ENTRIES = 65536
-"""Values that a code of 16 bits can have."""
 
 INDEX_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("shard", pa.int32()), ("offset_frames", pa.int64()), ("frames", pa.int64())]

@@ -175,10 +175,8 @@ def _id(tracks: pa.Table, row: int) -> str:
 def check_codebooks(counts_by_split: NDArray[np.int64], limits: GateConfig) -> list[Check]:
     """Check every codebook on the training split; of the other splits only the range of the codes matters.
 
-    Args:
-        counts_by_split: (splits, codebooks, entries + 1), how often each code occurs, the training split first; the
-            last column counts codes out of range.
-        limits: thresholds.
+    ``counts_by_split`` (splits, codebooks, entries + 1) says how often each code occurs, the training split first; its
+    last column counts codes out of range.
     """
     silence = "the commonest entry is often silence: trim the corpus; else train the teacher longer"
     checks = []
@@ -198,12 +196,7 @@ def check_codebooks(counts_by_split: NDArray[np.int64], limits: GateConfig) -> l
 
 
 def check_bins(statistics: Arrays, limits: GateConfig) -> list[Check]:
-    """Check a spectrum's bins: how many do not vary on the training split, and the largest magnitude anywhere.
-
-    Args:
-        statistics: what `mert_core.targets.shards.target_statistics` gives; the training split comes first.
-        limits: thresholds.
-    """
+    """Check a spectrum's bins: how many do not vary on the training split, and the largest magnitude anywhere."""
     deviation = bin_deviations(statistics)[0]
     dead = np.flatnonzero(deviation <= DEAD_SHARE * np.median(deviation))
     some = ", ".join(map(str, dead[:_SHOWN])) + (", …" if len(dead) > _SHOWN else "")
@@ -251,13 +244,7 @@ def check_lengths(tracks: pa.Table, limits: GateConfig) -> list[Check]:
 
 
 def check_teachers(labeled_by: Mapping[str, str], teacher: str, teacher_id: str) -> list[Check]:
-    """Check that one and the same teacher labeled all shards, and so training and validation music alike.
-
-    Args:
-        labeled_by: id of the teacher that labeled each shard, by the shard's name.
-        teacher: name of the present teacher.
-        teacher_id: id of its record.
-    """
+    """Check that the present teacher labeled all shards, and so training and validation music alike."""
     name = "labelled by another teacher"
     checks = [
         Check(

@@ -22,12 +22,11 @@ from tqdm import tqdm
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.data.corpus import Corpus
-from mert_core.data.manifest import SPLITS
+from mert_core.data.manifest import SHARDS_NAME, SPLITS
 from mert_core.data.target_kinds import Codes, TargetKind
 from mert_core.data.targets import (
     CHECKSUMS_NAME,
     FACTS_NAME,
-    SHARDS_NAME,
     ShardEntry,
     entries_of,
     facts_name,
@@ -255,16 +254,7 @@ def label_shards(
     track_stats_cache: TrackStatsCache,
     executor: Executor,
 ) -> Iterator[FinishedShard]:
-    """Label shards and yield each when it is finished, in no particular order.
-
-    Args:
-        corpus: tracks whose offsets and lengths are multiples of 320 samples.
-        plans: the shards to make.
-        teacher: the teacher that gives the targets.
-        cache: receives finished shards.
-        track_stats_cache: statistics of the music from other teachers' runs.
-        executor: runs the teacher over batches of tracks.
-    """
+    """Label shards, put them into the cache, and yield each when it is finished, in no particular order."""
     plans = [track_stats_cache.fill(plan) for plan in plans]
     cache.folder.mkdir(parents=True, exist_ok=True)
     for left in cache.folder.glob(f"*{_PARTIAL}"):  # of a run that was killed

@@ -19,26 +19,12 @@ from numpy.typing import NDArray
 from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE
 from mert_core.config import Config
 from mert_core.data.corpus import Corpus
-from mert_core.data.manifest import SPLITS
+from mert_core.data.manifest import SHARDS_NAME, SPLITS
 from mert_core.data.record import Record, write_record
 from mert_core.data.shards import to_float32
 from mert_core.data.tables import write_table
 from mert_core.data.target_kinds import Codes, TargetKind
-from mert_core.data.targets import (
-    BINS_NAME,
-    EXAMPLE_NAME,
-    FACTS_NAME,
-    GATE_NAME,
-    INDEX_NAME,
-    INDEX_SCHEMA,
-    MOST_ENTRIES,
-    SHARDS_NAME,
-    USAGE_NAME,
-    facts_name,
-    number_type,
-    shard_name,
-    write_card,
-)
+from mert_core.data.targets import FACTS_NAME, INDEX_NAME, INDEX_SCHEMA, facts_name, number_type, shard_name, write_card
 from mert_core.errors import MertError
 from mert_core.features.mel import LogMel
 from mert_core.files import atomic_folder, link_or_copy, write_json
@@ -72,7 +58,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, name: str) -> Record:
     corpus = Corpus.open(layout.corpus)
     teacher, teacher_id = open_teacher(config, layout, name)
     kind = teacher.kind
-    if isinstance(kind, Codes) and kind.entries > MOST_ENTRIES:
+    if isinstance(kind, Codes) and kind.entries > 2**16:
         raise MertError(f"the teacher {name} has {kind.entries} entries per codebook; a code of the store has 16 bits")
 
     # targets of every shard: those that are finished are not made again
@@ -112,7 +98,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, name: str) -> Record:
             link_or_copy(shard.statistics, folder / FACTS_NAME / facts_name(shard.entry.name))
         write_card(folder, name, teacher_id, kind, (shard.entry for shard in shards))
         _write_tables(folder, corpus, tracks, kind, statistics)
-        write_json(folder / GATE_NAME, {"passed": True, "checks": as_table(checks)})
+        write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
         row = _write_example(folder, corpus, kind)
         record = write_record(
             folder,
@@ -189,7 +175,7 @@ def _write_tables(folder: Path, corpus: Corpus, tracks: pa.Table, kind: TargetKi
             "entry": entry.astype(np.int32),
             "count": counts.reshape(-1),
         }
-        write_table(folder / USAGE_NAME, pa.table(usage))
+        write_table(folder / "usage.parquet", pa.table(usage))
         return
     frames = statistics["frames"][:, None]
     split, bin_number = np.nonzero(np.repeat(frames > 0, kind.bins, axis=1))  # one row per bin of a split with music
@@ -200,7 +186,9 @@ def _write_tables(folder: Path, corpus: Corpus, tracks: pa.Table, kind: TargetKi
         "most": statistics["most"],
     }
     bins = {"split": pa.array(names[split].tolist()), "bin": bin_number.astype(np.int32)}
-    write_table(folder / BINS_NAME, pa.table({**bins, **{name: of[split, bin_number] for name, of in values.items()}}))
+    write_table(
+        folder / "bins.parquet", pa.table({**bins, **{name: of[split, bin_number] for name, of in values.items()}})
+    )
 
 
 def _write_example(folder: Path, corpus: Corpus, kind: TargetKind) -> int:
@@ -213,7 +201,7 @@ def _write_example(folder: Path, corpus: Corpus, kind: TargetKind) -> int:
     shard, begin = int(corpus.shard[row]), int(corpus.offset_samples[row]) // HOP_SAMPLES
     stored = np.memmap(folder / SHARDS_NAME / shard_name(shard, kind), number_type(kind), "r")
     targets = stored.reshape(-1, kind.width)[begin : begin + frames]
-    with (folder / EXAMPLE_NAME).open("wb") as stream:
+    with (folder / "example.npz").open("wb") as stream:
         np.savez(stream, targets=np.array(targets), log_mel=_log_mel(corpus, row, frames))
     return row
 
