@@ -1,13 +1,18 @@
-"""Random codes for a corpus, as `mert targets` leaves them, without the time that a teacher takes."""
+"""Stored data without the stages that make it: a corpus of given tracks, and random codes for a corpus."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mert_core.audio.grid import HOP_SAMPLES
+from mert_core.corpus.writer import CorpusWriter
 from mert_core.data.corpus import Corpus
+from mert_core.data.manifest import write_manifest
 from mert_core.data.record import Record, read_record, write_record
 from mert_core.data.target_kinds import Codes
 from mert_core.data.targets import (
@@ -19,8 +24,20 @@ from mert_core.data.targets import (
     shard_name,
     write_card,
 )
+from mert_core.data.track import SourceTrack
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
+
+
+def write_corpus(folder: Path, tracks: Iterable[SourceTrack], shard_megabytes: float = 0.5) -> CorpusWriter:
+    """Write a corpus as `mert corpus` leaves it, without a data card."""
+    with CorpusWriter(folder, shard_megabytes) as writer:
+        for track in tracks:
+            writer.add(track)
+    write_manifest(folder, writer.rows())
+    writer.quarantine.write(folder)
+    write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+    return writer
 
 
 def write_codes(layout: Layout, teacher: str = "rvqvae", kind: Codes | None = None) -> Record:

@@ -19,7 +19,7 @@ from mert_core.targets import track_stats
 from mert_core.targets.label import Labeler, ShardTracks, in_threads
 from mert_core.targets.shards import TrackStatsCache
 from mert_core.targets.track_stats import measure_track
-from tests.targets.conftest import SECONDS, Label, music_of, write_corpus
+from tests.targets.conftest import SECONDS, Label, make_corpus, music_of
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def shard_files(layout: Layout) -> dict[str, int]:
 def own_corpus(layout: Layout, **changes: Any) -> None:
     path = layout.corpus
     path.unlink() if path.is_symlink() else shutil.rmtree(path)
-    write_corpus(path, **changes)
+    make_corpus(path, **changes)
 
 
 def test_new_music_makes_only_its_own_shards(label: Label, layout: Layout, labeled: list[int]) -> None:
