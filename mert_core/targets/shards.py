@@ -214,18 +214,11 @@ def target_statistics(kind: TargetKind, targets: NDArray[Any], plan: ShardTracks
                 "most": np.where(finite, values, -np.inf).max(axis=0),
             }
             for name, value in one.items():
-                statistics[name][split] = _TOGETHER[name](statistics[name][split], value)
+                statistics[name][split] = _TOGETHER.get(name, np.add)(statistics[name][split], value)
     return {"splits": splits, "invalid": invalid, **statistics}
 
 
-_TOGETHER = {
-    "counts": np.add,
-    "frames": np.add,
-    "sums": np.add,
-    "squares": np.add,
-    "least": np.minimum,
-    "most": np.maximum,
-}
+_TOGETHER = {"least": np.minimum, "most": np.maximum}  # all others add up
 
 
 def empty_statistics(kind: TargetKind) -> Arrays:
@@ -240,7 +233,7 @@ def empty_statistics(kind: TargetKind) -> Arrays:
 def add_statistics(total: Arrays, statistics: Arrays) -> None:
     """Add a shard's statistics to a total."""
     for name, values in total.items():
-        _TOGETHER[name](values, statistics[name], out=values)
+        _TOGETHER.get(name, np.add)(values, statistics[name], out=values)
 
 
 _PARTIAL = ".partial"
