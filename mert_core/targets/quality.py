@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,6 +166,11 @@ def _each_track(
     return _each(Check(check, f"{len(tracks)} tracks", float(worst), limit, True), named, limit, advice, "tracks")
 
 
+def _with_examples(whole: Check, lines: Iterable[Check]) -> list[Check]:
+    """Return a line about all tracks and, if it failed, the first of the lines about single ones."""
+    return [whole] if whole.passed else [whole, *islice(lines, _SHOWN)]
+
+
 def _id(tracks: pa.Table, row: int) -> str:
     return str(tracks["track_id"][int(row)])
 
@@ -302,28 +308,19 @@ def check_bandwidth(tracks: pa.Table, limits: GateConfig) -> list[Check]:
         "their files claim a higher rate than the music in them has: find the originals, or leave them out of the "
         "corpus",
     )
-    if whole.passed:
-        return [whole]
-    # the lowest usual sample rate that reaches a wall
-    rates = [
-        next((rate for rate in (8000, 11025, 12000, 16000, 22050) if rate / 2 * 1.02 >= wall), SAMPLE_RATE)
-        for wall in wall_hertz[bad[:_SHOWN]]
-    ]
-    return [
-        whole,
-        *(
-            Check(
-                "bandwidth",
-                f"track {_id(tracks, row)}",
-                float(share[row]),
-                f">= {limits.min_bandwidth:g}",
-                False,
-                f"its spectrum ends in a wall at {wall_hertz[row]:,.0f} Hz, as if resampled from {rate:,} Hz, but its "
-                f"source claims {source_rates[row]:,} Hz; find the original",
-            )
-            for row, rate in zip(bad.tolist(), rates, strict=False)
-        ),
-    ]
+
+    def example(row: int) -> Check:
+        wall = wall_hertz[row]
+        usual = (8000, 11025, 12000, 16000, 22050)  # the lowest whose music reaches the wall
+        rate = next((rate for rate in usual if rate / 2 * 1.02 >= wall), SAMPLE_RATE)
+        advice = (
+            f"its spectrum ends in a wall at {wall:,.0f} Hz, as if resampled from {rate:,} Hz, but its source claims "
+            f"{source_rates[row]:,} Hz; find the original"
+        )
+        where, limit = f"track {_id(tracks, row)}", f">= {limits.min_bandwidth:g}"
+        return Check("bandwidth", where, float(share[row]), limit, False, advice)
+
+    return _with_examples(whole, map(example, bad.tolist()))
 
 
 def check_silence(tracks: pa.Table, limits: GateConfig) -> list[Check]:
@@ -332,14 +329,12 @@ def check_silence(tracks: pa.Table, limits: GateConfig) -> list[Check]:
     share = silent / np.maximum(frames, 1)
     bad = np.flatnonzero(share > SILENT_TRACK)
     trim = "a student learns little from silence and its one code: trim or leave out the quietest tracks"
+    whole = float(silent.sum() / max(int(frames.sum()), 1))
+    some = len(bad) / max(len(share), 1)
     checks = [
-        _at_most("silence", "all tracks", float(silent.sum() / max(int(frames.sum()), 1)), limits.max_silence, trim),
+        _at_most("silence", "all tracks", whole, limits.max_silence, trim),
         _at_most(
-            "silent tracks",
-            f"{len(share)} tracks",
-            len(bad) / max(len(share), 1),
-            limits.max_silent_tracks,
-            "leave them out of the corpus",
+            "silent tracks", f"{len(share)} tracks", some, limits.max_silent_tracks, "leave them out of the corpus"
         ),
     ]
     if not checks[1].passed:
@@ -380,18 +375,13 @@ def check_alike(tracks: pa.Table, held_out: Fingerprints, train: Fingerprints, l
         "the score on held-out music would be one on training music; put copies of a recording under one artist or "
         "leave them out of the corpus",
     )
-    if whole.passed:
-        return [whole]
     advice = "the same recording, encoded again or shifted; listen to both and remove one from the corpus"
-    worst = sorted(best.items(), key=lambda item: (-item[1][0], item[0]))[:_SHOWN]
     limit, name = f"< {ALIKE_NUMBERS}", "numbers of the sketch shared"
-    return [
-        whole,
-        *(
-            Check(name, f"tracks {_pair(tracks, training, rows[index])}", shared, limit, False, advice)
-            for index, (shared, training) in worst
-        ),
-    ]
+    examples = (
+        Check(name, f"tracks {_pair(tracks, training, rows[index])}", shared, limit, False, advice)
+        for index, (shared, training) in sorted(best.items(), key=lambda item: (-item[1][0], item[0]))
+    )
+    return _with_examples(whole, examples)
 
 
 def _alike(held_out: NDArray[np.uint32], train: Fingerprints) -> Iterator[tuple[int, int, int]]:
