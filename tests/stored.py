@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,14 +30,20 @@ from mert_core.files import sha256_file
 from mert_core.paths import Layout
 
 
-def write_corpus(folder: Path, tracks: Iterable[SourceTrack], shard_megabytes: float = 0.5) -> CorpusWriter:
-    """Write a corpus as `mert corpus` leaves it, without a data card."""
+def write_corpus(
+    folder: Path,
+    tracks: Iterable[SourceTrack],
+    shard_megabytes: float = 0.5,
+    kind: str = "corpus",
+    params: dict[str, Any] | None = None,
+) -> CorpusWriter:
+    """Write a corpus or a probe set as its stage leaves it, without a data card."""
     with CorpusWriter(folder, shard_megabytes) as writer:
         for track in tracks:
             writer.add(track)
     write_manifest(folder, writer.rows())
     writer.quarantine.write(folder)
-    write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+    write_record(folder, stage=kind, kind=kind, inputs={}, params=params or {}, facts={})
     return writer
 
 
