@@ -93,7 +93,7 @@ def _names(generator: np.random.Generator, count: int, digits: int) -> list[str]
 
 def _split(folder: Path) -> dict[str, float]:
     """Do what `mert corpus` does at the end: splits, the manifest, its promises, its facts."""
-    from mert_core.corpus.splits import assign_splits
+    from mert_core.corpus.sources import assign_splits
     from mert_core.data.manifest import MANIFEST_NAME, ROWS_NAME, write_manifest
     from mert_core.data.statistics import manifest_facts
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from mert_core.audio.decode import AUDIO_SUFFIXES, check_music, decode
 from mert_core.audio.errors import UnusableAudio
+from mert_core.config import Config
 from mert_core.data.hashes import FileHashes, Stamp, hash_file
 from mert_core.data.track import Rejected, SourceTrack, printable
 from mert_core.errors import MertError
@@ -94,39 +95,30 @@ def track_id(relative: str) -> str:
 
 
 def read_folder(
-    listing: Listing, files: Sequence[str], hashes: FileHashes, *, licence: str, min_seconds: float, threads: int
+    listing: Listing, files: Sequence[str], hashes: FileHashes, config: Config
 ) -> Iterator[SourceTrack | Rejected]:
-    """Decode files of a folder, in their order, on a few threads.
+    """Decode files of a folder, in their order, on a few threads; what the listing rejected comes first.
 
-    At most ``threads`` + 1 decoded files wait in memory. The tracks have no split yet: it needs all artists.
-
-    Args:
-        listing: the folder's contents; what the listing rejected comes first.
-        files: relative paths of the files to read.
-        hashes: notebook that receives the SHA-256 of each usable file.
-        licence: licence of the music, for the manifest.
-        min_seconds: length below which a file is rejected.
-        threads: number of decoding threads.
+    At most one decoded file more than there are threads waits in memory. The tracks have no split yet: it needs all
+    artists. ``hashes`` receives the SHA-256 of each usable file.
     """
     yield from listing.rejected
 
     def read(path: str) -> tuple[str, SourceTrack | Rejected, Stamp | None]:
-        return path, *_read_file(listing.root, path, licence, min_seconds)
+        return path, *_read_file(listing.root, path, config)
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="music") as pool:
-        for path, item, stamp in in_order(pool, read, files, ahead=threads):
+    with ThreadPoolExecutor(config.threads, thread_name_prefix="music") as pool:
+        for path, item, stamp in in_order(pool, read, files, ahead=config.threads):
             if isinstance(item, SourceTrack) and item.source_sha256 and stamp:
                 hashes.remember(path, stamp, bytes.fromhex(item.source_sha256))
             yield item
 
 
-def _read_file(
-    root: Path, relative: str, licence: str, min_seconds: float
-) -> tuple[SourceTrack | Rejected, Stamp | None]:
+def _read_file(root: Path, relative: str, config: Config) -> tuple[SourceTrack | Rejected, Stamp | None]:
     try:
         stamp, sha256 = hash_file(root / relative)
         decoded = decode(root / relative)
-        check_music(decoded, min_seconds)
+        check_music(decoded, config.corpus.min_seconds)
         if Stamp.of(root / relative) != stamp:
             raise UnusableAudio("unreadable", "the file changed while it was read")
     except OSError as error:
@@ -145,6 +137,6 @@ def _read_file(
         piece=unicodedata.normalize("NFC", str(path.with_suffix(""))),
         artist=unicodedata.normalize("NFC", path.parts[0] if len(path.parts) > 1 else path.stem),
         split=None,
-        licence=licence,
+        licence=config.corpus.licence,
     )
     return track, stamp

@@ -21,11 +21,11 @@ from mert_core.audio.decode import decode
 from mert_core.audio.errors import UnusableAudio
 from mert_core.audio.grid import whole_hops
 from mert_core.corpus.folder import Listing, track_id
-from mert_core.data.corpus import read_index
+from mert_core.data.corpus import Corpus
 from mert_core.data.hashes import FileHashes, Stamp, hash_file
-from mert_core.data.manifest import GROUP_ROWS, MANIFEST_NAME, SHARDS_NAME
+from mert_core.data.manifest import GROUP_ROWS, MANIFEST_NAME, SCHEMA, SHARDS_NAME
 from mert_core.data.record import RECORD_NAME, read_record
-from mert_core.data.shards import ShardReader, shard_name, to_int16
+from mert_core.data.shards import shard_name, to_int16
 from mert_core.data.tables import in_groups
 from mert_core.errors import MertError
 from mert_core.files import link_or_copy
@@ -43,53 +43,40 @@ logger = logging.getLogger(__name__)
 
 
 class PreviousCorpus:
-    """A corpus made from files, with its tracks' hashes in memory: 81 bytes per track.
+    """A corpus made from files, with its tracks' hashes in memory: 65 bytes per track.
 
     Attributes:
-        folder: the corpus's folder.
-        index: shards, offsets and lengths of its tracks.
+        corpus: where the tracks lie, and their samples.
+        ids: uint64 (tracks,), the tracks' ids.
+        source_sha256: V32 (tracks,), SHA-256 of the files that the tracks were made from.
         source_rate: int32 (tracks,), sample rates of the files in hertz.
-        clipped_samples: int64 (tracks,), numbers of samples outside [-1, 1].
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.index = read_index(folder, ShardReader(folder / SHARDS_NAME))
-        self._record = read_record(folder)
-        tracks = len(self.index.samples)
-        ids, hashes = np.empty(tracks, "<u8"), np.empty(tracks, "V32")
-        self.source_rate, self.clipped_samples = np.empty(tracks, np.int32), np.empty(tracks, np.int64)
-        first = 0
-        for table in in_groups(
-            folder / MANIFEST_NAME, GROUP_ROWS, ["track_id", "source_sha256", "source_rate", "clipped_samples"]
-        ):
+        self.corpus = Corpus.open(folder)
+        self._manifest = folder / MANIFEST_NAME
+        tracks, first = len(self.corpus), 0
+        self.ids, self.source_sha256 = np.empty(tracks, np.uint64), np.empty(tracks, "V32")
+        self.source_rate = np.empty(tracks, np.int32)
+        for table in in_groups(self._manifest, GROUP_ROWS, "track_id", "source_sha256", "source_rate"):
             here = slice(first, first + len(table))
-            ids[here] = [int(track_id, 16) for track_id in table["track_id"].to_pylist()]
+            self.ids[here] = [int(track_id, 16) for track_id in table["track_id"].to_pylist()]
             digests = (bytes.fromhex(text) if text else _NO_HASH for text in table["source_sha256"].to_pylist())
-            hashes[here] = np.frombuffer(b"".join(digests), "V32")
+            self.source_sha256[here] = np.frombuffer(b"".join(digests), "V32")
             self.source_rate[here] = table["source_rate"].to_numpy()
-            self.clipped_samples[here] = table["clipped_samples"].to_numpy()
             first += len(table)
-        self._order = np.argsort(ids)
-        self._ids, self._hashes = ids[self._order], hashes
-        if (np.diff(self.index.shard) < 0).any():
-            raise MertError(f"{folder / MANIFEST_NAME} is not in the order of its shards")
+        if (np.diff(self.corpus.shard) < 0).any():
+            raise MertError(f"{self._manifest} is not in the order of its shards")
 
     @classmethod
     def find(cls, folder: Path, params: Mapping[str, Any]) -> PreviousCorpus | None:
-        """Return the corpus at ``folder``; None if there is none, it is damaged, or it was made otherwise.
-
-        Args:
-            folder: the stage's output.
-            params: parameters of the corpus to make; only those that decide shards must be the same.
-        """
+        """Return the corpus at ``folder``; None if there is none, it is damaged, or was made otherwise."""
         if not (folder / RECORD_NAME).exists():
             return None
         try:
             old = read_record(folder).params
-            differing = sorted(
-                name for name in (set(old) | set(params)) - _OF_SPLITS if old.get(name) != params.get(name)
-            )
+            names = (set(old) | set(params)) - _OF_SPLITS
+            differing = sorted(name for name in names if old.get(name) != params.get(name))
             if not differing:
                 return cls(folder)
             why = f"made with another {', '.join(differing)}"
@@ -98,60 +85,29 @@ class PreviousCorpus:
         logger.warning("corpus: all music is read anew, because the corpus that lies here was %s", why)
         return None
 
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def row(self, track_id: str) -> int | None:
-        """Return a track's row in the manifest; None if it has none."""
-        number = int(track_id, 16)
-        rank = int(np.searchsorted(self._ids, np.uint64(number)))
-        return int(self._order[rank]) if rank < len(self) and int(self._ids[rank]) == number else None
-
-    def source_sha256(self, row: int) -> bytes:
-        """Return the SHA-256 (32 bytes) of the file that a track was made from."""
-        return self._hashes[row].tobytes()
-
-    def pcm(self, row: int) -> NDArray[np.int16]:
-        """Return a track's samples (samples,)."""
-        index, reader = self.index, ShardReader(self.folder / SHARDS_NAME)
-        return reader.view(int(index.shard[row]), int(index.offset_samples[row]), int(index.samples[row]))
-
     def shards(self) -> Iterator[tuple[int, slice]]:
         """Yield every shard that has tracks, and which rows are its own."""
-        shard = self.index.shard
-        edges = np.concatenate([[0], np.flatnonzero(np.diff(shard)) + 1, [len(shard)]])
-        for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            yield int(shard[first]), slice(first, end)
-
-    def path(self, shard: int) -> Path:
-        """Return a shard's file."""
-        return self.folder / SHARDS_NAME / shard_name(shard)
-
-    def sha256(self, shard: int) -> str | None:
-        """Return the SHA-256 of a shard as the record gives it; None if the record lacks it."""
-        return self._record.files.get(f"{SHARDS_NAME}/{shard_name(shard)}")
+        numbers, firsts = np.unique(self.corpus.shard, return_index=True)
+        for shard, first, end in zip(numbers.tolist(), firsts.tolist(), [*firsts[1:].tolist(), None], strict=True):
+            yield shard, slice(first, end)
 
     def lineage(self, tracks: int, linked_shards: int) -> list[str]:
-        """Return the ids of the corpora that a new one has grown from, oldest first.
+        """Return the ids of the corpora that a new one of so many tracks has grown from, oldest first.
 
-        Empty if it leaves more than a tenth of this one's shards behind: then it is other music.
-
-        Args:
-            tracks: number of tracks in the new corpus.
-            linked_shards: number of shards that it has taken over as they are.
+        Empty if it has left more than a tenth of this one's shards behind: then it is other music.
         """
-        shards, before = sum(1 for _ in self.shards()), self._record.facts.get("grown_from", [])
-        if linked_shards == shards and tracks == len(self):
-            return list(before)  # nothing has changed
-        return [*before, self._record.id] if linked_shards >= (1 - _LEFT_BEHIND) * shards else []
+        record, shards = self.corpus.record, len(np.unique(self.corpus.shard))
+        before = list(record.facts.get("grown_from", []))
+        if linked_shards == shards and tracks == len(self.corpus):
+            return before  # nothing has changed
+        return [*before, record.id] if linked_shards >= (1 - _LEFT_BEHIND) * shards else []
 
     def tables(self, kept: NDArray[np.bool_], offset_samples: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Yield the manifest's rows of the kept tracks, with their new offsets."""
-        first = 0
-        for table in in_groups(self.folder / MANIFEST_NAME, GROUP_ROWS):
+        first, column = 0, SCHEMA.get_field_index("offset_samples")
+        for table in in_groups(self._manifest, GROUP_ROWS):
             here = slice(first, first + len(table))
-            column = table.schema.get_field_index("offset_samples")
-            moved = table.set_column(column, table.schema.field(column), pa.array(offset_samples[here]))
+            moved = table.set_column(column, SCHEMA.field(column), pa.array(offset_samples[here]))
             yield moved.filter(pa.array(kept[here]))
             first += len(table)
 
@@ -167,25 +123,25 @@ def unchanged_tracks(
     Returns:
         Which tracks of the previous corpus to keep, bool (tracks,), and the files to read, in the listing's order.
     """
-    kept = np.zeros(len(previous), np.bool_)
-    rows = {path: row for path in listing.files if (row := previous.row(track_id(path))) is not None}
-    unchanged: set[str] = set()
+    files = listing.files
+    ids = np.array([int(track_id(path), 16) for path in files], np.uint64)
+    _, numbers, rows = np.intersect1d(ids, previous.ids, assume_unique=True, return_indices=True)
+    row_of = {files[number]: row for number, row in sorted(zip(numbers.tolist(), rows.tolist(), strict=True))}
+    kept = np.zeros(len(previous.corpus), np.bool_)
     examples: dict[tuple[str, int], tuple[int, str, int]] = {}
-    bar = tqdm(desc="compare", total=len(rows), unit=" files", dynamic_ncols=True)
-    with bar:
-        for path, digest in _digests(listing.root, list(rows), hashes, threads):
-            row = rows[path]
-            if digest == previous.source_sha256(row):
+    with tqdm(desc="compare", total=len(row_of), unit=" files", dynamic_ncols=True) as bar:
+        for path, digest in _digests(listing.root, list(row_of), hashes, threads):
+            row = row_of[path]
+            if digest == previous.source_sha256[row].tobytes():
                 kept[row] = True
-                unchanged.add(path)
                 kind = PurePosixPath(path).suffix.lower(), int(previous.source_rate[row])
-                example = int(previous.index.samples[row]), path, row
+                example = int(previous.corpus.samples[row]), path, row
                 examples[kind] = min(example, examples.get(kind, example))
             bar.update()
-    checks = (_decodes_alike(listing.root / path, previous, row) for _, path, row in examples.values())
-    if not all(checks):
-        return np.zeros(len(previous), np.bool_), listing.files
-    return kept, [path for path in listing.files if path not in unchanged]
+    for _, path, row in examples.values():
+        if not _decodes_alike(listing.root / path, previous.corpus, row):
+            return np.zeros_like(kept), files
+    return kept, [path for path in files if path not in row_of or not kept[row_of[path]]]
 
 
 def _digests(root: Path, files: list[str], hashes: FileHashes, threads: int) -> Iterator[tuple[str, bytes | None]]:
@@ -212,7 +168,7 @@ def _digests(root: Path, files: list[str], hashes: FileHashes, threads: int) -> 
             yield path, digest
 
 
-def _decodes_alike(path: Path, previous: PreviousCorpus, row: int) -> bool:
+def _decodes_alike(path: Path, previous: Corpus, row: int) -> bool:
     """Return whether a file decodes to the samples that the previous corpus has of it."""
     try:
         waveform = decode(path).waveform
@@ -229,29 +185,21 @@ def reuse_tracks(previous: PreviousCorpus, kept: NDArray[np.bool_], writer: Corp
 
     A shard of which all tracks are kept is linked, and not read. One that lost tracks is written again under its
     number, the others moved together; one that lost all is left out, and its number stays unused. New tracks go to
-    shards behind the last one, so what is kept keeps its name and bytes.
-
-    Args:
-        previous: the corpus at the target.
-        kept: bool (tracks,), the tracks to keep.
-        writer: writer of the new corpus, still empty.
+    shards behind the last one, so what is kept keeps its name and bytes. ``kept`` is bool (tracks,).
     """
-    index, folder = previous.index, writer.folder / SHARDS_NAME
-    offsets, linked, shards = index.offset_samples.copy(), {}, 0
-    reader = ShardReader(previous.folder / SHARDS_NAME)
+    corpus, linked = previous.corpus, {}
+    offsets = corpus.offset_samples.copy()
     for shard, rows in previous.shards():
+        name = f"{SHARDS_NAME}/{shard_name(shard)}"
         if kept[rows].all():
-            link_or_copy(previous.path(shard), folder / shard_name(shard))
-            if sha256 := previous.sha256(shard):
-                linked[f"{SHARDS_NAME}/{shard_name(shard)}"] = sha256
+            link_or_copy(corpus.folder / name, writer.folder / name)
+            if sha256 := corpus.record.files.get(name):
+                linked[name] = sha256
         elif kept[rows].any():
-            lengths = index.samples[rows] * kept[rows]
+            lengths = corpus.samples[rows] * kept[rows]
             offsets[rows] = np.cumsum(lengths) - lengths
-            with (folder / shard_name(shard)).open("wb") as stream:
+            with (writer.folder / name).open("wb") as stream:
                 for row in (np.flatnonzero(kept[rows]) + rows.start).tolist():
-                    stream.write(reader.view(shard, int(index.offset_samples[row]), int(index.samples[row])).data)
-        else:
-            continue
-        shards += 1
+                    stream.write(corpus.pcm(row).data)
     tables = previous.tables(kept, offsets)
-    writer.begin_with(tables, first_shard=int(index.shard.max()) + 1, shards=shards, reused_files=linked)
+    writer.begin_with(tables, first_shard=int(corpus.shard.max()) + 1, reused_files=linked)

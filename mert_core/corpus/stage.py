@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -76,8 +76,15 @@ def _build(source: Source, kind: CorpusKind, target: Path, shard_megabytes: floa
         record = write_record(
             folder, stage=kind, kind=kind, inputs={}, params=source.params, facts=facts, known=writer.reused_files
         )
+    # what the tracker is told, and the log
+    left_out = writer.quarantine.rows
     tracker.artifact(target / "DATACARD.md")
-    _report(writer, source, kind, facts, tracker)
+    tracker.metrics({"quarantined": float(len(left_out)), **flat_metrics(facts)})
+    if left_out:
+        tracker.table("quarantine", left_out[:_TABLE_ROWS])
+        why = writer.quarantine.summary()
+        text = "%s: %d of %d files left out (%s); see quarantine.parquet"
+        logger.warning(text, kind, len(left_out), source.total, why)
     return record
 
 
@@ -88,18 +95,3 @@ def _no_tracks(source: Source, writer: CorpusWriter) -> str:
     first = "\n".join(f"  {row['path']}: {row['reason']} ({row['detail']})" for row in writer.quarantine.rows[:5])
     why = writer.quarantine.summary()
     return f"none of the {source.total} audio files of {source.description} is usable ({why}), for example:\n{first}"
-
-
-def _report(writer: CorpusWriter, source: Source, kind: CorpusKind, facts: dict[str, Any], tracker: Tracker) -> None:
-    """Send figures and quarantine to the tracker, and warn about files left out."""
-    left_out = writer.quarantine.rows
-    tracker.metrics({"quarantined": float(len(left_out)), **flat_metrics(facts)})
-    if left_out:
-        tracker.table("quarantine", left_out[:_TABLE_ROWS])
-        logger.warning(
-            "%s: %d of %d files left out (%s); see quarantine.parquet",
-            kind,
-            len(left_out),
-            source.total,
-            writer.quarantine.summary(),
-        )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
@@ -17,34 +16,10 @@ from mert_core.audio.errors import UnusableAudio
 from mert_core.audio.grid import RECEPTIVE_SAMPLES, SAMPLE_RATE, whole_hops
 from mert_core.data.manifest import ROWS_NAME, SCHEMA, SHARDS_NAME
 from mert_core.data.shards import ShardWriter, to_int16
-from mert_core.data.tables import TableWriter, read_table
+from mert_core.data.tables import TableWriter
 from mert_core.data.track import Quarantine, Rejected, SourceTrack
 
-
-class DuplicateFinder:
-    """The SHA-256 of every track's samples and the source that brought them first, in a temporary SQLite file."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("")  # a file without a name, gone when it is closed
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA cache_size = -65536")  # KiB
-        self._database.execute("CREATE TABLE digests (sha256 BLOB PRIMARY KEY, source TEXT) WITHOUT ROWID")
-
-    def first_with(self, sha256: bytes, source: str) -> str | None:
-        """Return the source that had these samples before; None if this one is the first, which is remembered."""
-        row = self._database.execute("SELECT source FROM digests WHERE sha256 = ?", (sha256,)).fetchone()
-        if row is not None:
-            return str(row[0])
-        self._database.execute("INSERT INTO digests VALUES (?, ?)", (sha256, source))
-        return None
-
-    def add(self, pairs: Iterable[tuple[bytes, str]]) -> None:
-        """Remember many (SHA-256, source) that are known to differ."""
-        self._database.executemany("INSERT INTO digests VALUES (?, ?)", pairs)
-
-    def close(self) -> None:
-        """Forget everything."""
-        self._database.close()
+_OF_SOURCE = ("track_id", "source_rate", "source", "source_sha256", "piece", "artist", "split", "licence")
 
 
 class CorpusWriter:
@@ -70,45 +45,45 @@ class CorpusWriter:
             name: self._open.enter_context(TableWriter(folder / f"{name}.parquet"))
             for name in ("notes", "beats", "labels")
         }
-        self._duplicates = DuplicateFinder()
-        self._open.callback(self._duplicates.close)
-        self._old_shards = 0
+        # the source that first brought each track's samples, in a file without a name, which is gone when it is closed
+        self._digests = self._open.enter_context(closing(sqlite3.connect("")))
+        self._digests.execute("PRAGMA journal_mode = OFF")
+        self._digests.execute("PRAGMA cache_size = -65536")  # KiB
+        self._digests.execute("CREATE TABLE digests (sha256 BLOB PRIMARY KEY, source TEXT) WITHOUT ROWID")
         self.reused_files: Mapping[str, str] = {}
         self.quarantine = Quarantine()
         self.tracks = 0
         self.samples = 0
         self.clipped_samples = 0
 
-    def begin_with(
-        self, tables: Iterable[pa.Table], first_shard: int, shards: int, reused_files: Mapping[str, str]
-    ) -> None:
+    def begin_with(self, tables: Iterable[pa.Table], first_shard: int, reused_files: Mapping[str, str]) -> None:
         """Take in tracks whose shards lie in the folder already.
 
         Args:
             tables: the tracks' rows of the manifest; their splits are ignored.
             first_shard: number of the first shard that is still to be written.
-            shards: number of shards in the folder.
             reused_files: SHA-256 of the shards that are linked unchanged, by relative path.
         """
         self._shards.begin_at(first_shard)
-        self._old_shards, self.reused_files = shards, reused_files
+        self.reused_files = reused_files
         for table in tables:
             self._rows.extend(table)
             self.tracks += len(table)
             self.samples += pc.sum(table["samples"], min_count=0).as_py()
             self.clipped_samples += pc.sum(table["clipped_samples"], min_count=0).as_py()
             hashes, sources = table["content_hash"].to_pylist(), table["source"].to_pylist()
-            self._duplicates.add(zip(map(bytes.fromhex, hashes), sources, strict=True))
+            pairs = zip(map(bytes.fromhex, hashes), sources, strict=True)
+            self._digests.executemany("INSERT INTO digests VALUES (?, ?)", pairs)
 
     def add(self, item: SourceTrack | Rejected) -> None:
         """Take in one track, or one that its source has rejected already."""
         if isinstance(item, Rejected):
-            self.quarantine.add(item)
+            self.quarantine.add(item.path, item.why)
             return
         try:
             self._store(item)
         except UnusableAudio as why:
-            self.quarantine.add(Rejected(item.source, why))
+            self.quarantine.add(item.source, why)
 
     def _store(self, track: SourceTrack) -> None:
         length = whole_hops(len(track.waveform))
@@ -118,37 +93,29 @@ class CorpusWriter:
         if not pcm.any():  # a file that sounds above 12 kHz alone, say; `check_music` has refused silent files
             raise UnusableAudio("silent", "all samples are 0 in 16 bits")
         digest = hashlib.sha256(pcm.data)
-        if (other := self._duplicates.first_with(digest.digest(), track.source)) is not None:
-            raise UnusableAudio("duplicate", f"same audio as {other}")
+        query = "SELECT source FROM digests WHERE sha256 = ?"
+        if other := self._digests.execute(query, (digest.digest(),)).fetchone():
+            raise UnusableAudio("duplicate", f"same audio as {other[0]}")
+        self._digests.execute("INSERT INTO digests VALUES (?, ?)", (digest.digest(), track.source))
         shard, offset_samples = self._shards.append(pcm)
         self.tracks += 1
         self.samples += length
         self.clipped_samples += clipped
         self._rows.append(
             {
-                "track_id": track.track_id,
                 "content_hash": digest.hexdigest(),
                 "seconds": length / SAMPLE_RATE,
                 "samples": length,
                 "clipped_samples": clipped,
-                "source_rate": track.source_rate,
-                "source": track.source,
-                "source_sha256": track.source_sha256,
-                "piece": track.piece,
-                "artist": track.artist,
-                "split": track.split,
-                "licence": track.licence,
+                **{name: getattr(track, name) for name in _OF_SOURCE},
                 "shard": shard,
                 "offset_samples": offset_samples,
             }
         )
-        self._append("notes", track.track_id, track.notes)
-        self._append("beats", track.track_id, track.beats)
-        self._append("labels", track.track_id, None if track.labels is None else [track.labels])
-
-    def _append(self, table: str, track_id: str, rows: list[dict[str, Any]] | None) -> None:
-        for row in rows or ():
-            self._tables[table].append({"track_id": track_id, **row})
+        labels = None if track.labels is None else [track.labels]
+        for table, rows in {"notes": track.notes, "beats": track.beats, "labels": labels}.items():
+            for row in rows or ():
+                self._tables[table].append({"track_id": track.track_id, **row})
 
     def rows(self) -> Path:
         """Return the file with the manifest's rows of what was taken in, in that order; no more can be taken in.
@@ -158,19 +125,13 @@ class CorpusWriter:
         self._rows.close()
         return self.folder / ROWS_NAME
 
-    def manifest(self) -> pa.Table:
-        """Return the same as a table in memory."""
-        return read_table(self.rows()) if self.tracks else SCHEMA.empty_table()
-
     @property
     def shards(self) -> int:
-        """How many shards there are."""
-        return self._old_shards + self._shards.shards
+        """Number of shards in the folder."""
+        return sum(1 for _ in (self.folder / SHARDS_NAME).iterdir())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)

@@ -8,8 +8,8 @@ import logging
 import os
 import sqlite3
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +18,7 @@ _SETTLED_NS = 2_000_000_000  # a file touched since may be written again within 
 _SAVE_EVERY = 256  # files: what a killed run has to hash again
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What a file looked like. The change time cannot be set back, so a file rewritten under its old date differs."""
 
     size: int
@@ -51,12 +50,7 @@ def hash_file(path: Path) -> tuple[Stamp, bytes]:
 
 
 class FileHashes:
-    """A local notebook beside the music; lost or damaged it costs time, never correctness.
-
-    Args:
-        folder: where the notebook lies.
-        root: the folder of music that it is about.
-    """
+    """A notebook in ``folder`` about the music under ``root``; lost or damaged it costs time, never correctness."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self._path = folder / f"hashes-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.sqlite"
@@ -65,37 +59,34 @@ class FileHashes:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = self._open(str(self._path))
         except (OSError, sqlite3.Error):
-            self._path.unlink(missing_ok=True)
-            self._database = self._anew()
+            try:  # without what is damaged
+                self._path.unlink(missing_ok=True)
+                self._database = self._open(str(self._path))
+            except (OSError, sqlite3.Error) as error:
+                logger.warning("%s cannot be used (%s): the music is hashed again next time", self._path, error)
+                self._database = self._open(":memory:")
 
-    def _open(self, path: str) -> sqlite3.Connection:
-        database = sqlite3.connect(path, isolation_level="DEFERRED", check_same_thread=True)
+    @staticmethod
+    def _open(path: str) -> sqlite3.Connection:
+        database = sqlite3.connect(path)
         database.execute(
             "CREATE TABLE IF NOT EXISTS files "
             "(path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, sha256 BLOB) WITHOUT ROWID"
         )
-        database.execute("SELECT count(sha256) FROM (SELECT sha256 FROM files LIMIT 1)")
+        database.execute("SELECT count(sha256) FROM (SELECT sha256 FROM files LIMIT 1)")  # fails if it is damaged
         return database
-
-    def _anew(self) -> sqlite3.Connection:
-        try:
-            return self._open(str(self._path))
-        except (OSError, sqlite3.Error) as error:
-            logger.warning("%s cannot be used (%s): the music is hashed again next time", self._path, error)
-            return self._open(":memory:")
 
     def find(self, path: str, stamp: Stamp) -> bytes | None:
         """Return a file's SHA-256 (32 bytes), if it looks as it did then."""
-        row = self._database.execute(
-            "SELECT size, modified, changed, sha256 FROM files WHERE path = ?", (os.fsencode(path),)
-        ).fetchone()
-        return row[3] if row and Stamp(*row[:3]) == stamp else None
+        query = "SELECT sha256 FROM files WHERE path = ? AND (size, modified, changed) = (?, ?, ?)"
+        row = self._database.execute(query, (os.fsencode(path), *stamp)).fetchone()
+        return row[0] if row else None
 
     def remember(self, path: str, stamp: Stamp, sha256: bytes) -> None:
         """Note down a file's SHA-256, unless it was touched a moment ago."""
         if time.time_ns() - max(stamp.modified_ns, stamp.changed_ns) > _SETTLED_NS:
-            values = (os.fsencode(path), stamp.size, stamp.modified_ns, stamp.changed_ns, sha256)
-            self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", values)
+            query = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)"
+            self._database.execute(query, (os.fsencode(path), *stamp, sha256))
             self._unsaved += 1
             if self._unsaved >= _SAVE_EVERY:
                 self._database.commit()

@@ -1,18 +1,21 @@
 """The manifest: one row per track, in the order of the shards, and the promises that it must keep.
 
-Functions take a manifest as a table or as its file; of a file they hold a few numbers per track and a row group's text.
+It is written and checked from files, of which functions hold a few numbers per track and a row group's text.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
-from mert_core.data.tables import Rows, count_rows, in_groups, repeated, select, with_several
+from mert_core.data.tables import hash_column, in_groups, read_table
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
 
@@ -42,12 +45,17 @@ SCHEMA = pa.schema(
 )
 
 
-def write_manifest(folder: Path, rows: Rows, splits: pa.Array | pa.ChunkedArray | None = None) -> None:
+def split_numbers(splits: pa.ChunkedArray) -> NDArray[np.int8]:
+    """Return the index into `SPLITS` of each split (tracks,); -1 for what is none of them."""
+    return pc.index_in(splits, pa.array(SPLITS)).fill_null(-1).to_numpy().astype(np.int8)
+
+
+def write_manifest(folder: Path, rows: Path, splits: pa.Array | pa.ChunkedArray | None = None) -> None:
     """Write a manifest row group by row group and check it. The rows that a `CorpusWriter` left are removed.
 
     Args:
         folder: folder of the corpus.
-        rows: one row per track, a table or a Parquet file.
+        rows: Parquet file of one row per track.
         splits: one split per row, in place of the column ``split``; None keeps the column.
 
     Raises:
@@ -67,67 +75,59 @@ def write_manifest(folder: Path, rows: Rows, splits: pa.Array | pa.ChunkedArray 
     (folder / ROWS_NAME).unlink(missing_ok=True)
 
 
-def check_manifest(rows: Rows) -> None:
+def check_manifest(path: Path) -> None:
     """Check what every later stage relies on.
 
     Raises:
         MertError: naming the rows, when ids are not unique, a split is unknown, a piece or the same audio is in
             two splits, or a track does not lie on the frame grid or overlaps another.
     """
-    if count_rows(rows) == 0:
+    table = read_table(path, "split", "shard", "offset_samples", "samples", "seconds")
+    if not len(table):
         raise MertError("the manifest has no tracks")
-    problems = [
-        *_repeated_ids(rows),
-        *_unknown_splits(rows),
-        *_in_two_splits(rows, "piece"),
-        *_in_two_splits(rows, "content_hash"),
-        *_off_grid(rows),
-        *_overlapping(rows),
-    ]
-    if problems:
-        raise MertError("the manifest breaks its promises:\n" + "\n".join(f"  {problem}" for problem in problems))
+    shard, start, samples, seconds = (table[name].to_numpy() for name in table.column_names[1:])
+    splits = split_numbers(table["split"])
+
+    unknown = sorted(set(table["split"].unique().to_pylist()) - set(SPLITS), key=str)
+    off_grid = (samples <= 0) | (samples % HOP_SAMPLES != 0) | (start < 0) | (start % HOP_SAMPLES != 0)
+    off_grid |= np.abs(seconds * SAMPLE_RATE - samples) > 0.5
+    # each track beside the one before it in its shard
+    order = np.lexsort((start, shard))
+    shard, start, end = shard[order], start[order], (start + samples)[order]
+    overlapping = order[1:][(shard[1:] == shard[:-1]) & (start[1:] < end[:-1])]
+
+    def ids(rows: NDArray[np.int64]) -> list[str]:
+        return read_table(path, "track_id")["track_id"].take(pa.array(rows)).to_pylist() if len(rows) else []
+
+    problems = {
+        "track_id is not unique: {}": _repeated(path, "track_id"),
+        f"unknown split {{}}; expected {', '.join(SPLITS)}": unknown,
+        "piece in more than one split: {}": _repeated(path, "piece", splits),
+        "content_hash in more than one split: {}": _repeated(path, "content_hash", splits),
+        f"not on the {HOP_SAMPLES}-sample grid, or seconds and samples differ: {{}}": ids(np.flatnonzero(off_grid)),
+        "tracks overlap in their shard: {}": ids(overlapping),
+    }
+    lines = [f"  {text.format(_some(values))}" for text, values in problems.items() if values]
+    if lines:
+        raise MertError("\n".join(["the manifest breaks its promises:", *lines]))
 
 
 def _some(values: list[str]) -> str:
     return ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
 
 
-def _ids(rows: Rows, bad: np.ndarray) -> str:
-    return _some(select(rows, "track_id")["track_id"].take(pa.array(bad)).to_pylist())
+def _repeated(path: Path, column: str, splits: NDArray[np.int8] | None = None) -> list[str]:
+    """Return the texts that several rows of a column have, or rows of several splits (tracks,) if given; sorted.
 
-
-def _repeated_ids(rows: Rows) -> list[str]:
-    ids = repeated(rows, "track_id")
-    return [f"track_id is not unique: {_some(ids)}"] if ids else []
-
-
-def _unknown_splits(rows: Rows) -> list[str]:
-    unknown = sorted(set(select(rows, "split")["split"].unique().to_pylist()) - set(SPLITS), key=str)
-    return [f"unknown split {_some(unknown)}; expected {', '.join(SPLITS)}"] if unknown else []
-
-
-def _in_two_splits(rows: Rows, column: str) -> list[str]:
-    shared = with_several(rows, column, "split", SPLITS)
-    return [f"{column} in more than one split: {_some(shared)}"] if shared else []
-
-
-def _off_grid(rows: Rows) -> list[str]:
-    table = select(rows, "samples", "offset_samples", "seconds")
-    samples, offset = table["samples"].to_numpy(), table["offset_samples"].to_numpy()
-    bad = (samples <= 0) | (samples % HOP_SAMPLES != 0) | (offset < 0) | (offset % HOP_SAMPLES != 0)
-    bad |= np.abs(table["seconds"].to_numpy() * SAMPLE_RATE - samples) > 0.5
-    where = np.flatnonzero(bad)
-    return (
-        [f"not on the {HOP_SAMPLES}-sample grid, or seconds and samples differ: {_ids(rows, where)}"]
-        if len(where)
-        else []
-    )
-
-
-def _overlapping(rows: Rows) -> list[str]:
-    table = select(rows, "shard", "offset_samples", "samples")
-    shard, start = table["shard"].to_numpy(), table["offset_samples"].to_numpy()
-    order = np.lexsort((start, shard))
-    shard, start, end = shard[order], start[order], (start + table["samples"].to_numpy())[order]
-    bad = order[1:][(shard[1:] == shard[:-1]) & (start[1:] < end[:-1])]
-    return [f"tracks overlap in their shard: {_ids(rows, bad)}"] if len(bad) else []
+    Texts are compared by their hashes. Only if hashes agree the texts are read: in a good manifest, never.
+    """
+    hashes = hash_column(path, column)
+    groups = [hashes] if splits is None else [np.unique(hashes[splits == number]) for number in range(len(SPLITS))]
+    values, counts = np.unique(np.concatenate(groups), return_counts=True)
+    if counts.max(initial=1) == 1:
+        return []
+    rows = np.flatnonzero(np.isin(hashes, values[counts > 1]))
+    texts = read_table(path, column)[column].take(pa.array(rows)).to_pylist()
+    # every text once for each row, or once for each split that has it
+    pairs = set(zip(texts, (rows if splits is None else splits[rows]).tolist(), strict=True))
+    return sorted(text for text, count in Counter(text for text, _ in pairs).items() if count > 1)

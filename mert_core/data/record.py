@@ -55,15 +55,8 @@ def write_record(
         for name, path in paths.items()
         if path.is_file() and path.name != RECORD_NAME
     }
-    body: dict[str, Any] = {
-        "stage": stage,
-        "kind": kind,
-        "run": run,
-        "inputs": inputs,
-        "params": params,
-        "files": files,
-        "facts": facts,
-    }
+    body: dict[str, Any] = {"stage": stage, "kind": kind, "run": run, "inputs": inputs, "params": params}
+    body |= {"files": files, "facts": facts}
     record = Record(**body, id=sha256_json(body))
     write_json(folder / RECORD_NAME, asdict(record))
     return record

@@ -99,21 +99,20 @@ class RemoteFolder:
                 [starts[n] + length for n in wanted],
                 on_error="return",
             )
-            failed = []
+            failed: dict[int, tuple[BaseException, str]] = {}
             for n, block in zip(wanted, got, strict=True):
                 where = f"{self.url}/{names[n]}, bytes {starts[n]} … {starts[n] + length - 1}"
                 if isinstance(block, BaseException):
-                    failed.append((n, block, where))
+                    _raise_if_permanent(block, where)
+                    failed[n] = block, where
                 elif len(block) != length:
                     raise MertError(f"{where}: the object ends after {len(block)} of {length} bytes. {UPLOAD}")
                 else:
                     blocks[n] = block
             if not failed:
                 return blocks
-            for _, error, where in failed:
-                _raise_if_permanent(error, where)
-            _wait_or_raise(failed[0][1], failed[0][2], wait)
-            wanted = [n for n, _, _ in failed]
+            _wait_or_raise(*next(iter(failed.values())), wait)
+            wanted = list(failed)
         raise AssertionError
 
 
@@ -154,38 +153,19 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-class RemoteShards:
-    """Reads from PCM shards on an object store, as `mert_core.data.shards.ShardReader` does from a folder.
-
-    Args:
-        url: address of the shards, for example ``s3://bucket/prefix/corpus/shards``.
-    """
+class RemoteShards(RemoteFolder):
+    """Reads from PCM shards on an object store, as `mert_core.data.shards.ShardReader` does from a folder."""
 
     remedy = UPLOAD
 
-    def __init__(self, url: str) -> None:
-        self.remote = RemoteFolder(url)
-
-    def sizes(self) -> dict[str, int]:
-        """Return the shards' sizes in bytes, by name."""
-        return self.remote.sizes()
-
     def path(self, shard: int) -> str:
         """Return a shard's address."""
-        return f"{self.remote.url}/{shard_name(shard)}"
-
-    def shard(self, shard: int) -> NDArray[np.int16]:
-        """Download a whole shard (samples,). It is not kept."""
-        name = shard_name(shard)
-        size = self.sizes().get(name)
-        if size is None:
-            raise MertError(f"{self.path(shard)} is missing. {UPLOAD}")
-        return np.frombuffer(self.remote.read([name], [0], size)[0], dtype=DTYPE)
+        return f"{self.url}/{shard_name(shard)}"
 
     def view(self, shard: int, offset_samples: int, samples: int) -> NDArray[np.int16]:
         """Download a stretch of a shard, read-only (samples,)."""
         width = DTYPE.itemsize
-        blocks = self.remote.read([shard_name(shard)], [offset_samples * width], samples * width)
+        blocks = self.read([shard_name(shard)], [offset_samples * width], samples * width)
         return np.frombuffer(blocks[0], dtype=DTYPE)
 
     def gather(
@@ -195,7 +175,6 @@ class RemoteShards:
 
         The caller has checked that every stretch lies inside its track.
         """
-        names = [shard_name(shard) for shard in shards.tolist()]
-        width = DTYPE.itemsize
-        blocks = self.remote.read(names, (starts * width).tolist(), length * width)
+        names, width = [shard_name(shard) for shard in shards.tolist()], DTYPE.itemsize
+        blocks = self.read(names, (starts * width).tolist(), length * width)
         return copy_crops((np.frombuffer(block, dtype=DTYPE) for block in blocks), len(blocks), length, out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -49,7 +48,6 @@ class ShardWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._limit_samples = int(shard_megabytes * 1e6) // DTYPE.itemsize
-        self._first = 0
         self._shard = -1
         self._used_samples = 0
         self._stream: BinaryIO | None = None
@@ -57,7 +55,7 @@ class ShardWriter:
     def begin_at(self, shard: int) -> None:
         """Give the next shard this number; those below it are somebody else's."""
         self.close()
-        self._first, self._shard = shard, shard - 1
+        self._shard = shard - 1
 
     def append(self, pcm: NDArray[np.int16]) -> tuple[int, int]:
         """Write one track (samples,); return its shard and its offset in samples.
@@ -77,11 +75,6 @@ class ShardWriter:
         self._used_samples += len(pcm)
         return self._shard, offset_samples
 
-    @property
-    def shards(self) -> int:
-        """How many shards were begun."""
-        return self._shard + 1 - self._first
-
     def close(self) -> None:
         """Close the open shard."""
         if self._stream is not None:
@@ -91,9 +84,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -119,8 +110,7 @@ class ShardReader:
         """Return where a shard lies."""
         return self._folder / shard_name(shard)
 
-    def shard(self, shard: int) -> NDArray[np.int16]:
-        """Return a whole shard, read-only and memory-mapped (samples,)."""
+    def _map(self, shard: int) -> NDArray[np.int16]:
         if shard not in self._maps:
             path = self.path(shard)
             try:
@@ -132,7 +122,7 @@ class ShardReader:
 
     def view(self, shard: int, offset_samples: int, samples: int) -> NDArray[np.int16]:
         """Return a read-only view (samples,) without copying."""
-        return self.shard(shard)[offset_samples : offset_samples + samples]
+        return self._map(shard)[offset_samples : offset_samples + samples]
 
     def gather(
         self, shards: NDArray[np.int64], starts: NDArray[np.int64], length: int, out: NDArray[Any] | None = None
@@ -142,7 +132,7 @@ class ShardReader:
         The caller has checked that every stretch lies inside its track.
         """
         pairs = zip(shards.tolist(), starts.tolist(), strict=True)
-        stretches = (self.shard(shard)[start : start + length] for shard, start in pairs)
+        stretches = (self._map(shard)[start : start + length] for shard, start in pairs)
         return copy_crops(stretches, len(starts), length, out)
 
 

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mert_core.audio.grid import SAMPLE_RATE
-from mert_core.data.manifest import SPLITS
-from mert_core.data.tables import Rows, hashes, numbers, select
+from mert_core.data.manifest import SPLITS, split_numbers
+from mert_core.data.tables import hash_column, read_table
 
 
-def manifest_facts(rows: Rows) -> dict[str, Any]:
-    """Return tracks, seconds, pieces and artists, in all and per split, and the sources' rates and licences."""
-    sizes = select(rows, "split", "samples").group_by("split").aggregate([("samples", "sum"), ([], "count_all")])
-    of_splits = {row["split"]: {"tracks": row["count_all"], "samples": row["samples_sum"]} for row in sizes.to_pylist()}
-    every = {name: sum(part[name] for part in of_splits.values()) for name in ("tracks", "samples")}
-    numbers_of_splits = numbers(rows, "split", SPLITS)
-    for column in ("piece", "artist"):
-        names = hashes(rows, column)
-        every[f"{column}s"] = len(np.unique(names))
-        for split, part in of_splits.items():
-            part[f"{column}s"] = len(np.unique(names[numbers_of_splits == SPLITS.index(split)]))
-    rates = select(rows, "source_rate")["source_rate"].value_counts().to_pylist()
+def manifest_facts(path: Path) -> dict[str, Any]:
+    """Return a manifest's tracks, seconds, pieces and artists, in all and by split, and its rates and licences."""
+    table = read_table(path, "split", "samples", "source_rate", "licence")
+    of_track, samples = split_numbers(table["split"]), table["samples"].to_numpy()
+    names = {column: hash_column(path, column) for column in ("piece", "artist")}
+
+    def sizes(here: NDArray[np.bool_]) -> dict[str, Any]:
+        distinct = {f"{column}s": len(np.unique(hashes[here])) for column, hashes in names.items()}
+        seconds = round(int(samples[here].sum()) / SAMPLE_RATE, 3)
+        return {"tracks": int(here.sum()), **distinct, "seconds": seconds}
+
+    rates = table["source_rate"].value_counts().to_pylist()
     return {
-        **_in_seconds(every),
-        "splits": {split: _in_seconds(of_splits[split]) for split in SPLITS if split in of_splits},
-        "source_rates": {
-            str(rate["values"]): rate["counts"] for rate in sorted(rates, key=lambda rate: rate["values"])
-        },
-        "licences": sorted(select(rows, "licence")["licence"].unique().to_pylist()),
+        **sizes(np.ones(len(table), np.bool_)),
+        "splits": {split: sizes(of_track == number) for number, split in enumerate(SPLITS) if number in of_track},
+        "source_rates": {str(rate["values"]): rate["counts"] for rate in sorted(rates, key=itemgetter("values"))},
+        "licences": sorted(table["licence"].unique().to_pylist()),
     }
-
-
-def _in_seconds(sizes: dict[str, int]) -> dict[str, Any]:
-    counts = {name: count for name, count in sizes.items() if name != "samples"}
-    return {**counts, "seconds": round(sizes["samples"] / SAMPLE_RATE, 3)}
 
 
 def flat_metrics(facts: dict[str, Any]) -> dict[str, float]:
@@ -63,26 +59,22 @@ def folder_card(facts: dict[str, Any]) -> str:
     licences = ", ".join(facts["licences"])
     rates = ", ".join(f"{int(rate):,} Hz: {count:,}" for rate, count in facts["source_rates"].items())
     left_out = [f"| {reason} | {count:,} |" for reason, count in facts["quarantined"].items()]
-    table = ["| reason | files |", "|---|---|", *left_out, "", "Paths: `quarantine.parquet`."]
+    table = "\n".join(["| reason | files |", "|---|---|", *left_out, "", "Paths: `quarantine.parquet`."])
     unit = {"artist": "artists (top-level folders, else file names)", "piece": "files, because there is one artist"}
-    return "\n".join(
-        [
-            "# Data card",
-            "",
-            "Music read from a folder of audio files: channels averaged, resampled to 24 kHz (soxr HQ), 16 bits,",
-            "level as found.",
-            "",
-            size_table(facts),
-            "",
-            f"- Licence, as given in `corpus.licence`: {licences}. It covers every track; the files were not asked.",
-            f"- Sample rates of the files: {rates}.",
-            f"- Splits go by {unit[facts['split_by']]}; there is no test split, the probes bring their own music.",
-            f"- Samples clipped at full scale: {facts['clipped_samples']:,}.",
-            f"- Files of other kinds, left alone: {sum(facts['ignored_files'].values()):,}.",
-            "",
-            "## Left out",
-            "",
-            *(table if left_out else ["Nothing."]),
-            "",
-        ]
-    )
+    return f"""# Data card
+
+Music read from a folder of audio files: channels averaged, resampled to 24 kHz (soxr HQ), 16 bits,
+level as found.
+
+{size_table(facts)}
+
+- Licence, as given in `corpus.licence`: {licences}. It covers every track; the files were not asked.
+- Sample rates of the files: {rates}.
+- Splits go by {unit[facts["split_by"]]}; there is no test split, the probes bring their own music.
+- Samples clipped at full scale: {facts["clipped_samples"]:,}.
+- Files of other kinds, left alone: {sum(facts["ignored_files"].values()):,}.
+
+## Left out
+
+{table if left_out else "Nothing."}
+"""

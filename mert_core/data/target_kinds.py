@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Codes:
-    """A teacher that labels every frame with one code per codebook.
-
-    Attributes:
-        codebooks: codes per frame.
-        entries: values of a code.
-    """
+    """A teacher's labels: one code per codebook and frame, each one of so many entries."""
 
     codebooks: int
     entries: int
@@ -28,11 +23,7 @@ class Codes:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A teacher whose targets are regressed.
-
-    Attributes:
-        bins: values per frame.
-    """
+    """Targets that are regressed: so many values per frame."""
 
     bins: int
 

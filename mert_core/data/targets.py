@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mert_core.data.manifest import SHARDS_NAME
-from mert_core.data.record import Record, read_record
+from mert_core.data.record import read_record
 from mert_core.data.remote import UPLOAD, RemoteFolder
 from mert_core.data.target_kinds import Codes, Spectrum, TargetKind
 from mert_core.errors import MertError
@@ -24,15 +24,6 @@ from mert_core.files import write_json
 FACTS_NAME = "facts"
 INDEX_NAME = "index.parquet"
 CHECKSUMS_NAME = "shards.json"
-USAGE_NAME = "usage.parquet"
-BINS_NAME = "bins.parquet"
-GATE_NAME = "gate.json"
-EXAMPLE_NAME = "example.npz"
-
-CODE_TYPE = np.dtype("<u2")
-BIN_TYPE = np.dtype("<f2")
-MOST_ENTRIES = 65536
-"""Values that a code of 16 bits can have."""
 
 INDEX_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("shard", pa.int32()), ("offset_frames", pa.int64()), ("frames", pa.int64())]
@@ -64,17 +55,12 @@ class ShardEntry:
 
 def number_type(kind: TargetKind) -> np.dtype[Any]:
     """Return a shard's type of number, little-endian: uint16 for codes, float16 for spectra."""
-    return CODE_TYPE if isinstance(kind, Codes) else BIN_TYPE
-
-
-def suffix(kind: TargetKind) -> str:
-    """Return the ending of a shard's file name."""
-    return ".codes" if isinstance(kind, Codes) else ".frames"
+    return np.dtype("<u2") if isinstance(kind, Codes) else np.dtype("<f2")
 
 
 def shard_name(shard: int, kind: TargetKind) -> str:
     """Return a shard's file name."""
-    return f"{shard:05d}{suffix(kind)}"
+    return f"{shard:05d}.{'codes' if isinstance(kind, Codes) else 'frames'}"
 
 
 def facts_name(name: str) -> str:
@@ -91,16 +77,6 @@ def write_card(folder: Path, teacher: str, teacher_id: str, kind: TargetKind, sh
     )
 
 
-def kind_of(card: dict[str, Any]) -> TargetKind:
-    """Return what a card says that the targets are.
-
-    Raises:
-        KeyError, TypeError: the card is not one of this version.
-    """
-    ((name, numbers),) = card["kind"].items()
-    return {"codes": Codes, "spectrum": Spectrum}[name](**numbers)
-
-
 def entries_of(card: dict[str, Any]) -> list[ShardEntry]:
     """Return a card's shards.
 
@@ -110,75 +86,44 @@ def entries_of(card: dict[str, Any]) -> list[ShardEntry]:
     return [ShardEntry(**entry) for entry in card["shards"]]
 
 
-Entries = Mapping[int, ShardEntry]
+class _LocalShards:
+    """Shards that are memory-mapped, each verified by its SHA-256 when it is first read."""
 
-
-class Shards(Protocol):
-    """Gives stretches of shards as they are stored, read-only."""
-
-    def read(self, shards: NDArray[Any], begins: NDArray[np.int64], frames: int) -> list[NDArray[Any]]:
-        """Return one (frames, width) for each shard and first frame.
-
-        Raises:
-            MertError: a shard is missing or not what was written.
-        """
-
-
-class LocalTargetShards:
-    """Memory-mapped, each verified by its SHA-256 when it is first read.
-
-    Args:
-        folder: folder of the store.
-        entries: cards of its shards, by number.
-        kind: codes or spectrum, which decides the numbers' type.
-    """
-
-    def __init__(self, folder: Path, entries: Entries, kind: TargetKind) -> None:
+    def __init__(self, folder: Path, entries: dict[int, ShardEntry], kind: TargetKind) -> None:
         self._folder, self._entries, self._kind = folder, entries, kind
         self._open: dict[int, NDArray[Any]] = {}
 
     def read(self, shards: NDArray[Any], begins: NDArray[np.int64], frames: int) -> list[NDArray[Any]]:
-        """Return views; see `Shards`."""
+        """Return read-only (frames, width) as stored, for each shard and first frame."""
         pairs = zip(shards.tolist(), begins.tolist(), strict=True)
         return [self._shard(shard)[begin : begin + frames] for shard, begin in pairs]
 
     def _shard(self, shard: int) -> NDArray[Any]:
-        if shard not in self._open:
-            self._open[shard] = self._verified(shard)
-        return self._open[shard]
-
-    def _verified(self, shard: int) -> NDArray[Any]:
+        if shard in self._open:
+            return self._open[shard]
         entry = self._entries[shard]
         path = self._folder / SHARDS_NAME / entry.name
         if not path.exists():
-            raise MertError(f"target shard {path} is missing. {remedy(self._folder)}")
+            raise MertError(f"target shard {path} is missing. {_remedy(self._folder)}")
         content = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, dtype=np.uint8)
         sha256 = hashlib.sha256(content.data).hexdigest()
         if sha256 != entry.sha256:
             raise MertError(
                 f"target shard {path} has changed since it was written: its SHA-256 is {sha256[:16]}…, expected "
-                f"{entry.sha256[:16]}…. Remove {self._folder}, then: {remedy(self._folder)}"
+                f"{entry.sha256[:16]}…. Remove {self._folder}, then: {_remedy(self._folder)}"
             )
         plain = content.view(np.ndarray)  # slicing np.memmap itself costs microseconds per crop
-        return plain.view(number_type(self._kind)).reshape(-1, self._kind.width)
+        self._open[shard] = plain.view(number_type(self._kind)).reshape(-1, self._kind.width)
+        return self._open[shard]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}  # a memory map does not travel; it is verified again where it arrives
 
 
-class RemoteTargetShards:
-    """Ranges of objects. Only their sizes are checked, here: `mert upload` has compared the rest.
+class _RemoteShards:
+    """Shards on an object store. Only their sizes are checked, here: `mert upload` has compared the rest."""
 
-    Args:
-        url: address of the shards.
-        entries: cards of the store's shards, by number.
-        kind: codes or spectrum, which decides the numbers' type.
-
-    Raises:
-        MertError: an object is missing or of another size, or the object store cannot be reached.
-    """
-
-    def __init__(self, url: str, entries: Entries, kind: TargetKind) -> None:
+    def __init__(self, url: str, entries: dict[int, ShardEntry], kind: TargetKind) -> None:
         self._remote, self._kind = RemoteFolder(url), kind
         self._names = {shard: entry.name for shard, entry in entries.items()}
         self._frame_bytes = kind.width * number_type(kind).itemsize
@@ -190,13 +135,13 @@ class RemoteTargetShards:
                 raise MertError(f"{self._remote.url}/{entry.name} {state}; expected {expected} bytes. {UPLOAD}")
 
     def read(self, shards: NDArray[Any], begins: NDArray[np.int64], frames: int) -> list[NDArray[Any]]:
-        """Ask for all stretches at once; see `Shards`."""
+        """Return the same as `_LocalShards`, all requested at once."""
         names = [self._names[shard] for shard in shards.tolist()]
         blocks = self._remote.read(names, (begins * self._frame_bytes).tolist(), frames * self._frame_bytes)
         return [np.frombuffer(block, number_type(self._kind)).reshape(frames, self._kind.width) for block in blocks]
 
 
-def remedy(folder: Path) -> str:
+def _remedy(folder: Path) -> str:
     """Return what to do about a store that is missing or damaged."""
     return f"Run `dvc checkout`, or `mert targets {folder.name}`."
 
@@ -212,18 +157,22 @@ class TargetStore:
         teacher: name of the teacher.
         teacher_id: id of the teacher's record.
         kind: codes or a spectrum, and how many numbers per frame.
+        frames: (tracks,) frames of every track.
     """
 
     def __init__(self, folder: Path, index: pa.Table, card: dict[str, Any], copy: str | None = None) -> None:
         self.folder = folder
         self.teacher: str = card["teacher"]
         self.teacher_id: str = card["teacher_id"]
-        self.kind = kind_of(card)
-        self._shard, self._offset, self._frames = (index[name].to_numpy() for name in _NUMBERS)
+        ((name, numbers),) = card["kind"].items()
+        self.kind: TargetKind = {"codes": Codes, "spectrum": Spectrum}[name](**numbers)
+        self._shard, self._offset, self.frames = (index[name].to_numpy() for name in _NUMBERS)
         entries = {entry.shard: entry for entry in entries_of(card)}
-        self._shards: Shards = LocalTargetShards(folder, entries, self.kind)
-        if copy is not None:
-            self._shards = RemoteTargetShards(f"{copy}/{SHARDS_NAME}", entries, self.kind)
+        self._shards: _LocalShards | _RemoteShards = (
+            _LocalShards(folder, entries, self.kind)
+            if copy is None
+            else _RemoteShards(f"{copy}/{SHARDS_NAME}", entries, self.kind)
+        )
 
     @classmethod
     def open(cls, folder: Path, shards: str | None = None) -> TargetStore:
@@ -242,20 +191,10 @@ class TargetStore:
             card = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
             return cls(folder, pq.read_table(folder / INDEX_NAME, columns=list(_NUMBERS)), card, shards)
         except (OSError, pa.ArrowInvalid, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise MertError(f"the targets in {folder} are damaged ({error}). {remedy(folder)}") from error
-
-    @property
-    def record(self) -> Record:
-        """The stage's record; its ``id`` is the targets'."""
-        return read_record(self.folder)
+            raise MertError(f"the targets in {folder} are damaged ({error}). {_remedy(folder)}") from error
 
     def __len__(self) -> int:
-        return len(self._frames)
-
-    @property
-    def frames(self) -> NDArray[np.int64]:
-        """Frames of every track (tracks,)."""
-        return self._frames
+        return len(self.frames)
 
     def read(self, rows: NDArray[np.int64], offset_frames: NDArray[np.int64], frames: int) -> NDArray[Any]:
         """Return equally long stretches of targets.
@@ -273,19 +212,18 @@ class TargetStore:
             MertError: a shard's bytes are not those that were written.
         """
         rows, starts = np.asarray(rows, dtype=np.int64), np.asarray(offset_frames, dtype=np.int64)
-        outside = (starts < 0) | (starts + frames > self._frames[rows])
+        outside = (starts < 0) | (starts + frames > self.frames[rows])
         if outside.any():
             first = int(np.flatnonzero(outside)[0])
             raise IndexError(
-                f"{frames} frames from {starts[first]} on of row {rows[first]}, which has {self._frames[rows[first]]}"
+                f"{frames} frames from {starts[first]} on of row {rows[first]}, which has {self.frames[rows[first]]}"
             )
         out = np.empty((len(rows), frames, self.kind.width), np.int64 if isinstance(self.kind, Codes) else np.float32)
-        for row, stretch in zip(
-            out, self._shards.read(self._shard[rows], self._offset[rows] + starts, frames), strict=True
-        ):
+        stretches = self._shards.read(self._shard[rows], self._offset[rows] + starts, frames)
+        for row, stretch in zip(out, stretches, strict=True):
             row[:] = stretch
         return out
 
     def track(self, row: int) -> NDArray[Any]:
         """Return a whole track's targets, read-only, uint16 (frames, codebooks) or float16 (frames, bins)."""
-        return self._shards.read(self._shard[[row]], self._offset[[row]], int(self._frames[row]))[0]
+        return self._shards.read(self._shard[[row]], self._offset[[row]], int(self.frames[row]))[0]

@@ -33,7 +33,7 @@ class SourceTrack:
         source: relative path or score id.
         piece: what must not be in two splits.
         artist: composer, or folder artist.
-        split: train, valid or test; None leaves it to `mert_core.corpus.splits`, once all artists are known.
+        split: train, valid or test; None leaves it to `mert_core.corpus.sources`, once all artists are known.
         licence: licence of the music.
         source_sha256: SHA-256 of the source file's bytes, in hexadecimal digits; None if there is no file.
         labels: one row of labels.
@@ -78,11 +78,9 @@ class Quarantine:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, rejected: Rejected) -> None:
+    def add(self, path: str, why: UnusableAudio) -> None:
         """Take in one file."""
-        self.rows.append(
-            {"path": printable(rejected.path), "reason": rejected.why.reason, "detail": rejected.why.detail}
-        )
+        self.rows.append({"path": printable(path), "reason": why.reason, "detail": why.detail})
 
     def counts(self) -> dict[str, int]:
         """Return how many files each reason has, commonest first."""

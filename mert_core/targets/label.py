@@ -1,6 +1,6 @@
 """Labeling the tracks of a corpus with a teacher: how they are batched, and by which threads or Ray actors.
 
-A PCM shard becomes a `ShardPlan`, its tracks become `TrackBatch`es, and a `Labeler` turns each batch into a
+The tracks of each PCM shard (`ShardTracks`) are cut into batches, and a `Labeler` turns each batch into a
 `LabeledBatch`: targets, and statistics of the sound while its samples are in memory. An `Executor` runs labelers over
 all batches, as many at a time as there are threads or actors.
 """
@@ -24,7 +24,7 @@ from mert_core.data.corpus import Corpus
 from mert_core.data.manifest import SHARDS_NAME
 from mert_core.data.shards import ShardReader, to_float32
 from mert_core.data.shards import shard_name as pcm_shard_name
-from mert_core.data.target_kinds import Codes, TargetKind
+from mert_core.data.target_kinds import Codes
 from mert_core.data.targets import number_type
 from mert_core.errors import MertError
 from mert_core.parallel import in_order, single_threads
@@ -38,14 +38,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ShardPlan:
-    """One PCM shard and its tracks.
+class ShardTracks:
+    """Tracks of one PCM shard: all of them, or a batch that is labeled together.
 
     Attributes:
         shard: number of the shard.
         pcm_sha256: SHA-256 of the shard's bytes.
-        rows: (tracks,) rows of the manifest, in order of their offsets.
-        offsets: (tracks,) first samples of the tracks in the shard.
+        rows: (tracks,) rows of the manifest.
+        offsets: (tracks,) first samples of the tracks in the shard; of all tracks they ascend.
         samples: (tracks,) lengths.
         stats: (tracks,) of `mert_core.targets.track_stats.TRACK_STATS`, if the cache has them.
     """
@@ -62,46 +62,32 @@ class ShardPlan:
         """Frames of the target shard: up to the end of its last track."""
         return int((self.offsets + self.samples).max()) // HOP_SAMPLES
 
-
-@dataclass(frozen=True)
-class TrackBatch:
-    """Tracks of one shard that are labeled together.
-
-    Attributes:
-        shard: number of the shard.
-        indices: (tracks,) positions in the shard's plan.
-        offsets: (tracks,) first samples of the tracks in the shard.
-        samples: (tracks,) lengths.
-        stats: (tracks,) of `mert_core.targets.track_stats.TRACK_STATS`, if the cache has them.
-    """
-
-    shard: int
-    indices: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    samples: NDArray[np.int64]
-    stats: NDArray[np.void] | None = None
+    def take(self, indices: list[int]) -> ShardTracks:
+        """Return some of the tracks."""
+        stats = None if self.stats is None else self.stats[indices]
+        rows, offsets, samples = self.rows[indices], self.offsets[indices], self.samples[indices]
+        return ShardTracks(self.shard, self.pcm_sha256, rows, offsets, samples, stats)
 
 
-def plan_shards(corpus: Corpus) -> list[ShardPlan]:
-    """Return the corpus's shards in order.
+def plan_shards(corpus: Corpus) -> list[ShardTracks]:
+    """Return the corpus's shards in order, each with all its tracks.
 
     Raises:
         MertError: the corpus's record does not know a shard.
     """
-    shards = corpus.column("shard").astype(np.int64)
-    offsets, files = corpus.column("offset_samples"), corpus.record.files
-    order = np.lexsort((offsets, shards))
+    order = np.lexsort((corpus.offset_samples, corpus.shard))
     plans = []
-    for rows in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
-        shard = int(shards[rows[0]])
+    for rows in np.split(order, np.flatnonzero(np.diff(corpus.shard[order])) + 1):
+        shard = int(corpus.shard[rows[0]])
         name = f"{SHARDS_NAME}/{pcm_shard_name(shard)}"
-        if name not in files:
+        if name not in corpus.record.files:
             raise MertError(f"the record of {corpus.folder} has no checksum of {name}. Run `dvc repro corpus`.")
-        plans.append(ShardPlan(shard, files[name], rows, offsets[rows], corpus.samples[rows]))
+        sha256 = corpus.record.files[name]
+        plans.append(ShardTracks(shard, sha256, rows, corpus.offset_samples[rows], corpus.samples[rows]))
     return plans
 
 
-def plan_batches(plans: Iterable[ShardPlan], padded: bool, batch_samples: int) -> Iterator[TrackBatch]:
+def plan_batches(plans: Iterable[ShardTracks], padded: bool, batch_samples: int) -> Iterator[ShardTracks]:
     """Return each shard's tracks in batches; they depend on the corpus alone, so that the targets' bytes do.
 
     Args:
@@ -115,16 +101,10 @@ def plan_batches(plans: Iterable[ShardPlan], padded: bool, batch_samples: int) -
             length = int(plan.samples[index])
             fits = padded or not indices or length == plan.samples[indices[0]]
             if indices and (not fits or (len(indices) + 1) * length > batch_samples):
-                yield _batch(plan, indices)
+                yield plan.take(indices)
                 indices = []
             indices.append(index)
-        yield _batch(plan, indices)
-
-
-def _batch(plan: ShardPlan, indices: list[int]) -> TrackBatch:
-    chosen = np.array(indices, dtype=np.int64)
-    stats = None if plan.stats is None else plan.stats[chosen]
-    return TrackBatch(plan.shard, chosen, plan.offsets[chosen], plan.samples[chosen], stats)
+        yield plan.take(indices)
 
 
 @dataclass(frozen=True)
@@ -137,7 +117,7 @@ class LabeledBatch:
         stats: (tracks,) of `TRACK_STATS`.
     """
 
-    batch: TrackBatch
+    batch: ShardTracks
     targets: list[NDArray[Any]]
     stats: NDArray[np.void]
 
@@ -150,7 +130,7 @@ class Labeler:
         self._reader = ShardReader(shards)
         self._device = device
 
-    def __call__(self, batch: TrackBatch) -> LabeledBatch:
+    def __call__(self, batch: ShardTracks) -> LabeledBatch:
         """Label a batch of tracks, each as a whole.
 
         Raises:
@@ -171,19 +151,14 @@ class Labeler:
                 f"the teacher {self._teacher.name} gave targets of shape {targets.shape} for {len(frames)} tracks of "
                 f"up to {frames.max()} frames; it declares {kind}"
             )
-        stored = [_as_stored(targets[index, :count], kind) for index, count in enumerate(frames.tolist())]
+        if isinstance(kind, Codes):  # a code below 0 becomes the largest number
+            targets = np.where(targets < 0, np.iinfo(np.uint16).max, np.minimum(targets, np.iinfo(np.uint16).max))
+        with np.errstate(over="ignore"):  # a value beyond float16 becomes infinite
+            stored = [targets[index, :count].astype(number_type(kind)) for index, count in enumerate(frames.tolist())]
         return LabeledBatch(batch, stored, stats)
 
 
-def _as_stored(targets: NDArray[Any], kind: TargetKind) -> NDArray[Any]:
-    """Return targets as they are stored; a code below 0 becomes the largest number, a value beyond float16 infinite."""
-    if isinstance(kind, Codes):
-        targets = np.where(targets < 0, np.iinfo(np.uint16).max, np.minimum(targets, np.iinfo(np.uint16).max))
-    with np.errstate(over="ignore"):
-        return targets.astype(number_type(kind))
-
-
-BatchPlan = Callable[[int], Iterator[TrackBatch]]
+BatchPlan = Callable[[int], Iterator[ShardTracks]]
 """Gives the batches, from the limit on the samples of one."""
 Executor = Callable[[Teacher, Path, BatchPlan], Iterator[LabeledBatch]]
 """Labels batches of the shards in a folder, in whatever order they are done; only a few wait to be taken."""
@@ -211,7 +186,7 @@ def choose_executor(actors: int, teacher: Teacher, seconds: float) -> Executor:
     pays = bool(actors) and seconds / teacher.speed / actors >= ACTORS_PAY * START_SECONDS
     workers = f"{actors} Ray actors" if pays else f"{torch.get_num_threads()} threads"
     logger.info("targets: %s s of music to label with %s, by %s", f"{seconds:,.0f}", teacher.name, workers)
-    return with_actors(actors) if pays else in_threads
+    return partial(in_actors, actors) if pays else in_threads
 
 
 class Actor:
@@ -222,7 +197,7 @@ class Actor:
         self._shards, self._device = shards, device
         self._label: Labeler | None = None
 
-    def label(self, batch: TrackBatch, teacher: list[Any]) -> LabeledBatch:
+    def label(self, batch: ShardTracks, teacher: list[Any]) -> LabeledBatch:
         """Label one batch.
 
         Args:
@@ -237,64 +212,46 @@ class Actor:
         return self._label(batch)
 
 
-def with_actors(actors: int) -> Executor:
-    """Return an executor of so many actors; where there are GPUs, of no more than those."""
-    return partial(_label_with_actors, actors)
-
-
-def _label_with_actors(actors: int, teacher: Teacher, shards: Path, plan: BatchPlan) -> Iterator[LabeledBatch]:
+def in_actors(actors: int, teacher: Teacher, shards: Path, plan: BatchPlan) -> Iterator[LabeledBatch]:
+    """Label with so many Ray actors; where there are GPUs, with no more than those."""
     with ray_running(actors, 1, _OBJECT_STORE_BYTES):
         import ray
 
         gpus, cpus = cluster_gpus("auto"), int(ray.cluster_resources().get("CPU", 0))
         device = "cuda" if gpus else "cpu"
         count = max(1, min(actors, cpus, gpus or actors))  # one that finds no room would wait for ever
-        make: Any = ray.remote(num_cpus=1, num_gpus=int(gpus > 0), max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(
-            Actor
-        )
-        shared = ray.put(teacher)
-        pool = [make.remote(shards, device) for _ in range(count)]
+        remote: Any = ray.remote(Actor)
+        options = {"num_gpus": int(gpus > 0), "max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
+        pool = [remote.options(num_cpus=1, **options).remote(shards, device) for _ in range(count)]
         try:
-            yield from _keep_busy(pool, shared, plan(BATCH_SAMPLES[device]))
+            yield from _keep_busy(pool, ray.put(teacher), plan(BATCH_SAMPLES[device]))
         finally:
             for actor in pool:
                 ray.kill(actor)
 
 
-def _keep_busy(actors: list[Any], teacher: Any, batches: Iterator[TrackBatch]) -> Iterator[LabeledBatch]:
+def _keep_busy(actors: list[Any], teacher: Any, batches: Iterator[ShardTracks]) -> Iterator[LabeledBatch]:
     """Give every actor its next batch before it has done the last, and yield results as they come."""
-    import ray
-
-    under_way: dict[Any, int] = {}
-    free = list(range(len(actors))) * _WAITING
-    exhausted = False
-    while not exhausted or under_way:
-        while free and not exhausted:
-            batch = next(batches, None)
-            if batch is None:
-                exhausted = True
-                break
-            number = free.pop()
-            under_way[actors[number].label.remote(batch, [teacher])] = number
-        if not under_way:
-            break
-        done, _ = ray.wait(list(under_way), num_returns=1)
-        for reference in done:
-            free.append(under_way.pop(reference))
-            yield _result(reference)
-
-
-def _result(reference: Any) -> LabeledBatch:
     import ray
     from ray.exceptions import RayActorError, RayTaskError
 
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        cause = error.cause
-        raise (cause if isinstance(cause, MertError) else MertError(f"a target actor failed: {error}")) from error
-    except RayActorError as error:
-        raise MertError(
-            f"a target actor died more than {_RESTARTS} times ({error}). It may lack memory: use fewer with "
-            "targets.actors. Finished shards are kept; the same command goes on from there."
-        ) from error
+    under_way: dict[Any, Any] = {}  # the actor of each batch
+    free = actors * _WAITING
+    while True:
+        while free and (batch := next(batches, None)) is not None:
+            actor = free.pop()
+            under_way[actor.label.remote(batch, [teacher])] = actor
+        if not under_way:
+            return
+        (reference,), _ = ray.wait(list(under_way), num_returns=1)
+        free.append(under_way.pop(reference))
+        try:
+            yield ray.get(reference)
+        except RayTaskError as error:
+            cause = error.cause
+            raise (cause if isinstance(cause, MertError) else MertError(f"a target actor failed: {error}")) from error
+        except RayActorError as error:
+            raise MertError(
+                f"a target actor died more than {_RESTARTS} times ({error}). It may lack memory: use fewer with "
+                "targets.actors. Finished shards are kept; the same command goes on from there."
+            ) from error

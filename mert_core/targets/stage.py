@@ -13,41 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from mert_core.audio.grid import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE
 from mert_core.config import Config
 from mert_core.data.corpus import Corpus
-from mert_core.data.manifest import SPLITS
+from mert_core.data.manifest import SHARDS_NAME, SPLITS
 from mert_core.data.record import Record, write_record
 from mert_core.data.shards import to_float32
+from mert_core.data.tables import write_table
 from mert_core.data.target_kinds import Codes, TargetKind
-from mert_core.data.targets import (
-    BINS_NAME,
-    EXAMPLE_NAME,
-    FACTS_NAME,
-    GATE_NAME,
-    INDEX_NAME,
-    INDEX_SCHEMA,
-    MOST_ENTRIES,
-    SHARDS_NAME,
-    USAGE_NAME,
-    facts_name,
-    number_type,
-    write_card,
-)
+from mert_core.data.targets import FACTS_NAME, INDEX_NAME, INDEX_SCHEMA, facts_name, number_type, shard_name, write_card
 from mert_core.errors import MertError
 from mert_core.features.mel import LogMel
 from mert_core.files import atomic_folder, link_or_copy, write_json
 from mert_core.paths import Layout
-from mert_core.targets.label import ShardPlan, choose_executor, plan_shards
-from mert_core.targets.quality import judge
-from mert_core.targets.quality.labels import bin_deviations
-from mert_core.targets.quality.table import Check, as_table, explain, render
-from mert_core.targets.shards import Arrays, FinishedShard, ShardCache, TrackStatsCache, label_shards
-from mert_core.targets.track_table import fingerprints, gather, split_indices
+from mert_core.targets.label import choose_executor, plan_shards
+from mert_core.targets.quality import Check, as_table, bin_deviations, explain, judge, render
+from mert_core.targets.shards import Arrays, ShardCache, TrackStatsCache, fingerprints, gather, label_shards
 from mert_core.teachers.base import Teacher, online
 from mert_core.teachers.stage import open_teacher
 
@@ -74,18 +58,26 @@ def run(config: Config, layout: Layout, tracker: Tracker, name: str) -> Record:
     corpus = Corpus.open(layout.corpus)
     teacher, teacher_id = open_teacher(config, layout, name)
     kind = teacher.kind
-    if isinstance(kind, Codes) and kind.entries > MOST_ENTRIES:
+    if isinstance(kind, Codes) and kind.entries > 2**16:
         raise MertError(f"the teacher {name} has {kind.entries} entries per codebook; a code of the store has 16 bits")
 
-    # targets of every shard, and what they say of every track
+    # targets of every shard: those that are finished are not made again
     unfinished = layout.resume / f"targets-{name}-{teacher_id[:16]}"
     cache = ShardCache(unfinished, layout.targets(name), teacher_id, kind)
-    plans, splits = plan_shards(corpus), split_indices(corpus)
-    shards = _shards(config, layout, corpus, plans, teacher, cache, splits)
-    tracks, statistics, shards = gather(corpus, kind, plans, shards, cache)
+    plans = plan_shards(corpus)
+    finished = {plan.shard: shard for plan in plans if (shard := cache.find(plan))}
+    missing = [plan for plan in plans if plan.shard not in finished]
+    if finished:
+        logger.info("targets: %d of %d shards of %s are there already", len(finished), len(plans), name)
+    if missing:
+        seconds = sum(int(plan.samples.sum()) for plan in missing) / SAMPLE_RATE
+        executor = choose_executor(config.targets.actors, teacher, seconds)
+        for shard in label_shards(corpus, missing, teacher, cache, TrackStatsCache(layout.caches), executor):
+            finished[shard.entry.shard] = shard
 
-    # the gate
-    training = splits == SPLITS.index("train")
+    # the gate, over what the shards say of every track
+    tracks, statistics, shards = gather(corpus, kind, plans, [finished[plan.shard] for plan in plans], cache)
+    training = corpus.split == SPLITS.index("train")
     checks = judge(
         tracks,
         statistics,
@@ -99,8 +91,15 @@ def run(config: Config, layout: Layout, tracker: Tracker, name: str) -> Record:
     _report(name, checks, tracker)
 
     with atomic_folder(layout.targets(name)) as folder:
-        _write_store(folder, corpus, (name, teacher_id), kind, shards, tracks, statistics, checks)
-        row = _write_example(folder, corpus, kind, plans, shards, splits)
+        for subfolder in (SHARDS_NAME, FACTS_NAME):
+            (folder / subfolder).mkdir()
+        for shard in shards:
+            link_or_copy(shard.targets, folder / SHARDS_NAME / shard.entry.name)
+            link_or_copy(shard.statistics, folder / FACTS_NAME / facts_name(shard.entry.name))
+        write_card(folder, name, teacher_id, kind, (shard.entry for shard in shards))
+        _write_tables(folder, corpus, tracks, kind, statistics)
+        write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
+        row = _write_example(folder, corpus, kind)
         record = write_record(
             folder,
             stage="targets",
@@ -121,29 +120,6 @@ def run(config: Config, layout: Layout, tracker: Tracker, name: str) -> Record:
     return record
 
 
-def _shards(
-    config: Config,
-    layout: Layout,
-    corpus: Corpus,
-    plans: list[ShardPlan],
-    teacher: Teacher,
-    cache: ShardCache,
-    splits: NDArray[np.int8],
-) -> list[FinishedShard]:
-    """Return all shards in order; those that are finished are not made again."""
-    finished = {plan.shard: shard for plan in plans if (shard := cache.find(plan))}
-    missing = [plan for plan in plans if plan.shard not in finished]
-    if finished:
-        logger.info("targets: %d of %d shards of %s are there already", len(finished), len(plans), teacher.name)
-    if missing:
-        seconds = sum(int(plan.samples.sum()) for plan in missing) / SAMPLE_RATE
-        executor = choose_executor(config.targets.actors, teacher, seconds)
-        stats_cache = TrackStatsCache(layout.caches)
-        for shard in label_shards(corpus, missing, teacher, cache, stats_cache, executor, splits):
-            finished[shard.entry.shard] = shard
-    return [finished[plan.shard] for plan in plans]
-
-
 def _report(name: str, checks: list[Check], tracker: Tracker) -> None:
     """Log and track the gate's table.
 
@@ -153,19 +129,13 @@ def _report(name: str, checks: list[Check], tracker: Tracker) -> None:
     logger.info("%s", render(checks, f"gate of {name}"))
     table = as_table(checks)
     tracker.table("gate", table)
-    tracker.metrics(
-        {f"gate/{row['check']}/{row['where']}".replace(" ", "_"): row["value"] for row in table if _is_figure(row)}
-    )
-    failed = explain(checks)
-    if failed:
+    shown = [row for row in table if row["check"] in _SHOWN and not row["where"].startswith("track ")]
+    tracker.metrics({f"gate/{row['check']}/{row['where']}".replace(" ", "_"): row["value"] for row in shown})
+    if failed := explain(checks):
         raise MertError(
             f"the gate stopped the pipeline at the targets of {name}:\n{failed}\n"
             "Nothing was written. The thresholds are targets.gate in params.yaml."
         )
-
-
-def _is_figure(row: dict[str, Any]) -> bool:
-    return row["check"] in _SHOWN and not row["where"].startswith("track ")
 
 
 def _summary(kind: TargetKind, checks: list[Check]) -> dict[str, Any]:
@@ -186,116 +156,66 @@ def _summary(kind: TargetKind, checks: list[Check]) -> dict[str, Any]:
     }
 
 
-def _write_store(
-    folder: Path,
-    corpus: Corpus,
-    teacher: tuple[str, str],
-    kind: TargetKind,
-    shards: list[FinishedShard],
-    tracks: pa.Table,
-    statistics: Arrays,
-    checks: list[Check],
-) -> None:
-    """Write everything but the example and the record into an empty folder.
-
-    Args:
-        folder: the store's folder.
-        corpus: the corpus that was labeled.
-        teacher: name and id of the teacher.
-        kind: what the targets are.
-        shards: all shards in the order of their numbers.
-        tracks: the table that was judged.
-        statistics: statistics of all targets by split.
-        checks: outcome of the gate.
-    """
-    for subfolder in (SHARDS_NAME, FACTS_NAME):
-        (folder / subfolder).mkdir()
-    for shard in shards:
-        link_or_copy(shard.targets, folder / SHARDS_NAME / shard.entry.name)
-        link_or_copy(shard.statistics, folder / FACTS_NAME / facts_name(shard.entry.name))
-    write_card(folder, *teacher, kind, (shard.entry for shard in shards))
-    index = pa.table(
-        {
-            "track_id": tracks["track_id"],
-            "shard": corpus.column("shard").astype(np.int32),
-            "offset_frames": corpus.column("offset_samples") // HOP_SAMPLES,
-            "frames": tracks["frames"],
-        },
-        schema=INDEX_SCHEMA,
-    ).combine_chunks()
-    pq.write_table(index, folder / INDEX_NAME, compression="zstd")
-    name, table = (USAGE_NAME, _usage(statistics)) if isinstance(kind, Codes) else (BINS_NAME, _bins(statistics))
-    pq.write_table(table, folder / name, compression="zstd")
-    write_json(folder / GATE_NAME, {"passed": True, "checks": as_table(checks)})
-
-
-def _usage(statistics: Arrays) -> pa.Table:
-    """Return one row per split, codebook and entry with its count."""
-    counts = statistics["counts"][:, :, :-1]
-    split, book, entry = np.unravel_index(np.arange(counts.size), counts.shape)
-    return pa.table(
-        {
-            "split": pa.array([SPLITS[number] for number in split]),
+def _write_tables(folder: Path, corpus: Corpus, tracks: pa.Table, kind: TargetKind, statistics: Arrays) -> None:
+    """Write the index, and the statistics: of codes how often each occurs, of spectra what the bins are like."""
+    columns = {
+        "track_id": tracks["track_id"],
+        "shard": corpus.shard,
+        "offset_frames": corpus.offset_samples // HOP_SAMPLES,
+        "frames": tracks["frames"],
+    }
+    write_table(folder / INDEX_NAME, pa.table(columns, schema=INDEX_SCHEMA).combine_chunks())
+    names = np.array(SPLITS)
+    if isinstance(kind, Codes):
+        counts = statistics["counts"][:, :, :-1]
+        split, book, entry = np.unravel_index(np.arange(counts.size), counts.shape)
+        usage = {
+            "split": pa.array(names[split].tolist()),
             "codebook": book.astype(np.int16),
             "entry": entry.astype(np.int32),
             "count": counts.reshape(-1),
         }
-    )
-
-
-def _bins(statistics: Arrays) -> pa.Table:
-    """Return one row per bin and split that has music: mean, deviation, least and most."""
-    split, bin_number = np.nonzero(np.repeat(statistics["frames"][:, None] > 0, statistics["sums"].shape[1], axis=1))
-    mean = statistics["sums"] / np.maximum(statistics["frames"], 1)[:, None]
-    columns = {
-        "mean": mean,
+        write_table(folder / "usage.parquet", pa.table(usage))
+        return
+    frames = statistics["frames"][:, None]
+    split, bin_number = np.nonzero(np.repeat(frames > 0, kind.bins, axis=1))  # one row per bin of a split with music
+    values = {
+        "mean": statistics["sums"] / np.maximum(frames, 1),
         "deviation": bin_deviations(statistics),
         "least": statistics["least"],
         "most": statistics["most"],
     }
-    return pa.table(
-        {
-            "split": pa.array([SPLITS[number] for number in split]),
-            "bin": bin_number.astype(np.int32),
-            **{name: values[split, bin_number] for name, values in columns.items()},
-        }
+    bins = {"split": pa.array(names[split].tolist()), "bin": bin_number.astype(np.int32)}
+    write_table(
+        folder / "bins.parquet", pa.table({**bins, **{name: of[split, bin_number] for name, of in values.items()}})
     )
 
 
-def _write_example(
-    folder: Path,
-    corpus: Corpus,
-    kind: TargetKind,
-    plans: list[ShardPlan],
-    shards: list[FinishedShard],
-    splits: NDArray[np.int8],
-) -> int:
+def _write_example(folder: Path, corpus: Corpus, kind: TargetKind) -> int:
     """Write ``example.npz``: ``targets`` (frames, width) and ``log_mel`` (frames, 128) of a track's first seconds.
-
-    It is the first validation track, or the first of all if there is none.
 
     Returns:
         The track's row.
     """
-    valid = np.flatnonzero(splits == SPLITS.index("valid"))
-    row = int(valid[0]) if len(valid) else 0
-    plan, shard = next(pair for pair in zip(plans, shards, strict=True) if row in pair[0].rows)
-    index = int(np.flatnonzero(plan.rows == row)[0])
-    frames = min(int(plan.samples[index]) // HOP_SAMPLES, EXAMPLE_SECONDS * FRAME_RATE)
-    begin = int(plan.offsets[index]) // HOP_SAMPLES
-    targets = np.memmap(shard.targets, number_type(kind), "r", shape=(plan.frames, kind.width))[begin : begin + frames]
-    with (folder / EXAMPLE_NAME).open("wb") as stream:
+    row, frames = _example_track(corpus)
+    shard, begin = int(corpus.shard[row]), int(corpus.offset_samples[row]) // HOP_SAMPLES
+    stored = np.memmap(folder / SHARDS_NAME / shard_name(shard, kind), number_type(kind), "r")
+    targets = stored.reshape(-1, kind.width)[begin : begin + frames]
+    with (folder / "example.npz").open("wb") as stream:
         np.savez(stream, targets=np.array(targets), log_mel=_log_mel(corpus, row, frames))
     return row
 
 
+def _example_track(corpus: Corpus) -> tuple[int, int]:
+    """Return a row and a number of frames: of the first validation track, or the first of all if there is none."""
+    row = int(next(iter(corpus.rows("valid")), 0))
+    return row, min(int(corpus.samples[row]) // HOP_SAMPLES, EXAMPLE_SECONDS * FRAME_RATE)
+
+
 def example_of(teacher: Teacher, corpus: Corpus) -> dict[str, NDArray[Any]]:
-    """Return the same for a teacher whose targets are not stored, computed here and now."""
-    valid = corpus.rows("valid")
-    row = int(valid[0]) if len(valid) else 0
-    track_frames = int(corpus.samples[row]) // HOP_SAMPLES
-    frames = min(track_frames, EXAMPLE_SECONDS * FRAME_RATE)
-    _, end = teacher.context_span(0, frames, track_frames)
+    """Return what ``example.npz`` holds for a teacher whose targets are not stored, computed here and now."""
+    row, frames = _example_track(corpus)
+    _, end = teacher.context_span(0, frames, int(corpus.samples[row]) // HOP_SAMPLES)
     with torch.inference_mode():
         targets = online(teacher, [torch.from_numpy(to_float32(corpus.pcm(row)[: end * HOP_SAMPLES]))], [0], frames)
     return {"targets": targets[0].numpy(), "log_mel": _log_mel(corpus, row, frames)}

@@ -58,29 +58,23 @@ def _peaks(waveform: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _constellations(frames: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.uint32]:
     """Return one hash for each peak and each two of those that follow it."""
-    hashes = []
+    hashes = [np.zeros(0, dtype=np.uint32)]
     for second in range(1, _FAN):
         for third in range(second + 1, _FAN + 1):
-            count = len(frames) - third
-            if count <= 0:
-                continue
-            peaks = [np.arange(start, start + count) for start in (0, second, third)]
+            count = max(len(frames) - third, 0)
+            peaks = [slice(start, start + count) for start in (0, second, third)]
             # coarse, so that a peak may move a little: pitches, and distances in time from the first
             numbers = [bins[peak] // 2 for peak in peaks]
             numbers += [(frames[peak] - frames[peaks[0]] + 2) // 4 for peak in peaks[1:]]
-            hashes.append(_mixed(numbers))
-    return np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint32)
-
-
-def _mixed(numbers: list[NDArray[np.int64]]) -> NDArray[np.uint32]:
-    """Return well mixed 32 bits of several numbers (MurmurHash3's finaliser over a polynomial)."""
-    mixed = np.zeros(len(numbers[0]), dtype=np.uint64)
-    for number in numbers:
-        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + number.astype(np.uint64)
-        mixed ^= mixed >> np.uint64(33)
-        mixed *= np.uint64(0xFF51AFD7ED558CCD)
-        mixed ^= mixed >> np.uint64(33)
-    return (mixed & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+            # 32 well mixed bits of all five (MurmurHash3's finalizer over a polynomial)
+            mixed = np.zeros(count, dtype=np.uint64)
+            for number in numbers:
+                mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + number.astype(np.uint64)
+                mixed ^= mixed >> np.uint64(33)
+                mixed *= np.uint64(0xFF51AFD7ED558CCD)
+                mixed ^= mixed >> np.uint64(33)
+            hashes.append((mixed & np.uint64(0xFFFFFFFF)).astype(np.uint32))
+    return np.concatenate(hashes)
 
 
 SILENT_DECIBELS = -60.0

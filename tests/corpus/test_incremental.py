@@ -7,7 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,14 +19,13 @@ import yaml
 
 from mert_core.audio.decode import Decoded, decode
 from mert_core.corpus import folder, incremental
-from mert_core.corpus.stage import run
 from mert_core.data import hashes
 from mert_core.data.corpus import Corpus
 from mert_core.data.shards import to_int16
 from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.tracking import NullTracker
-from tests.corpus.test_folder import config_for, write
+from tests.corpus import test_folder
+from tests.corpus.test_folder import contents, write
 
 SHARD = "corpus.shard_megabytes=0.4"  # two tracks of 3.2 s
 
@@ -39,24 +41,12 @@ def music(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "music"
 
 
+@dataclass
 class Watch:
-    """Counts the files that are hashed and decoded."""
+    """The artists whose files are hashed and decoded."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.hashed: list[str] = []
-        self.decoded: list[str] = []
-        hash_file = hashes.hash_file
-
-        def hashing(path: Path) -> tuple[hashes.Stamp, bytes]:
-            self.hashed.append(path.parent.name)
-            return hash_file(path)
-
-        def decoding(path: Path) -> Decoded:
-            self.decoded.append(path.parent.name)
-            return decode(path)
-
-        monkeypatch.setattr(incremental, "hash_file", hashing)
-        monkeypatch.setattr(folder, "decode", decoding)
+    hashed: list[str] = field(default_factory=list)
+    decoded: list[str] = field(default_factory=list)
 
     def clear(self) -> None:
         self.hashed.clear()
@@ -65,18 +55,17 @@ class Watch:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    return Watch(monkeypatch)
+    def counted(function: Callable[[Path], Any], seen: list[str]) -> Callable[[Path], Any]:
+        return lambda path: (seen.append(path.parent.name), function(path))[1]
+
+    watch = Watch()
+    monkeypatch.setattr(incremental, "hash_file", counted(hashes.hash_file, watch.hashed))
+    monkeypatch.setattr(folder, "decode", counted(decode, watch.decoded))
+    return watch
 
 
 def build(music: Path, *changes: str) -> Corpus:
-    layout = Layout.at(music.parent)
-    run(config_for("music", SHARD, *changes), layout, NullTracker())
-    return Corpus.open(layout.corpus)
-
-
-def contents(corpus: Corpus) -> dict[str, str]:
-    files = (path for path in sorted(corpus.folder.rglob("*")) if path.is_file())
-    return {path.relative_to(corpus.folder).as_posix(): sha256_file(path) for path in files}
+    return test_folder.build(music.parent, SHARD, *changes)
 
 
 def inodes(corpus: Corpus) -> dict[str, int]:
@@ -148,7 +137,7 @@ def test_a_changed_file_moves_and_a_removed_one_goes(music: Path, watch: Watch) 
     assert sources(corpus) == [(0, "0"), (0, "1"), (1, "3"), (3, "6"), (4, "2")]  # 2 is empty, and stays unused
     assert watch.hashed == watch.decoded == ["artist 2"]
     assert inodes(corpus)["00000.pcm"] == links["00000.pcm"] and "00002.pcm" not in inodes(corpus)
-    assert corpus.column("offset_samples").tolist() == [0, int(corpus.samples[0]), 0, 0, 0]
+    assert corpus.offset_samples.tolist() == [0, int(corpus.samples[0]), 0, 0, 0]
     assert contents(build(music)) == contents(corpus)
 
 
@@ -162,25 +151,21 @@ def test_a_file_rewritten_under_its_old_date_and_size_is_noticed(music: Path) ->
     assert sources(build(music))[-1] == (4, "1")
 
 
-def test_a_fresh_machine_hashes_and_does_not_decode(music: Path, watch: Watch) -> None:
-    before = build(music)
-    shutil.rmtree(Layout.at(music.parent).caches)
-    for path in music.rglob("*.wav"):
-        path.touch()
-    expected = contents(before)
+@pytest.mark.parametrize("notebook", ["missing", "damaged"])
+def test_without_its_notebook_it_hashes_and_does_not_decode(music: Path, watch: Watch, notebook: str) -> None:
+    expected = contents(build(music))
+    (path,) = Layout.at(music.parent).caches.iterdir()
+    if notebook == "missing":  # on a fresh machine, whose files have other dates
+        path.unlink()
+        for song in music.rglob("*.wav"):
+            song.touch()
+    else:
+        path.write_bytes(b"no database" * 1000)
     watch.clear()
     assert contents(build(music)) == expected
     assert len(watch.hashed) == 8 and watch.decoded == []
     watch.clear()
     assert contents(build(music)) == expected and watch.hashed == []
-
-
-def test_a_damaged_notebook_is_begun_anew(music: Path, watch: Watch) -> None:
-    expected = contents(build(music))
-    (notebook,) = Layout.at(music.parent).caches.iterdir()
-    notebook.write_bytes(b"no database" * 1000)
-    watch.clear()
-    assert contents(build(music)) == expected and len(watch.hashed) == 8
 
 
 def test_kept_audio_counts_when_a_new_file_repeats_it(music: Path) -> None:

@@ -104,4 +104,4 @@ def test_no_memory_per_crop() -> None:
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(sampler) == 20_000 * 720
-    assert held < 17 * 20_000 + 10_000 and peak < 100 * 20_000
+    assert held < 13 * 20_000 + 10_000 and peak < 100 * 20_000

@@ -11,10 +11,7 @@ import pyarrow.compute as pc
 import pytest
 
 from mert_core.config import Config
-from mert_core.corpus.writer import CorpusWriter
 from mert_core.data.corpus import Corpus
-from mert_core.data.manifest import write_manifest
-from mert_core.data.record import write_record
 from mert_core.data.tables import read_table, write_table
 from mert_core.data.track import SourceTrack
 from mert_core.datasets.base import SPLITS, ClipSet
@@ -26,15 +23,11 @@ from mert_core.probing.tasks import PUBLIC_TASKS
 from mert_core.synth.instruments import FAMILIES, PROGRAM_NAMES
 from mert_core.synth.performers import PERFORMERS, TECHNIQUES
 from mert_core.synth.stems import ROLES
+from tests.stored import write_corpus
 
 
 def _write(folder: Path, tracks: list[SourceTrack], config: Config) -> Path:
-    with CorpusWriter(folder, shard_megabytes=8) as writer:
-        for track in tracks:
-            writer.add(track)
-    write_manifest(folder, writer.rows())
-    params = {"probe_set": config.probe_set.model_dump(mode="json")}
-    write_record(folder, stage="probe_set", kind="probe_set", inputs={}, params=params, facts={})
+    write_corpus(folder, tracks, 8, "probe_set", {"probe_set": config.probe_set.model_dump(mode="json")})
     return folder
 
 

@@ -49,7 +49,7 @@ def uploaded(store: Store, layout: Layout) -> Iterator[Layout]:
 
 def test_what_is_read_is_what_lies_in_the_folder(uploaded: Layout) -> None:
     local, far = Corpus.open(uploaded.corpus), Corpus.open(uploaded.corpus, shards=f"{URL}/corpus")
-    assert len(set(local.column("shard"))) > 1
+    assert len(set(local.shard)) > 1
     rng = np.random.default_rng(0)
     rows = rng.integers(0, len(local), 20)
     starts = rng.integers(0, local.samples[rows] - 24000 + 1) // 320 * 320
@@ -112,7 +112,7 @@ def test_a_large_shard_goes_in_parts(store: Store, layout: Layout, monkeypatch: 
 def test_missing_and_cut_objects_are_named(uploaded: Layout) -> None:
     s3, address = S3FileSystem(), f"{URL}/corpus/shards/00001.pcm"
     far = Corpus.open(uploaded.corpus, shards=f"{URL}/corpus")
-    row = int(np.flatnonzero(far.column("shard") == 1)[-1])
+    row = int(np.flatnonzero(far.shard == 1)[-1])
     where, start = np.array([row]), np.array([int(far.samples[row]) - 24000])
     content = s3.cat(address)
     for kept, message in (

@@ -2,24 +2,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import load_config
-from mert_core.corpus.writer import CorpusWriter
-from mert_core.data.manifest import write_manifest
-from mert_core.data.record import write_record
 from mert_core.data.track import SourceTrack
 from mert_core.experiments.sweep import apply_winner, read_sweep, run
 from mert_core.paths import Layout
 from mert_core.tracking import open_run
 from mert_core.tracking.mlflow_store import tracking_uri
-from tests.stored import write_codes
+from tests.stored import write_codes, write_corpus
 
 pytestmark = pytest.mark.integration
 
@@ -39,22 +35,16 @@ CHANGES = {
 def write_music(folder: Path, seconds: float, splits: dict[str, int], labelled: bool) -> None:
     """Write a corpus of random tones."""
     generator = np.random.default_rng(3)
-    folder.mkdir(parents=True)
-    with CorpusWriter(folder, 64) as writer:
-        for split, count in splits.items():
-            for number in range(count):
-                frequency = 110 * 2 ** (generator.integers(0, 24) / 12)
-                time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-                wave = (
-                    0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * generator.standard_normal(len(time))
-                ).astype("f4")
-                labels = {"kind": "mix", "key": np.int16(number % 24), "composer": "a"} if labelled else None
-                name = f"{split}-{number}"
-                writer.add(SourceTrack(name, wave, SAMPLE_RATE, name, name, name, split, "CC0-1.0", labels))
-        manifest = writer.manifest()
-    write_manifest(folder, manifest)
-    pq.write_table(pa.table({"path": pa.array([], pa.string())}), folder / "quarantine.parquet")
-    write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+
+    def track(split: Any, number: int) -> SourceTrack:
+        frequency = 110 * 2 ** (generator.integers(0, 24) / 12)
+        time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+        wave = 0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * generator.standard_normal(len(time))
+        labels = {"kind": "mix", "key": np.int16(number % 24), "composer": "a"} if labelled else None
+        name = f"{split}-{number}"
+        return SourceTrack(name, wave.astype("f4"), SAMPLE_RATE, name, name, name, split, "CC0-1.0", labels)
+
+    write_corpus(folder, (track(split, number) for split, count in splits.items() for number in range(count)), 64)
 
 
 def test_two_trials_end_nested_and_the_winner_can_be_taken_over(

@@ -8,14 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mert_core.corpus.writer import CorpusWriter
-from mert_core.data.manifest import write_manifest
-from mert_core.data.record import write_record
 from mert_core.data.track import SourceTrack
 from mert_core.probing.features import InMemory
 from mert_core.probing.metrics import METRICS
 from mert_core.probing.probe_bank import ProbeSettings
 from mert_core.probing.train import Examples, Score
+from tests.stored import write_corpus
 
 CLASSES = 4
 RECIPE = ProbeSettings(hidden=32, dropout=0.2, batch_items=32, max_epochs=12, patience=4, plateau_patience=1)
@@ -44,14 +42,13 @@ def scoring(name: str, truth) -> Score:
 def write_probe_set(folder: Path, per_split: int = 24) -> None:
     """Tones: notes whose pitch is audible, mixes whose composer is loud or soft; splits of equal size."""
     generator = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    with CorpusWriter(folder, 1.0) as writer:
-        for split in ("train", "valid", "test"):
-            for number in range(per_split):
-                writer.add(_track("note", split, number, generator))
-                writer.add(_track("mix", split, number, generator))
-        write_manifest(folder, writer.manifest())
-    write_record(folder, stage="probe_set", kind="probe_set", inputs={}, params={}, facts={})
+    tracks = (
+        _track(kind, split, number, generator)
+        for split in ("train", "valid", "test")
+        for number in range(per_split)
+        for kind in ("note", "mix")
+    )
+    write_corpus(folder, tracks, 1.0, "probe_set")
 
 
 def _track(kind: str, split: str, number: int, generator: np.random.Generator) -> SourceTrack:

@@ -14,8 +14,7 @@ from mert_core.config import BASELINES, load_config
 from mert_core.data.record import Record, write_record
 from mert_core.files import write_json
 from mert_core.paths import Layout
-from mert_core.targets.quality.labels import check_codebooks, check_lengths
-from mert_core.targets.quality.table import as_table
+from mert_core.targets.quality import as_table, check_codebooks, check_lengths
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CODEBOOKS, ENTRIES, LAYERS = 8, 256, 5

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,14 +10,16 @@ import torch
 
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Config, load_config
-from mert_core.corpus.writer import CorpusWriter
-from mert_core.data.manifest import write_manifest
-from mert_core.data.record import write_record
+from mert_core.data.record import Record, write_record
 from mert_core.data.track import SourceTrack
+from mert_core.files import sha256_file
 from mert_core.paths import Layout
+from mert_core.targets.stage import run
 from mert_core.teachers.codec.model import RvqVae
 from mert_core.teachers.codec.train import RvqVaeSettings, RvqVaeTeacher, condition
 from mert_core.teachers.registry import save_teacher
+from mert_core.tracking import NullTracker
+from tests.stored import write_corpus
 
 SECONDS = (3.0, 4.5, 3.2, 3.0, 5.0)
 SPLIT_OF = ("train", "train", "valid", "train", "test")
@@ -35,23 +39,22 @@ def music_of(number: int) -> np.ndarray:
     return noise * np.abs(np.sin(np.arange(len(noise)) * (number + 1) / 9000)).astype(np.float32)
 
 
-def write_corpus(folder: Path, tracks: int = len(SECONDS), splits: dict[int, str] | None = None) -> None:
+def make_corpus(folder: Path, tracks: int = len(SECONDS), splits: dict[int, str] | None = None) -> None:
     """Write a corpus of so many tracks, in shards of at most 7.7 seconds."""
-    folder.mkdir(parents=True)
-    with CorpusWriter(folder, shard_megabytes=0.37) as writer:
-        for number in range(tracks):
-            split = (splits or {}).get(number, SPLIT_OF[number % 5])
-            writer.add(SourceTrack(f"t{number}", music_of(number), 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
-        assert writer.tracks == tracks, writer.quarantine
-        write_manifest(folder, writer.manifest())
-    write_record(folder, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+
+    def track(number: int) -> SourceTrack:
+        split: Any = (splits or {}).get(number, SPLIT_OF[number % 5])
+        return SourceTrack(f"t{number}", music_of(number), 24000, "s", f"p{number}", "a", split, "CC0")
+
+    writer = write_corpus(folder, map(track, range(tracks)), shard_megabytes=0.37)
+    assert writer.tracks == tracks, writer.quarantine
 
 
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with a corpus of five tracks in three shards, and a teacher that was never trained."""
     layout = Layout.at(tmp_path_factory.mktemp("music"))
-    write_corpus(layout.corpus)
+    make_corpus(layout.corpus)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         teacher = RvqVaeTeacher(RvqVaeSettings(codebooks=3, entries=8, filters=4, dimension=8))
@@ -74,3 +77,22 @@ def layout(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layo
     for name in ("corpus", "teachers"):
         (tmp_path / "data" / name).symlink_to(music / "data" / name)
     return Layout.at(tmp_path)
+
+
+Label = Callable[..., Record]
+
+
+@pytest.fixture
+def label(small: Config, layout: Layout) -> Label:
+    """Run the stage: label the corpus with a teacher."""
+
+    def label(name: str = "rvqvae", **sections: object) -> Record:
+        return run(small.model_copy(update=sections), layout, NullTracker(), name)
+
+    return label
+
+
+def hashes(layout: Layout) -> dict[str, str]:
+    """Return the SHA-256 of every file of the targets."""
+    folder = layout.targets("rvqvae")
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}

@@ -20,13 +20,10 @@ from mert_core.config import Config
 from mert_core.data.corpus import Corpus
 from mert_core.data.manifest import SHARDS_NAME
 from mert_core.errors import MertError
-from mert_core.files import sha256_file
 from mert_core.paths import Layout
-from mert_core.targets import label, stage
-from mert_core.targets.label import Labeler, plan_batches, plan_shards, with_actors
+from mert_core.targets.label import Labeler, in_actors, plan_batches, plan_shards
 from mert_core.teachers.spectra import ConstantQTeacher
-from mert_core.tracking import NullTracker
-from tests.targets.conftest import LENIENT
+from tests.targets.conftest import LENIENT, Label, hashes
 
 # Runs the stage with actors, and dies of SIGKILL when the first shard is finished.
 KILLED = """
@@ -56,11 +53,6 @@ def ray_address() -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
 
 
-def hashes(layout: Layout) -> dict[str, str]:
-    folder = layout.targets("rvqvae")
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
-
-
 class Dying(ConstantQTeacher):
     """Kills its process the first time."""
 
@@ -76,23 +68,20 @@ class Dying(ConstantQTeacher):
         return super().forward(waveform)
 
 
-def with_number_of(actors: int, config: Config) -> Config:
-    return config.model_copy(update={"targets": config.targets.model_copy(update={"actors": actors})})
-
-
 def test_the_bytes_do_not_depend_on_who_labels_nor_on_a_kill(
     repository: Path,
     small: Config,
+    label: Label,
     layout: Layout,
     ray_address: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(label, "ACTORS_PAY", 0)
+    monkeypatch.setattr("mert_core.targets.label.ACTORS_PAY", 0)
     found = []
     for actors in (0, 2):
-        stage.run(with_number_of(actors, small), layout, NullTracker(), "rvqvae")
+        label(targets=small.targets.model_copy(update={"actors": actors}))
         assert ("by 2 Ray actors" if actors else "by 1 threads") in caplog.text
         caplog.clear()
         found.append(hashes(layout))
@@ -108,7 +97,7 @@ def test_the_bytes_do_not_depend_on_who_labels_nor_on_a_kill(
     assert not layout.targets("rvqvae").exists()
     (kept,) = layout.resume.rglob("*.targets")
     node = kept.stat().st_ino
-    stage.run(with_number_of(0, small), layout, NullTracker(), "rvqvae")
+    label(targets=small.targets.model_copy(update={"actors": 0}))
     assert "1 of 3 shards of rvqvae are there already" in caplog.text
     assert node in [path.stat().st_ino for path in layout.targets("rvqvae").rglob("*.codes")]
     found.append(hashes(layout))
@@ -125,6 +114,6 @@ def test_an_actor_that_dies_is_replaced_and_one_that_refuses_ends_the_run(
     missing = replace(batch, shard=99)
     before = Labeler(ConstantQTeacher().freeze(), shards)(batch)
     with pytest.raises(MertError, match=r"cannot map the shard .*00099\.pcm"):
-        for done in with_actors(1)(Dying(tmp_path / "mark"), shards, lambda _: iter([batch, missing])):
+        for done in in_actors(1, Dying(tmp_path / "mark"), shards, lambda _: iter([batch, missing])):
             assert all(np.array_equal(one, other) for one, other in zip(done.targets, before.targets, strict=True))
     assert (tmp_path / "mark").exists()

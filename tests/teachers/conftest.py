@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
-from mert_core.corpus.writer import CorpusWriter
 from mert_core.data.corpus import Corpus
-from mert_core.data.manifest import write_manifest
 from mert_core.data.record import write_record
 from mert_core.data.track import SourceTrack
 from mert_core.model.config import MertConfig
@@ -25,6 +23,7 @@ from mert_core.teachers.codec.encodec import FILE_NAME
 from mert_core.teachers.codec.model import Architecture, RvqVae
 from mert_core.teachers.codec.train import condition
 from mert_core.teachers.registry import TEACHERS, new_teacher
+from tests.stored import write_corpus
 
 SMALL_PUBLISHED = Architecture(codebooks=8, entries=16, filters=2, dimension=8)
 """EnCodec's shape for tests: the published one is right but takes seconds per pass."""
@@ -72,14 +71,12 @@ def tracks() -> list[torch.Tensor]:
     return [track[: frames * HOP_SAMPLES] for track, frames in zip(found, lengths, strict=True)]
 
 
-def write_corpus(layout: Layout) -> None:
-    layout.corpus.mkdir(parents=True)
-    with CorpusWriter(layout.corpus, shard_megabytes=0.4) as writer:
-        for number, split in enumerate(("train", "train", "valid", "train")):
-            wave = performance(3.1 + number, number)
-            writer.add(SourceTrack(f"t{number}", wave, 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
-        write_manifest(layout.corpus, writer.manifest())
-    write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+def make_corpus(layout: Layout) -> None:
+    def track(number: int, split: Any) -> SourceTrack:
+        return SourceTrack(f"t{number}", performance(3.1 + number, number), 24000, "s", f"p{number}", "a", split, "CC0")
+
+    splits = ("train", "train", "valid", "train")
+    write_corpus(layout.corpus, (track(*item) for item in enumerate(splits)), shard_megabytes=0.4)
 
 
 def write_student(folder: Path) -> None:
@@ -103,7 +100,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """A working directory with a corpus of four tracks in two shards."""
     monkeypatch.delenv("MERT_HOME", raising=False)
     layout = Layout.at(tmp_path)
-    write_corpus(layout)
+    make_corpus(layout)
     return layout
 
 
@@ -111,7 +108,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     """What every teacher can be fitted on."""
     layout = Layout.at(tmp_path_factory.mktemp("sources"))
-    write_corpus(layout)
+    make_corpus(layout)
     write_student(layout.root / "student")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

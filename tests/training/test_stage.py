@@ -8,8 +8,6 @@ import pytest
 import yaml
 
 from mert_core.config import Config, load_config
-from mert_core.corpus.writer import CorpusWriter
-from mert_core.data.manifest import write_manifest
 from mert_core.data.record import read_record, write_record
 from mert_core.data.track import SourceTrack
 from mert_core.errors import MertError
@@ -18,7 +16,7 @@ from mert_core.paths import Layout
 from mert_core.report.model_card import model_card
 from mert_core.tracking import NullTracker
 from mert_core.training import stage
-from tests.stored import write_codes
+from tests.stored import write_codes, write_corpus
 from tests.training.music import TonesMusic, params, predicted
 
 
@@ -26,14 +24,11 @@ from tests.training.music import TonesMusic, params, predicted
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     monkeypatch.delenv("MERT_HOME", raising=False)
     layout = Layout.at(tmp_path)
-    layout.corpus.mkdir(parents=True)
-    with CorpusWriter(layout.corpus, shard_megabytes=1.0) as writer:
-        for number, pcm in enumerate(TonesMusic(3.2).pcm):
-            split = "train" if number < 10 else "valid"
-            writer.add(SourceTrack(f"t{number}", pcm / 32768, 24000, "s", f"p{number}", "a", split, "CC0"))  # type: ignore[arg-type]
-        assert writer.tracks == 12, writer.quarantine
-        write_manifest(layout.corpus, writer.manifest())
-    write_record(layout.corpus, stage="corpus", kind="corpus", inputs={}, params={}, facts={})
+    tracks = [
+        SourceTrack(f"t{n}", pcm / 32768, 24000, "s", f"p{n}", "a", "train" if n < 10 else "valid", "CC0")
+        for n, pcm in enumerate(TonesMusic(3.2).pcm)
+    ]
+    assert write_corpus(layout.corpus, tracks, shard_megabytes=1.0).tracks == 12
     write_codes(layout)
     return layout
 
