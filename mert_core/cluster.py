@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,7 @@ from mert_core.parallel import PASSIVE, thread_variables
 
 
 @contextmanager
-def ray_running(
-    processors: int, threads: int, object_store_bytes: int, log_to_driver: bool = True, meanwhile: Sequence[str] = ()
-) -> Iterator[None]:
+def ray_running(processors: int, threads: int, object_store_bytes: int, log_to_driver: bool = True) -> Iterator[None]:
     """Start Ray for the block, or use the cluster of ``RAY_ADDRESS``, and leave no process behind.
 
     A Ray that this process has started before is used as it is, and stays.
@@ -28,7 +24,6 @@ def ray_running(
         threads: OpenMP threads of each process of Ray.
         object_store_bytes: of a Ray that is started here; takes what passes between processes.
         log_to_driver: whether what the processes print is printed here, too.
-        meanwhile: modules to import while Ray's processes start; both take seconds, and Ray's are mostly waiting.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -48,7 +43,7 @@ def ray_running(
     }
     if os.environ.get("RAY_ADDRESS"):
         variables |= PASSIVE  # what other machines have to do besides is not known here
-        with _initialised(meanwhile, runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
+        with _initialised(runtime_env={"env_vars": variables}, log_to_driver=log_to_driver):
             yield
         return
     # The processes of our own cluster inherit the variables.
@@ -59,7 +54,7 @@ def ray_running(
         "_node_ip_address": "127.0.0.1",
         "log_to_driver": log_to_driver,
     }
-    with _environment(variables), _initialised(meanwhile, **ours):
+    with _environment(variables), _initialised(**ours):
         yield
 
 
@@ -86,13 +81,10 @@ def cluster_gpus(wanted: str) -> int:
 
 
 @contextmanager
-def _initialised(meanwhile: Sequence[str], **options: Any) -> Iterator[None]:
+def _initialised(**options: Any) -> Iterator[None]:
     import ray
 
-    importing = threading.Thread(target=lambda: [import_module(name) for name in meanwhile])
-    importing.start()
     ray.init(logging_level=logging.ERROR, **options)
-    importing.join()
     try:
         yield
     finally:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mert_core.cluster import cluster_gpus, ray_running
@@ -33,14 +35,23 @@ _PATIENCE = timedelta(minutes=30)  # how long a worker waits for the others: rea
 _FACTS = "facts"
 
 
-def start_ray(workers: int, threads: int) -> AbstractContextManager[None]:
-    """Have Ray run for the block, and import what a run needs while it starts; `work_on_ray` then uses it.
+@contextmanager
+def start_ray(workers: int, threads: int) -> Iterator[None]:
+    """Have Ray run for the block; `work_on_ray` then uses it. What a run needs is imported while Ray starts.
 
     Args:
         workers: number of workers of the run.
         threads: CPU threads of each worker.
     """
-    return ray_running(workers, threads, _OBJECT_STORE_BYTES, meanwhile=("mert_core.training.stage", "mlflow"))
+    import ray  # noqa: F401 - before the thread, so that no two threads import the same
+
+    importing = threading.Thread(
+        target=lambda: [import_module(name) for name in ("mert_core.training.stage", "mlflow")]
+    )
+    importing.start()
+    with ray_running(workers, threads, _OBJECT_STORE_BYTES):
+        importing.join()
+        yield
 
 
 def work_on_ray(job: Job, observer: Observer) -> dict[str, Any]:
