@@ -13,7 +13,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor, nn
 
 from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
@@ -33,8 +32,11 @@ _RINGING_TAPS = 6
 _PIECE_HOPS = 640
 
 
-# Least length from a number on whose Fourier transform is fast: without a prime factor above 5.
-_fast_length = functools.partial(next_fast_len, real=True)
+def _fast_length(least: int) -> int:
+    """Return the smallest number from ``least`` on without a prime factor above 5: FFTs like those."""
+    while pow(30, least.bit_length(), least):  # 0 where it divides a power of 30
+        least += 1
+    return least
 
 
 @functools.cache  # half a second for all octaves
