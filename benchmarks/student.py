@@ -15,10 +15,9 @@ from mert_core.model.config import PRESETS, MertConfig
 from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
 from mert_core.teachers.spectra import ConstantQTeacher
-from mert_core.training.batch import Batch
 from mert_core.training.corruption import span_masks
 from mert_core.training.loss import Objective
-from mert_core.training.targets import TargetSet, TargetSpec
+from mert_core.training.targets import Batch, TargetSet, TargetSpec
 
 CODES, SPECTRUM = "encodec", "cqt"
 CODEBOOKS, ENTRIES, TEMPERATURE = 8, 1024, 0.1
@@ -59,7 +58,7 @@ def target_set() -> TargetSet:
     """Return the published targets: codes, which each batch brings, and the CQT of the crop."""
     codes = TargetSpec(CODES, Codes(CODEBOOKS, ENTRIES), "stored", 1.0)
     cqt = TargetSpec(SPECTRUM, Spectrum(CQT_BINS), "crop", 1.0)
-    return TargetSet([codes, cqt], teachers={SPECTRUM: ConstantQTeacher()})
+    return TargetSet([codes, cqt], {}, {SPECTRUM: ConstantQTeacher()})
 
 
 def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch:

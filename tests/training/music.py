@@ -13,8 +13,8 @@ from mert_core.data.target_kinds import Codes
 from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
 from mert_core.training.batches import CropSource
 from mert_core.training.callbacks import Observer, SilentObserver
-from mert_core.training.loss import Objective, build_objective
-from mert_core.training.run import Job, RunInputs, work
+from mert_core.training.loss import Objective
+from mert_core.training.run import Job, RunInputs, build_objective, work
 from mert_core.training.targets import TargetSet
 from mert_core.training.trainer import Report
 from mert_core.training.worker import Worker

@@ -49,10 +49,10 @@ def test_every_state_knows_run_seed_sampler_and_policy(tmp_path: Path) -> None:
     train(None, tmp_path, max_steps=5)
     (tmp_path / "run.json").unlink()
     assert states.tracker_run_id() == "run-7"
-    meta = states._meta(tmp_path / "step-00000004")["progress"]
+    meta = states._meta(4)["progress"]
     assert (meta["seed"], meta["step"], meta["position"]) == (7, 4, 16)
     assert meta["health"]["rate_factor"] == 1.0
-    assert len(meta["health"]["norms"]["recent"]) == 4
+    assert len(meta["health"]["norms"]) == 4
     with pytest.raises(MertError, match="is of seed 7, this run's is 8"):
         train(None, tmp_path, seed=8, max_steps=5)
 
