@@ -11,9 +11,9 @@
     Checkpoints                     writes resume states and returns to them                   checkpoint
     artifacts                       model, heads, curve, example, and a card with the cost     run, cost, model_card
 
-`trainer.Trainer.train` is the loop and reads top to bottom. `run.work` does one worker's whole share of a run, and a `run.Job`
-is all that the worker is given. `stage.run` makes the job from the parameters, then calls `work` in this process, or
-through `ray_train` in as many processes as the run has workers. A sweep's trial calls it in its own process.
+`trainer.Trainer.train` is the loop and reads top to bottom. `run.work` does one worker's whole share of a run, and a
+`run.Job` is all that the worker is given. `stage.run` makes the job from the parameters, then calls `work` in this
+process, or through `ray_train` in as many processes as the run has workers. A sweep's trial calls it in its own.
 
 Three promises hold the room together, and most of its tests are about them:
 

@@ -32,13 +32,7 @@ class SilentObserver(Observer):
 
 
 class BarObserver(Observer):
-    """Sends metrics to the tracker and draws a bar: steps, loss, audio-hours per second, time left.
-
-    Args:
-        tracker: tracker of the run.
-        name: name of the run, beside the bar.
-        max_steps: end of the bar.
-    """
+    """Sends metrics to the tracker and draws a bar: steps, loss, audio-hours per second, time left."""
 
     def __init__(self, tracker: Tracker, name: str, max_steps: int) -> None:
         from tqdm import tqdm

@@ -160,10 +160,6 @@ class StateStore:
     def save(self, progress: Progress, tensors: Tensors) -> None:
         """Write a state whole or not at all, then drop the oldest beyond ``keep``, but not the last without a fault.
 
-        Args:
-            progress: where the run stands.
-            tensors: parameters and optimizer, whole; see `gather_state`.
-
         Raises:
             OSError: the disk is full or fails; nothing of the state is left, and all earlier ones are.
         """
@@ -195,8 +191,7 @@ class StateStore:
     def newest(self, healthy: bool = False) -> tuple[int | None, list[str]]:
         """Return the newest undamaged step, and a sentence about each damaged state above it.
 
-        Args:
-            healthy: pass over states that were written while a fault stood.
+        States that were written while a fault stood are passed over, too, if it is to be ``healthy``.
         """
         damaged: list[str] = []
         for step in reversed(self.steps()):
@@ -247,14 +242,10 @@ class StateStore:
 
 
 class Checkpoints:
-    """The resume states of a run, as its loop uses them. All workers call every method together; the leader writes.
+    """The resume states of a run, as its loop uses them: parameters, the optimizer's moments and the progress.
 
-    Args:
-        states: store of the resume states; None writes none.
-        objective: student and heads, whose parameters are part of a state.
-        optimizer: optimizer of the objective, whose moments are part of a state.
-        worker: rank and device of this process.
-        observer: receives notes of what is written, read and passed over.
+    All workers call every method together; the leader writes, and notes what is written, read and passed over. Without
+    a store (``states`` is None) nothing is written.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def model_health(objective: Objective, batch: Batch, codes: Mapping[str, Tensor]
 
     Args:
         objective: student and heads.
-        batch: at most ``MEASURED_CLIPS`` clips; more would only cost more.
+        batch: micro-batch, whose first ``MEASURED_CLIPS`` clips are measured; more would only cost more.
         codes: the batch's codes (batch, frames, codebooks) by teacher.
         worker: rank and device of this process.
 
@@ -75,7 +75,8 @@ def model_health(objective: Objective, batch: Batch, codes: Mapping[str, Tensor]
     """
     was_training = objective.training
     objective.eval()
-    states, logits = objective.masked_codes(batch.noisy, batch.mask)
+    mask = batch.mask[:MEASURED_CLIPS]
+    states, logits = objective.masked_codes(batch.noisy[:MEASURED_CLIPS], mask)
     objective.train(was_training)
     flat = states.flatten(0, 1).double()
     gram = worker.sum(flat.T @ flat)
@@ -85,7 +86,7 @@ def model_health(objective: Objective, batch: Batch, codes: Mapping[str, Tensor]
     dead: list[float] = []
     for name, per_book in logits.items():
         # How often each code is predicted and given, both float64 (codebooks, entries).
-        given = codes[name][batch.mask].T
+        given = codes[name][:MEASURED_CLIPS][mask].T
         predicted = torch.zeros(per_book.shape[0], per_book.shape[2], dtype=torch.float64, device=per_book.device)
         for book in range(len(per_book)):  # one at a time: all probabilities at once would be the step's largest tensor
             predicted[book] = per_book[book].float().softmax(-1).double().sum(0)

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from mert_core.config import PretrainConfig, TeacherInstance
+    from mert_core.config import Config, PretrainConfig
     from mert_core.data.targets import TargetStore
     from mert_core.model.config import MertConfig
+    from mert_core.paths import Layout
     from mert_core.teachers.base import Teacher
     from mert_core.training.checkpoint import Progress
 
@@ -60,40 +61,29 @@ class RunInputs:
     teachers: Mapping[str, Teacher]
 
 
-def open_inputs(
-    corpus: Path,
-    targets: Mapping[str, Path],
-    teachers: Mapping[str, Path | TeacherInstance],
-    shards: Mapping[Path, str],
-    hours: float | None,
-) -> RunInputs:
-    """Open what the stages before have left; little is read.
-
-    Args:
-        corpus: folder of the corpus.
-        targets: folders of target stores, by name of the teacher.
-        teachers: folder of a fitted teacher, or class and settings of one that needs no fitting, by name.
-        shards: addresses on an object store from which a folder's shards are read; the others' lie in the folder.
-        hours: music of the training split to learn from; None: all.
+def open_inputs(config: Config, layout: Layout, params: PretrainConfig) -> RunInputs:
+    """Open what the stages before have left for a run; little is read. Shards may lie on an object store.
 
     Raises:
-        MertError: something is missing or damaged, there is less music, or the parts do not fit together.
+        MertError: something is missing or damaged, there is too little music, or the parts do not fit together.
     """
     from mert_core.data.corpus import Corpus
     from mert_core.data.targets import TargetStore
-    from mert_core.teachers.registry import load_teacher, new_teacher
+    from mert_core.teachers.stage import open_teacher
 
-    music = Corpus.open(corpus, shards=shards.get(corpus))
-    return RunInputs(
-        music if hours is None else music.with_hours(hours),
-        {name: TargetStore.open(folder, shards=shards.get(folder)) for name, folder in targets.items()},
-        {
-            name: load_teacher(source)
-            if isinstance(source, Path)
-            else new_teacher(source.kind, source.settings, name).freeze()
-            for name, source in teachers.items()
-        },
-    )
+    def shards(folder: Path) -> str | None:
+        url = config.storage.shards
+        return None if url is None else layout.copy_of(folder, url)
+
+    music = Corpus.open(layout.corpus, shards=shards(layout.corpus))
+    stored, teachers = {}, {}
+    for term in params.teachers:
+        name = term.teacher
+        if term.weight and term.targets == "stored":
+            stored[name] = TargetStore.open(layout.targets(name), shards=shards(layout.targets(name)))
+        elif term.weight:
+            teachers[name] = open_teacher(config, layout, name)[0]
+    return RunInputs(music if params.hours is None else music.with_hours(params.hours), stored, teachers)
 
 
 @dataclass(frozen=True)
@@ -130,7 +120,7 @@ def build_objective(
         params: shape of the student, temperature of the heads, weights of the terms.
         specs: teachers to predict.
         seed: seed of fresh weights.
-        start: folder of the checkpoint that ``params.start`` names; None starts from fresh weights.
+        start: folder of the checkpoint that ``params.start`` names; None: there is none.
 
     Raises:
         MertError: DeepNorm on a pre-LN encoder, or the checkpoint is of another shape or teacher than the run.
@@ -253,15 +243,7 @@ def write_artifacts(
     progress: Progress,
     example: dict[str, NDArray[np.generic]],
 ) -> None:
-    """Write ``model.safetensors``, ``config.json``, ``heads.safetensors``, ``curve.parquet`` and ``example.npz``.
-
-    Args:
-        folder: an existing folder.
-        shape: configuration of the encoder.
-        parameters: whole parameters of the objective, by name.
-        progress: the run's progress, whose curve is written.
-        example: arrays of one validation crop, see `spectra_example`.
-    """
+    """Write ``model.safetensors``, ``config.json``, ``heads.safetensors``, ``curve.parquet`` and ``example.npz``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -19,7 +19,7 @@ from mert_core.training.trainer import Report
 from mert_core.training.worker import Worker, choose_precision
 
 if TYPE_CHECKING:
-    from mert_core.config import Config, PretrainConfig, TeacherInstance, WarmStart
+    from mert_core.config import Config, PretrainConfig, WarmStart
     from mert_core.paths import Layout
     from mert_core.tracking import Tracker
 
@@ -112,20 +112,9 @@ def _input_ids(config: Config, layout: Layout, params: PretrainConfig) -> dict[s
 def _job(
     config: Config, layout: Layout, params: PretrainConfig, threads: int, out: Path | None, resume: Path | None
 ) -> Job:
-    """Return a run as its workers receive it, with what opens its inputs wherever it is called."""
+    """Return a run as its workers receive it."""
     assert params.seed is not None  # `Config.run` has filled it in
-    targets: dict[str, Path] = {}
-    teachers: dict[str, Path | TeacherInstance] = {}
-    for term in params.teachers:
-        if term.weight and term.targets == "stored":
-            targets[term.teacher] = layout.targets(term.teacher)
-        elif term.weight:
-            fitted = layout.teacher(term.teacher)
-            teachers[term.teacher] = fitted if fitted.exists() else config.teacher(term.teacher)
-    url, folders = config.storage.shards, (layout.corpus, *targets.values())
-    shards = {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
-    inputs = partial(open_inputs, layout.corpus, targets, teachers, shards, params.hours)
-    start = start_folder(params.start, layout.root)
+    inputs, start = partial(open_inputs, config, layout, params), start_folder(params.start, layout.root)
     return Job(params, inputs, params.seed, threads, out, resume, start, config.storage.read_ahead)
 
 

@@ -66,21 +66,6 @@ class Batch:
             },
         )
 
-    def first(self, clips: int) -> Batch:
-        """Return the first clips alone."""
-        return replace(
-            self,
-            noisy=self.noisy[:clips],
-            clean=self.clean[:clips],
-            mask=self.mask[:clips],
-            masked_frames=int(self.mask[:clips].sum()),
-            stored={name: targets[:clips] for name, targets in self.stored.items()},
-            contexts={
-                name: TeacherContext(context.waveforms[:clips], context.skip_frames[:clips])
-                for name, context in self.contexts.items()
-            },
-        )
-
 
 @dataclass(frozen=True)
 class TargetSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from mert_core.training.callbacks import Observer
 from mert_core.training.checkpoint import Checkpoints, Progress, StateStore
 from mert_core.training.cost import CostMeter, training_flops
 from mert_core.training.distributed import Engine
-from mert_core.training.health import MEASURED_CLIPS, Action, judge_model, judge_update, model_health
+from mert_core.training.health import Action, judge_model, judge_update, model_health
 from mert_core.training.loss import Objective, Sums, add_sums, codebook_terms, mean_terms, sum_over_workers
 from mert_core.training.targets import codes_of, spectra_of
 from mert_core.training.worker import Worker
@@ -74,10 +75,7 @@ class Trainer:
         specs, samples = train_source.target_set.specs, train_source.crop_samples
         codebooks = [(kind.codebooks, kind.entries) for kind in codes_of(specs).values()]
         bins = sum(kind.bins for kind in spectra_of(specs).values())
-
-        def clip_flops(masked_frames: float) -> float:
-            return training_flops(objective.encoder.config, samples, masked_frames, codebooks, bins)
-
+        clip_flops = partial(training_flops, objective.encoder.config, samples, codes=codebooks, bins=bins)
         self.meter = CostMeter(self.progress.totals, worker, samples / SAMPLE_RATE, clip_flops)
 
     def train(self) -> tuple[Progress, dict[str, Any]]:
@@ -143,9 +141,8 @@ class Trainer:
                 if not action.sets_back:
                     progress.step = step
                     if step % params.health.every == 0 or saving:
-                        examined = batches[0].first(MEASURED_CLIPS)
-                        codes = target_set(examined, codes_of(target_set.specs))
-                        measured = model_health(self.objective, examined, codes, worker)
+                        codes = target_set(batches[0], codes_of(target_set.specs))
+                        measured = model_health(self.objective, batches[0], codes, worker)
                         if measured is not None and worker.leads:
                             observer.metrics(measured.metrics(), step)
                         # while the learning rate still rises, predictions may be anything
@@ -276,13 +273,7 @@ def unigram_cross_entropy(
     """Return, per teacher and codebook, the nats that guessing each validation code by its frequency in training costs.
 
     A student below this line has learned something from the music around the mask. Frequencies come from the first
-    512 training crops, with one added to each count.
-
-    Args:
-        train: crops to count codes in.
-        valid: crops whose codes are guessed.
-        crops: number of validation crops, from the first on.
-        device: device of the teachers.
+    512 training crops, with one added to each count; the codes of the first ``crops`` validation crops are guessed.
     """
 
     def codes(source: CropSource, teacher: str, count: int) -> NDArray[np.int64]:
