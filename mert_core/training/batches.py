@@ -168,14 +168,9 @@ def crop_samples(seconds: float) -> int:
 def micro_batches(clips: int, local_clips: int | None, rank: int, world: int) -> list[range]:
     """Return a worker's clips of an update, by micro-batch.
 
-    The update's clips are cut into as few equal micro-batches as the workers can hold, and each of those into equal
-    shares, so that what is computed together does not depend on the number of workers.
-
-    Args:
-        clips: clips of the update, over all workers.
-        local_clips: most clips that a worker holds at a time; None: any number.
-        rank: the worker's rank.
-        world: number of workers.
+    The update's clips are cut into as few equal micro-batches as the workers can hold (``local_clips`` each; None: any
+    number), and each of those into equal shares, so that what is computed together does not depend on the number of
+    workers.
 
     Raises:
         MertError: in some micro-batch there are fewer clips than workers.
@@ -228,11 +223,7 @@ class Loader:
         self._threads.__exit__(*raised)
 
     def updates(self, position: int, count: int) -> Iterator[list[Batch]]:
-        """Yield a worker's micro-batches of ``count`` updates, of which none is prepared beyond the last.
-
-        Args:
-            position: position of the first update's first crop, counted from the start of training.
-            count: number of updates.
+        """Yield a worker's micro-batches of ``count`` updates, which begin at crop ``position`` of the training.
 
         Raises:
             MertError: music or codes cannot be read.

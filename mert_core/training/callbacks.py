@@ -84,9 +84,7 @@ Event = tuple[str, Any]
 class QueueObserver(Observer):
     """Puts every event into a queue, for the process that has the tracker and the terminal.
 
-    Args:
-        events: queue of (method, arguments).
-        seconds_between: least time between two that only tell the progress: not more often than a person looks.
+    Those that only tell the progress are ``seconds_between`` apart at least: not more often than a person looks.
     """
 
     def __init__(self, events: queue.SimpleQueue[Event | None], seconds_between: float = 0.5) -> None:

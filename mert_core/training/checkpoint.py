@@ -268,7 +268,7 @@ class Checkpoints:
         step = self._newest()
         if self._states is None or step is None:
             return Progress(seed)
-        self._say(f"going on from step {step}")
+        self._observer.note(f"going on from step {step}")
         progress = self._states.load(step, self._objective, self._optimizer)
         if progress.seed != seed:
             raise MertError(
@@ -284,12 +284,14 @@ class Checkpoints:
         tensors = gather_state(self._objective, self._optimizer, keep=self._worker.leads)
         if self._worker.leads:
             if not all(bool(weight.isfinite().all()) for weight in tensors["parameters"].values()):
-                self._say(f"no resume state of step {progress.step}: weights are not finite. {self.intact()}.")
+                self._observer.note(
+                    f"no resume state of step {progress.step}: weights are not finite. {self.intact()}."
+                )
             else:
                 try:
                     self._states.save(progress, tensors)
                 except OSError as error:
-                    self._say(
+                    self._observer.note(
                         f"the resume state of step {progress.step} could not be written ({error}). {self.intact()}; "
                         "training goes on without a newer one. Free some disk space."
                     )
@@ -315,7 +317,7 @@ class Checkpoints:
         earlier.position, earlier.totals = progress.position, progress.totals
         earlier.health.interventions = progress.health.interventions
         earlier.health.rate_factor = progress.health.rate_factor * rate_factor
-        self._say(f"back to step {step}, learning rate × {earlier.health.rate_factor:g}")
+        self._observer.note(f"back to step {step}, learning rate × {earlier.health.rate_factor:g}")
         self._worker.wait()
         return earlier
 
@@ -330,9 +332,5 @@ class Checkpoints:
         step, damaged = self._states.newest(healthy)
         self._worker.wait()
         for sentence in damaged:
-            self._say(sentence)
+            self._observer.note(sentence)
         return step
-
-    def _say(self, text: str) -> None:
-        if self._worker.leads:
-            self._observer.note(text)

@@ -177,7 +177,7 @@ def judge_update(
         state: memory of earlier judgments, which is updated.
         step: number of the update.
         loss: loss per masked frame.
-        first_loss: loss of the first update, or None if this is the first.
+        first_loss: that of the first update, or None if this is the first.
         norm: norm of the whole gradient before clipping.
         sounding_clips: number of clips of the global batch that are not silent.
     """

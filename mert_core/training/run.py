@@ -26,7 +26,7 @@ from mert_core.model.config import load_config, preset
 from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
 from mert_core.training.batches import CropSource
-from mert_core.training.callbacks import Observer
+from mert_core.training.callbacks import Observer, SilentObserver
 from mert_core.training.checkpoint import StateStore, parameters_of
 from mert_core.training.cost import device_name
 from mert_core.training.loss import Objective
@@ -48,13 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run learns from, opened.
-
-    Attributes:
-        music: the corpus.
-        stored: target stores, by name of the teacher.
-        teachers: frozen teachers that compute targets in the training step, by name.
-    """
+    """What a run learns from: the corpus, stored targets, and the frozen teachers that compute some in the step."""
 
     music: Music
     stored: Mapping[str, TargetStore]
@@ -174,21 +168,23 @@ def _load_start(encoder: MertModel, heads: Heads, folder: Path, *, fresh_heads: 
 def work(job: Job, worker: Worker, observer: Observer, report: Report | None = None) -> dict[str, Any]:
     """Do one worker's share of a run and return the facts of its outcome; only those under ``cost`` are volatile.
 
+    The observer hears the leading worker alone.
+
     Raises:
         MertError: unusable data, the training diverged, or the model cannot be written.
     """
     from safetensors import SafetensorError
 
+    observer = observer if worker.leads else SilentObserver()
     torch.set_num_threads(job.threads)
     precision = choose_precision(job.params.precision, worker.device)
     params = job.params.model_copy(update={"precision": precision})
     inputs = job.open_inputs()
-    target_set = TargetSet.of(params.teachers, inputs.stored, inputs.teachers).to(worker.device)
+    target_set = TargetSet(params.teachers, inputs.stored, inputs.teachers).to(worker.device)
     train_source = CropSource(inputs.music, target_set, params, "train", job.seed)
     valid_source = CropSource(inputs.music, target_set, params, "valid", job.seed, corrupt=False)
     objective = build_objective(params, target_set.specs, job.seed, job.start)
-    if worker.leads:
-        observer.begin(worker.world, device_name(worker))
+    observer.begin(worker.world, device_name(worker))
     states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
     progress, cost = Trainer(
         params,

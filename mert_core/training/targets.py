@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -92,32 +92,27 @@ class TargetSet(nn.Module):
     It is no part of the objective: what teachers have learned is no parameter of the student's run.
 
     Args:
-        specs: one entry per teacher, at least one.
-        stored: target stores, by name of the teacher; those of ``stored`` targets are used.
-        teachers: fitted teachers by name; those of ``online`` and ``crop`` targets are used.
+        terms: ``pretrain.teachers``; those without weight are left out.
+        stored: target stores by name of the teacher, for ``stored`` targets.
+        teachers: fitted teachers by name, for ``online`` and ``crop`` targets.
     """
 
     def __init__(
-        self, specs: Sequence[TargetSpec], stored: Mapping[str, TargetStore], teachers: Mapping[str, Teacher]
+        self, terms: Iterable[LossTerm], stored: Mapping[str, TargetStore], teachers: Mapping[str, Teacher]
     ) -> None:
         super().__init__()
-        self.specs = tuple(specs)
-        read = {spec.teacher for spec in specs if spec.targets == "stored"}
-        computed = {spec.teacher for spec in specs} - read
-        self.stored = {name: store for name, store in stored.items() if name in read}
-        self.teachers = nn.ModuleDict({name: teacher for name, teacher in teachers.items() if name in computed})
-
-    @classmethod
-    def of(
-        cls, terms: Iterable[LossTerm], stored: Mapping[str, TargetStore], teachers: Mapping[str, Teacher]
-    ) -> TargetSet:
-        """Return the targets of ``pretrain.teachers``, less the teachers without weight."""
+        self.stored: dict[str, TargetStore] = {}
+        self.teachers = nn.ModuleDict()
         specs = []
         for term in terms:
-            if term.weight:
-                source: TargetStore | Teacher = (stored if term.targets == "stored" else teachers)[term.teacher]
-                specs.append(TargetSpec(term.teacher, source.kind, term.targets, term.weight))
-        return cls(specs, stored, teachers)
+            name = term.teacher
+            if term.weight and term.targets == "stored":
+                self.stored[name] = stored[name]
+                specs.append(TargetSpec(name, stored[name].kind, "stored", term.weight))
+            elif term.weight:
+                self.teachers[name] = teachers[name]
+                specs.append(TargetSpec(name, teachers[name].kind, term.targets, term.weight))
+        self.specs = tuple(specs)
 
     def teacher(self, name: str) -> Teacher:
         """Return a teacher whose targets are computed in the step."""

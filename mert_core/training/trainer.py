@@ -43,7 +43,7 @@ class Trainer:
         seed: seed of dropout and layer drop.
         worker: rank and device of this process.
         states: folder of resume states; None writes none.
-        observer: receives progress, metrics and notes from the leading worker.
+        observer: receives progress, metrics and notes; a silent one on all workers but the leading one.
         report: callable after each validation; see ``Report``.
         read_ahead: updates that are prepared ahead; changes no result.
 
@@ -143,7 +143,7 @@ class Trainer:
                     if step % params.health.every == 0 or saving:
                         codes = target_set(batches[0], codes_of(target_set.specs))
                         measured = model_health(self.objective, batches[0], codes, worker)
-                        if measured is not None and worker.leads:
+                        if measured is not None:
                             observer.metrics(measured.metrics(), step)
                         # while the learning rate still rises, predictions may be anything
                         if measured is None or step > params.warmup_steps:
@@ -157,17 +157,14 @@ class Trainer:
                     continue
 
                 # Figures, validation and resume state, each when it is due.
-                if worker.leads:
-                    observer.progress(step, terms["loss"], meter.audio_hours_per_second)
+                observer.progress(step, terms["loss"], meter.audio_hours_per_second)
                 if (step % params.log_every == 0 or step == params.max_steps) and progress.window:
                     logged = mean_terms(progress.window, self.objective)
                     progress.window = {}
                     progress.record("train", logged)
-                    speed = meter.read()
-                    if worker.leads:
-                        rate = optimizer.param_groups[0]["lr"]
-                        observer.metrics({f"train/{name}": value for name, value in logged.items()} | speed, step)
-                        observer.metrics({"train/gradient_norm": norm, "train/learning_rate": rate}, step)
+                    observer.metrics({f"train/{name}": value for name, value in logged.items()} | meter.read(), step)
+                    rate = optimizer.param_groups[0]["lr"]
+                    observer.metrics({"train/gradient_norm": norm, "train/learning_rate": rate}, step)
                 if step % params.validate_every == 0:
                     self._validate()
                     meter.restart()
@@ -181,8 +178,6 @@ class Trainer:
 
     def _tell(self, action: Action, step: int) -> None:
         """Say what is wrong, and what is done about it, to person and tracker."""
-        if not self.worker.leads:
-            return
         if action.text and action.name != "stop":
             done = {"warn": "training goes on", "skip": "this update is skipped", "rollback": "rolling back"}
             self.observer.note(f"{action.text}: {done[action.name]}")
@@ -210,8 +205,7 @@ class Trainer:
         batches, clips = self.params.validate_batches, self.params.validation_clips
         terms = validate(self.objective, self.valid_source, self.worker, batches, clips, self.read_ahead)
         self.progress.record("valid", terms)
-        if self.worker.leads:
-            self.observer.metrics({f"valid/{name}": value for name, value in terms.items()}, self.progress.step)
+        self.observer.metrics({f"valid/{name}": value for name, value in terms.items()}, self.progress.step)
         if self.report is not None:
             self.report(self.progress.step, terms, self.objective.encoder)
 

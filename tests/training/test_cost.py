@@ -54,10 +54,8 @@ def test_the_formula_counts_what_torch_counts() -> None:
 
 
 def test_peaks_are_found_by_name() -> None:
-    assert peak_flops("NVIDIA H200") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe") == 756e12
-    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
-    assert peak_flops("NVIDIA GeForce GT 710") is None
+    cards = "H200", "H100 PCIe", "A100-SXM4-80GB", "GeForce GT 710"
+    assert [peak_flops(f"NVIDIA {card}") for card in cards] == [989e12, 756e12, 312e12, None]
 
 
 def test_sums_go_on_where_an_earlier_process_ended() -> None:

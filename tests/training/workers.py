@@ -81,7 +81,6 @@ class Worker:
         reading.close()
 
     def kill(self) -> None:
-        """Kill it outright."""
         os.kill(self._process.pid or 0, signal.SIGKILL)
 
     def wait(self, seconds: float = 60) -> int | None:
