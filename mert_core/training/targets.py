@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -119,7 +119,7 @@ class TargetSet(nn.Module):
         return cast("Teacher", self.teachers[name])
 
     @torch.no_grad()
-    def forward(self, batch: Batch, only: Iterable[str] | None = None) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, only: Container[str] | None = None) -> dict[str, Tensor]:
         """Return the targets of the clean sound by teacher, (batch, frames, width): int64 codes, or float32.
 
         Args:
@@ -127,14 +127,11 @@ class TargetSet(nn.Module):
             only: names of the teachers that are wanted; None: all.
         """
         frames = batch.mask.shape[1]
-        wanted = None if only is None else set(only)
         targets: dict[str, Tensor] = {}
         from_crops: dict[str, Tensor] = {}
         with torch.autocast(batch.clean.device.type, enabled=False):
-            for spec in self.specs:
+            for spec in (spec for spec in self.specs if only is None or spec.teacher in only):
                 name = spec.teacher
-                if wanted is not None and name not in wanted:
-                    continue
                 if spec.targets == "stored":
                     targets[name] = batch.stored[name]
                 elif spec.targets == "online":
