@@ -23,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.student import CODES, SAMPLE_RATE, SPECTRUM, batch, objective, optimizer, student, target_set
 from mert_core.files import write_json
 from mert_core.training.cost import peak_flops, training_flops
+from mert_core.training.distributed import Engine
 from mert_core.training.loss import Losses
-from mert_core.training.trainer import Engine
 from mert_core.training.worker import Worker
 
 STUDENTS = {"mert-95m": (5.0, 1.3, 0.40), "mert-330m": (5.12, 0.64, 0.50)}

@@ -215,11 +215,12 @@ def measure(trainer: Trainer, source: Source, clips: int, read_ahead: int, steps
     seconds = source.batch(0, 1, range(1)).clean.shape[1] / SAMPLE_RATE
     worker = Worker()
     with Loader(source, worker, clips, read_ahead=read_ahead) as loader:  # type: ignore[arg-type]
+        updates = loader.updates(0, _WARM_UP + steps)
         for step in range(_WARM_UP + steps):
             if step == _WARM_UP:
                 meter = CostMeter(Totals(), worker, seconds, lambda masked_frames: 0.0)
             with meter.waiting() if step >= _WARM_UP else nullcontext():
-                loader.take(step * clips, _WARM_UP + steps - 1 - step)
+                next(updates)
             trainer.update()
             if step >= _WARM_UP:
                 meter.count(clips, 1)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mert_core.data.target_kinds import Codes, Spectrum
+from mert_core.config import LossTerm
+from mert_core.data.target_kinds import Codes
 from mert_core.features.cqt import CQT_BINS
 from mert_core.model.config import PRESETS, MertConfig
 from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
 from mert_core.teachers.spectra import ConstantQTeacher
-from mert_core.training.batch import Batch
 from mert_core.training.corruption import span_masks
 from mert_core.training.loss import Objective
-from mert_core.training.targets import TargetSet, TargetSpec
+from mert_core.training.targets import Batch, TargetSet
 
 CODES, SPECTRUM = "encodec", "cqt"
 CODEBOOKS, ENTRIES, TEMPERATURE = 8, 1024, 0.1
@@ -57,9 +58,9 @@ def heads(shape: MertConfig, seed: int = 1) -> Heads:
 
 def target_set() -> TargetSet:
     """Return the published targets: codes, which each batch brings, and the CQT of the crop."""
-    codes = TargetSpec(CODES, Codes(CODEBOOKS, ENTRIES), "stored", 1.0)
-    cqt = TargetSpec(SPECTRUM, Spectrum(CQT_BINS), "crop", 1.0)
-    return TargetSet([codes, cqt], teachers={SPECTRUM: ConstantQTeacher()})
+    store: Any = SimpleNamespace(kind=Codes(CODEBOOKS, ENTRIES))  # nothing is read from it
+    terms = [LossTerm(teacher=CODES), LossTerm(teacher=SPECTRUM, targets="crop")]
+    return TargetSet(terms, {CODES: store}, {SPECTRUM: ConstantQTeacher()})
 
 
 def batch(shape: MertConfig, clips: int, seconds: float, seed: int = 0) -> Batch:

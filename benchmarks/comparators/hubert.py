@@ -12,7 +12,7 @@ from benchmarks.comparators.nce import MaterializedHeads
 from mert_core.features.cqt import CQT_BINS
 from mert_core.model.config import MertConfig, hubert_fields
 from mert_core.model.heads import CodeHead
-from mert_core.training.batch import Batch
+from mert_core.training.targets import Batch
 
 if TYPE_CHECKING:
     from mert_core.config import LossWeights

@@ -5,15 +5,14 @@ from __future__ import annotations
 import queue
 import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from mert_core.tracking import Tracker
 
 
-class Observer(Protocol):
-    """What the loop tells the world."""
+class Observer:
+    """Hears what the loop tells the world."""
 
     def begin(self, workers: int, device: str) -> None:
         """Before the first update of these processes: how many workers there are, and the name of their device."""
@@ -28,14 +27,12 @@ class Observer(Protocol):
         """Say something a person should read."""
 
 
-class BarObserver:
-    """Sends metrics to the tracker and draws a bar: steps, loss, audio-hours per second, time left.
+class SilentObserver(Observer):
+    """Does nothing with it."""
 
-    Args:
-        tracker: the run's.
-        name: of the run, beside the bar.
-        max_steps: the bar's end.
-    """
+
+class BarObserver(Observer):
+    """Sends metrics to the tracker and draws a bar: steps, loss, audio-hours per second, time left."""
 
     def __init__(self, tracker: Tracker, name: str, max_steps: int) -> None:
         from tqdm import tqdm
@@ -50,9 +47,7 @@ class BarObserver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         self._bar.close()
 
     def begin(self, workers: int, device: str) -> None:
@@ -82,32 +77,14 @@ class BarObserver:
         self._bar.write(text, file=sys.stderr)
 
 
-class SilentObserver:
-    """Watches nothing."""
-
-    def begin(self, workers: int, device: str) -> None:
-        """Do nothing."""
-
-    def progress(self, step: int, loss: float, audio_hours_per_second: float) -> None:
-        """Do nothing."""
-
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        """Do nothing."""
-
-    def note(self, text: str) -> None:
-        """Do nothing."""
-
-
 Event = tuple[str, Any]
 """The name of one of an observer's methods, and its arguments."""
 
 
-class QueueObserver:
+class QueueObserver(Observer):
     """Puts every event into a queue, for the process that has the tracker and the terminal.
 
-    Args:
-        events: takes (method, arguments).
-        seconds_between: least time between two that only tell the progress: not more often than a person looks.
+    Those that only tell the progress are ``seconds_between`` apart at least: not more often than a person looks.
     """
 
     def __init__(self, events: queue.SimpleQueue[Event | None], seconds_between: float = 0.5) -> None:

@@ -17,7 +17,7 @@ from mert_core.files import sha256_file, sha256_json, write_json
 from mert_core.training.callbacks import Observer
 from mert_core.training.cost import Totals
 from mert_core.training.distributed import is_sharded, share_like, whole
-from mert_core.training.health import GradientNorms, HealthState, are_finite
+from mert_core.training.health import HealthState
 from mert_core.training.loss import Objective, Sums
 from mert_core.training.worker import Worker
 
@@ -45,31 +45,9 @@ def gather_state(module: nn.Module, optimizer: torch.optim.Optimizer, keep: bool
     if not (keep or is_sharded(module)):
         return {}
     stored = optimizer.state_dict()
-    if is_sharded(module):
-        stored["state"] = {
-            number: {name: _gathered(value, keep) if isinstance(value, Tensor) else value for name, value in of.items()}
-            for number, of in stored["state"].items()
-        }
+    for number, moments in stored["state"].items():
+        stored["state"][number] = {name: _gathered(value, keep) for name, value in moments.items()}
     return {"parameters": parameters_of(module, keep), "optimizer": stored}
-
-
-@torch.no_grad()
-def scatter_state(tensors: Tensors, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Copy what `gather_state` returned into a model and an optimizer of the same shapes, shared out or not."""
-    for name, parameter in module.named_parameters():
-        parameter.copy_(share_like(tensors["parameters"][name], parameter))
-    stored = tensors["optimizer"]
-    if is_sharded(module):
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        state = {
-            number: {
-                name: share_like(value, trained[number]) if value.shape == trained[number].shape else value
-                for name, value in of.items()
-            }
-            for number, of in stored["state"].items()
-        }
-        stored = {**stored, "state": state}
-    optimizer.load_state_dict(stored)
 
 
 def _gathered(tensor: Tensor, keep: bool) -> Tensor | None:
@@ -79,7 +57,23 @@ def _gathered(tensor: Tensor, keep: bool) -> Tensor | None:
     return gathered.cpu() if keep else None
 
 
-FORMAT = 2
+@torch.no_grad()
+def scatter_state(tensors: Tensors, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Copy what `gather_state` returned into a model and an optimizer of the same shapes, shared out or not."""
+    for name, parameter in module.named_parameters():
+        parameter.copy_(share_like(tensors["parameters"][name], parameter))
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        number: {
+            name: share_like(value, trained[number]) if value.shape == trained[number].shape else value
+            for name, value in moments.items()
+        }
+        for number, moments in tensors["optimizer"]["state"].items()
+    }
+    optimizer.load_state_dict({**tensors["optimizer"], "state": state})
+
+
+FORMAT = 3
 """Number of the states' format; runs do not go on from states of another one."""
 _STATE, _META, _RUN, _PREFIX = "state.pt", "meta.json", "run.json", "step-"
 
@@ -97,7 +91,7 @@ class Progress:
         position: crops taken since the start. A rollback sets back the step, not the position, so that the crops at
             which training failed are not met at once again.
         first_loss: loss of the first update; an explosion is judged against it.
-        window: sums of the loss terms since the last logged point; None while there are none.
+        window: sums of the loss terms since the last logged point; empty while there are none.
         curve: rows (step, split, term, value) so far.
         health: memory of the health policy.
         totals: what the run has cost so far.
@@ -107,26 +101,29 @@ class Progress:
     step: int = 0
     position: int = 0
     first_loss: float | None = None
-    window: Sums | None = None
+    window: Sums = field(default_factory=dict)
     curve: list[tuple[int, str, str, float]] = field(default_factory=list)
     health: HealthState = field(default_factory=HealthState)
     totals: Totals = field(default_factory=Totals)
 
     def plain(self) -> dict[str, Any]:
         """Return all but the window as JSON values."""
-        health = {**asdict(self.health), "standing": sorted(self.health.standing)}
-        numbers = {"seed": self.seed, "step": self.step, "position": self.position, "first_loss": self.first_loss}
-        return {**numbers, "curve": self.curve, "health": health, "totals": asdict(self.totals)}
+        return {name: value for name, value in asdict(self).items() if name != "window"}
+
+    def record(self, split: str, terms: dict[str, float]) -> None:
+        """Add terms to the curve."""
+        self.curve.extend((self.step, split, name, value) for name, value in terms.items())
 
     @classmethod
-    def from_plain(cls, stored: dict[str, Any], window: Sums | None) -> Progress:
+    def from_plain(cls, stored: dict[str, Any], window: Sums) -> Progress:
         """Return what ``plain`` was made from."""
-        curve = [(int(row[0]), str(row[1]), str(row[2]), float(row[3])) for row in stored["curve"]]
-        memory = stored["health"]
-        norms = GradientNorms(list(memory["norms"]["recent"]))
-        health = HealthState(memory["interventions"], memory["rate_factor"], set(memory["standing"]), norms)
-        numbers = {name: stored[name] for name in ("seed", "step", "position", "first_loss")}
-        return cls(**numbers, window=window, curve=curve, health=health, totals=Totals(**stored["totals"]))
+        nested = {
+            "curve": [tuple(row) for row in stored["curve"]],
+            "health": HealthState(**stored["health"]),
+            "totals": Totals(**stored["totals"]),
+            "window": window,
+        }
+        return cls(**{**stored, **nested})
 
 
 class StateStore:
@@ -149,8 +146,7 @@ class StateStore:
 
     def tracker_run_id(self) -> str | None:
         """Return the tracker's run of an unfinished training, or None."""
-        newest = [self._folder(step) / _META for step in reversed(self.steps())]
-        for path in (self.folder / _RUN, *newest):
+        for path in (self.folder / _RUN, *(self._folder(step) / _META for step in reversed(self.steps()))):
             try:
                 return json.loads(path.read_text(encoding="utf-8"))["tracker_run_id"]
             except (OSError, json.JSONDecodeError, KeyError):
@@ -164,19 +160,23 @@ class StateStore:
     def save(self, progress: Progress, tensors: Tensors) -> None:
         """Write a state whole or not at all, then drop the oldest beyond ``keep``, but not the last without a fault.
 
-        Args:
-            progress: where the run stands.
-            tensors: parameters and optimizer, whole; see `gather_state`.
-
         Raises:
             OSError: the disk is full or fails; nothing of the state is left, and all earlier ones are.
         """
-        temporary = self.folder / f".{_PREFIX}{progress.step:08d}"
+        temporary, final = self.folder / f".{_PREFIX}{progress.step:08d}", self._folder(progress.step)
         shutil.rmtree(temporary, ignore_errors=True)  # of a worker that died while writing it
         try:
             temporary.mkdir(parents=True)
-            self._write(temporary, progress, tensors)
-            final = self._folder(progress.step)
+            with (temporary / _STATE).open("wb") as stream:
+                try:
+                    torch.save({**tensors, "window": progress.window}, stream)
+                except RuntimeError as error:  # torch's writer in C++ replaces the OSError of a full disk by its own
+                    raise OSError(f"{temporary / _STATE} cannot be written: {error}") from error
+                stream.flush()
+                os.fsync(stream.fileno())
+            plain = progress.plain()
+            hashes = {"sha256": sha256_file(temporary / _STATE), "progress_sha256": sha256_json(plain)}
+            write_json(temporary / _META, {**hashes, "progress": plain, "tracker_run_id": self.tracker_run_id()})
             if final.exists():  # a damaged state of this very step, passed over when the run was resumed
                 shutil.rmtree(final)
             temporary.replace(final)
@@ -188,59 +188,40 @@ class StateStore:
             if step != good:
                 shutil.rmtree(self._folder(step))
 
-    def _write(self, folder: Path, progress: Progress, tensors: Tensors) -> None:
-        with (folder / _STATE).open("wb") as stream:
-            try:
-                torch.save({**tensors, "window": progress.window}, stream)
-            except RuntimeError as error:  # torch's writer in C++ replaces the OSError of a full disk by its own
-                raise OSError(f"{folder / _STATE} cannot be written: {error}") from error
-            stream.flush()
-            os.fsync(stream.fileno())
-        plain = progress.plain()
-        write_json(
-            folder / _META,
-            {
-                "sha256": sha256_file(folder / _STATE),
-                "progress_sha256": sha256_json(plain),
-                "progress": plain,
-                "tracker_run_id": self.tracker_run_id(),
-            },
-        )
-
     def newest(self, healthy: bool = False) -> tuple[int | None, list[str]]:
         """Return the newest undamaged step, and a sentence about each damaged state above it.
 
-        Args:
-            healthy: pass over states that were written while a fault stood.
+        States that were written while a fault stood are passed over, too, if it is to be ``healthy``.
         """
         damaged: list[str] = []
         for step in reversed(self.steps()):
-            problem = self._problem(self._folder(step))
-            if problem is None:
-                if healthy and self._meta(self._folder(step))["progress"]["health"]["standing"]:
-                    continue
+            try:
+                meta = self._meta(step)
+                hashes = sha256_file(self._folder(step) / _STATE), sha256_json(meta["progress"])
+                problem = "" if hashes == (meta["sha256"], meta["progress_sha256"]) else "its checksum differs"
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                problem = f"{type(error).__name__}: {error}"
+            if problem:
+                damaged.append(f"the resume state of step {step} is damaged ({problem}); using the one before it")
+            elif not (healthy and meta["progress"]["health"]["standing"]):
                 return step, damaged
-            damaged.append(f"the resume state of step {step} is damaged ({problem}); using the one before it")
         return None, damaged
 
-    def load(self, step: int, shapes: dict[str, torch.Size]) -> tuple[Progress, Tensors]:
-        """Return a state's progress and its tensors, which `scatter_state` copies into model and optimizer.
-
-        Args:
-            step: number of the update after which the state was written.
-            shapes: shapes of the run's parameters, by name.
+    def load(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Copy a state into model and optimizer, and return its progress.
 
         Raises:
             MertError: it is of another architecture.
         """
         folder = self._folder(step)
         tensors = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+        shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         if {name: tensor.shape for name, tensor in tensors["parameters"].items()} != shapes:
             raise MertError(
                 f"{folder} is of another architecture than this run. Remove {self.folder} to train from the start."
             )
-        window = tensors.pop("window")
-        return Progress.from_plain(self._meta(folder)["progress"], window), tensors
+        scatter_state(tensors, module, optimizer)
+        return Progress.from_plain(self._meta(step)["progress"], tensors["window"])
 
     def drop_after(self, step: int) -> None:
         """Remove the states above a step, to which training was set back."""
@@ -256,29 +237,15 @@ class StateStore:
     def _folder(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:08d}"
 
-    @staticmethod
-    def _meta(folder: Path) -> dict[str, Any]:
-        return json.loads((folder / _META).read_text(encoding="utf-8"))
-
-    def _problem(self, folder: Path) -> str | None:
-        try:
-            meta = self._meta(folder)
-            hashes = sha256_file(folder / _STATE), sha256_json(meta["progress"])
-            expected = meta["sha256"], meta["progress_sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{type(error).__name__}: {error}"
-        return None if hashes == expected else "its checksum differs"
+    def _meta(self, step: int) -> dict[str, Any]:
+        return json.loads((self._folder(step) / _META).read_text(encoding="utf-8"))
 
 
 class Checkpoints:
-    """The resume states of a run, as its loop uses them. All workers call every method together; the leader writes.
+    """The resume states of a run, as its loop uses them: parameters, the optimizer's moments and the progress.
 
-    Args:
-        states: store of the resume states; None writes none.
-        objective: student and heads, whose parameters are part of a state.
-        optimizer: optimizer of the objective, whose moments are part of a state.
-        worker: rank and device of this process.
-        observer: receives notes of what is written, read and passed over.
+    All workers call every method together; the leader writes, and notes what is written, read and passed over. Without
+    a store (``states`` is None) nothing is written.
     """
 
     def __init__(
@@ -298,13 +265,11 @@ class Checkpoints:
         Raises:
             MertError: the state is of another architecture or seed.
         """
-        if self._states is None:
+        step = self._newest()
+        if self._states is None or step is None:
             return Progress(seed)
-        step = self._newest(healthy=False)
-        if step is None:
-            return Progress(seed)
-        self._say(f"going on from step {step}")
-        progress = self._load(self._states, step)
+        self._observer.note(f"going on from step {step}")
+        progress = self._states.load(step, self._objective, self._optimizer)
         if progress.seed != seed:
             raise MertError(
                 f"the resume state in {self._states.folder} is of seed {progress.seed}, this run's is {seed}. Remove "
@@ -318,13 +283,15 @@ class Checkpoints:
             return
         tensors = gather_state(self._objective, self._optimizer, keep=self._worker.leads)
         if self._worker.leads:
-            if not are_finite(tensors["parameters"].values()):
-                self._say(f"no resume state of step {progress.step}: weights are not finite. {self.intact()}.")
+            if not all(bool(weight.isfinite().all()) for weight in tensors["parameters"].values()):
+                self._observer.note(
+                    f"no resume state of step {progress.step}: weights are not finite. {self.intact()}."
+                )
             else:
                 try:
                     self._states.save(progress, tensors)
                 except OSError as error:
-                    self._say(
+                    self._observer.note(
                         f"the resume state of step {progress.step} could not be written ({error}). {self.intact()}; "
                         "training goes on without a newer one. Free some disk space."
                     )
@@ -338,21 +305,19 @@ class Checkpoints:
         Returns:
             The progress to go on from; None when there is no state.
         """
-        if self._states is None:
-            return None
         step = self._newest(healthy=True)
         if step is None:
-            step = self._newest(healthy=False)
-        if step is None:
+            step = self._newest()
+        if self._states is None or step is None:
             return None
-        earlier = self._load(self._states, step)
+        earlier = self._states.load(step, self._objective, self._optimizer)
         self._worker.wait()
         if self._worker.leads:
             self._states.drop_after(step)
         earlier.position, earlier.totals = progress.position, progress.totals
         earlier.health.interventions = progress.health.interventions
         earlier.health.rate_factor = progress.health.rate_factor * rate_factor
-        self._say(f"back to step {step}, learning rate × {earlier.health.rate_factor:g}")
+        self._observer.note(f"back to step {step}, learning rate × {earlier.health.rate_factor:g}")
         self._worker.wait()
         return earlier
 
@@ -361,20 +326,11 @@ class Checkpoints:
         step = self._states.newest()[0] if self._states is not None else None
         return "No resume state had been written yet" if step is None else f"The resume state of step {step} is intact"
 
-    def _load(self, states: StateStore, step: int) -> Progress:
-        shapes = {name: parameter.shape for name, parameter in self._objective.named_parameters()}
-        progress, tensors = states.load(step, shapes)
-        scatter_state(tensors, self._objective, self._optimizer)
-        return progress
-
-    def _newest(self, healthy: bool) -> int | None:
-        assert self._states is not None
+    def _newest(self, healthy: bool = False) -> int | None:
+        if self._states is None:
+            return None
         step, damaged = self._states.newest(healthy)
         self._worker.wait()
         for sentence in damaged:
-            self._say(sentence)
+            self._observer.note(sentence)
         return step
-
-    def _say(self, text: str) -> None:
-        if self._worker.leads:
-            self._observer.note(text)

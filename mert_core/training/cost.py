@@ -17,7 +17,7 @@ from mert_core.training.worker import Worker
 
 # Dense bf16 peak in FLOP/s, from NVIDIA's data sheets (their figures with sparsity are twice these). The first entry
 # whose name is part of `torch.cuda.get_device_name()` counts, so longer names stand before shorter ones.
-PEAK_BF16: dict[str, float] = {
+PEAK_BF16 = {
     "GB200": 2.5e15,
     "B200": 2.25e15,
     "GH200": 989e12,
@@ -101,9 +101,6 @@ def training_flops(
     return 3 * (sum(stack) + encoder + heads_flops(config, masked_frames, codes, bins)) - stack[0]
 
 
-_GIB = 2**30
-
-
 @dataclass
 class Totals:
     """Sums over a run, part of every resume state; work that a kill destroyed is not in them.
@@ -127,27 +124,12 @@ class Totals:
     peak_memory_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Devices:
-    """What a run computes on.
+CPU = "CPU"
 
-    Attributes:
-        name: name of one device.
-        gpus: number of GPUs, over all workers; 0 on CPUs.
-        peak_flops: dense bf16 FLOP/s of one GPU; None when it is not known.
-    """
 
-    name: str = "CPU"
-    gpus: int = 0
-    peak_flops: float | None = None
-
-    @classmethod
-    def of(cls, worker: Worker) -> Devices:
-        """Return those of a run whose workers are all like this one."""
-        if worker.device.type != "cuda":
-            return cls()
-        name = torch.cuda.get_device_name(worker.device)
-        return cls(name, worker.world, peak_flops(name))
+def device_name(worker: Worker) -> str:
+    """Return the name of a worker's GPU, or ``CPU``."""
+    return torch.cuda.get_device_name(worker.device) if worker.device.type == "cuda" else CPU
 
 
 class CostMeter:
@@ -158,7 +140,7 @@ class CostMeter:
         worker: rank and device of this process.
         clip_seconds: length of a clip.
         clip_flops: function that gives the FLOPs of forward and backward for one clip with so many masked frames.
-        devices: devices of the run; None: as many like the worker's as there are workers.
+        device: name of the device that each worker of the run has; None: that of this worker.
     """
 
     def __init__(
@@ -167,12 +149,13 @@ class CostMeter:
         worker: Worker,
         clip_seconds: float,
         clip_flops: Callable[[float], float],
-        devices: Devices | None = None,
+        device: str | None = None,
     ) -> None:
         self.totals = totals
         self._worker, self._clip_seconds, self._clip_flops = worker, clip_seconds, clip_flops
-        self._window = Totals()
-        self._devices = Devices.of(worker) if devices is None else devices
+        self._device = device or device_name(worker)
+        self._gpus = 0 if self._device == CPU else worker.world
+        self._window = Totals()  # since the last reading
         self._mark = self._held_mark = time.perf_counter()
 
     @contextmanager
@@ -185,45 +168,38 @@ class CostMeter:
 
     def count(self, clips: int, masked_frames: float) -> None:
         """Count one update of all workers."""
-        now = time.perf_counter()
+        busy_seconds = time.perf_counter() - self._mark
         for sums in (self.totals, self._window):
-            sums.busy_seconds += now - self._mark
+            sums.busy_seconds += busy_seconds
             sums.updates += 1
             sums.clips += clips
             sums.masked_frames += masked_frames
-        self._mark = now
-        self._hold(now)
+        self.restart()
 
     def restart(self) -> None:
         """Leave out the time since the last update: it went into validation or a resume state."""
         self._mark = time.perf_counter()
-        self._hold(self._mark)
-
-    def _hold(self, now: float) -> None:
-        self.totals.held_seconds += now - self._held_mark
-        self._held_mark = now
+        self.totals.held_seconds += self._mark - self._held_mark
+        self._held_mark = self._mark
 
     @property
     def audio_hours_per_second(self) -> float:
         """Speed since the last logged point."""
-        window = self._window
-        return window.clips * self._clip_seconds / 3600 / window.busy_seconds if window.busy_seconds else 0.0
+        return self._rates(self._window)["audio_hours_per_second"]
 
     def read(self) -> dict[str, float]:
         """Return the figures since the last reading and begin anew. All workers must call this together."""
-        self.totals.peak_memory_bytes = max(
-            self.totals.peak_memory_bytes, int(self._worker.maximum(_peak_memory_bytes(self._worker)))
-        )
-        figures = self._rates(self._window)
+        if self._worker.device.type == "cuda":
+            peak = float(torch.cuda.max_memory_allocated(self._worker.device))
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+        self.totals.peak_memory_bytes = max(self.totals.peak_memory_bytes, int(self._worker.maximum(peak)))
+        figures = {f"speed/{name}": value for name, value in self._rates(self._window).items()}
+        figures["cost/peak_memory_gib"] = self.totals.peak_memory_bytes / 2**30
+        if self._gpus:
+            figures["cost/gpu_hours"] = self.totals.held_seconds * self._gpus / 3600
         self._window = Totals()
-        costs = {"cost/peak_memory_gib": self.totals.peak_memory_bytes / _GIB}
-        if self._devices.gpus:
-            costs["cost/gpu_hours"] = self._gpu_hours
-        return {f"speed/{name}": value for name, value in figures.items()} | costs
-
-    @property
-    def _gpu_hours(self) -> float:
-        return self.totals.held_seconds * self._devices.gpus / 3600
+        return figures
 
     def _rates(self, sums: Totals) -> dict[str, float]:
         busy = max(sums.busy_seconds, 1e-9)
@@ -232,9 +208,10 @@ class CostMeter:
             "audio_hours_per_second": sums.clips * self._clip_seconds / 3600 / busy,
             "data_wait_share": sums.waited_seconds / busy,
         }
-        if self._devices.peak_flops is not None and sums.clips:
+        peak = peak_flops(self._device)
+        if peak is not None and sums.clips:
             flops = self._clip_flops(sums.masked_frames / sums.clips) * sums.clips
-            rates["mfu"] = flops / busy / (self._devices.peak_flops * self._devices.gpus)
+            rates["mfu"] = flops / busy / (peak * self._gpus)
         return rates
 
     def card(self) -> dict[str, Any]:
@@ -242,20 +219,14 @@ class CostMeter:
         totals = self.totals
         per_clip = self._clip_flops(totals.masked_frames / totals.clips) if totals.clips else 0.0
         return {
-            "device": self._devices.name,
+            "device": self._device,
             "workers": self._worker.world,
             "updates": totals.updates,
             "audio_hours": totals.clips * self._clip_seconds / 3600,
             **self._rates(totals),
-            "peak_memory_gib": totals.peak_memory_bytes / _GIB,
-            "gpu_hours": self._gpu_hours,
+            "peak_memory_gib": totals.peak_memory_bytes / 2**30,
+            "gpu_hours": totals.held_seconds * self._gpus / 3600,
             "wall_hours": totals.held_seconds / 3600,
             "gflop_per_clip": per_clip / 1e9,
             "total_pflop": per_clip * totals.clips / 1e15,
         }
-
-
-def _peak_memory_bytes(worker: Worker) -> float:
-    if worker.device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(worker.device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

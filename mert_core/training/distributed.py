@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +15,77 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from mert_core.errors import MertError
-from mert_core.training.loss import Objective
+from mert_core.training.loss import Losses, Objective
+from mert_core.training.targets import Batch
 from mert_core.training.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from mert_core.config import PretrainConfig
+
+OPTIONS = ("activation_checkpointing", "compile", "sharding")
+"""Parameters that change how a run is executed, but not its states' format nor, except for rounding, its result."""
 
 
-def replicate(objective: Objective, worker: Worker) -> nn.Module:
+class Engine:
+    """Prepares an objective for a worker, in place, and runs it there. An optimizer must be built afterwards.
+
+    Args:
+        params: precision, ``OPTIONS`` and the gradients' largest norm.
+        objective: student and heads on the CPU, the same on every worker.
+        worker: rank and device of this process.
+
+    Raises:
+        MertError: the objective is to be sharded, but there is one worker alone.
+    """
+
+    def __init__(self, params: PretrainConfig, objective: Objective, worker: Worker) -> None:
+        self._params, self._objective, self._worker = params, objective, worker
+        encoder = objective.encoder
+        encoder.feature_extractor.recompute = encoder.encoder.recompute = params.activation_checkpointing
+        if params.compile:
+            # The layers alone: they have one shape, so that one graph serves all of them, and layer drop, the choice
+            # of masked frames and the CQT stay outside.
+            for layer in encoder.encoder.layers:
+                layer.compile(dynamic=False)
+        self._module = {"none": _replicate, "full": _shard}[params.sharding](objective, worker)
+
+    def losses(self, batch: Batch, targets: dict[str, Tensor]) -> Losses:
+        """Return a micro-batch's losses, computed in the run's precision."""
+        with torch.autocast(self._worker.device.type, torch.bfloat16, enabled=self._params.precision == "bf16"):
+            return self._module(batch, targets)
+
+    def no_sync(self, last: bool) -> AbstractContextManager[Any]:
+        """Leave gradients where they are computed, but for the last micro-batch of an update."""
+        if isinstance(self._module, FSDPModule):
+            self._module.set_requires_gradient_sync(last)
+        elif isinstance(self._module, DistributedDataParallel) and not last:
+            return self._module.no_sync()
+        return nullcontext()
+
+    def clip(self) -> float:
+        """Clip all gradients' common norm and return what it was before."""
+        return whole(nn.utils.clip_grad_norm_(self._objective.parameters(), self._params.clip_norm)).item()
+
+    @contextmanager
+    def update(self, seed: int, step: int) -> Iterator[None]:
+        """Return what forward and backward passes of an update run in.
+
+        Dropout and layer drop become a function of (seed, step, rank), so that resuming needs no generator state.
+        Sharded layers are run by all workers or by none: then all of them draw the first one's layer drop.
+        """
+
+        def number(rank: int) -> int:
+            return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:7])
+
+        device = self._worker.device
+        if is_sharded(self._module):
+            self._objective.encoder.encoder.draws = torch.Generator().manual_seed(number(0))
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(number(self._worker.rank))
+            yield
+
+
+def _replicate(objective: Objective, worker: Worker) -> nn.Module:
     """Return the objective as each worker calls it, with a copy on every worker; alone, it is the objective itself."""
     objective.to(worker.device)
     if worker.world == 1:
@@ -34,14 +99,11 @@ def replicate(objective: Objective, worker: Worker) -> nn.Module:
     )
 
 
-def shard(objective: Objective, worker: Worker) -> nn.Module:
+def _shard(objective: Objective, worker: Worker) -> nn.Module:
     """Share the objective's parameters out, in place, and with them gradients and what an optimizer keeps of each.
 
     A worker gathers the parameters of one encoder layer at a time, and those outside of the layers for a whole pass.
     All workers must then call the objective, or one of its methods that run the encoder, equally often.
-
-    Raises:
-        MertError: there is one worker alone.
     """
     if worker.world == 1:
         raise MertError(
@@ -61,27 +123,8 @@ def shard(objective: Objective, worker: Worker) -> nn.Module:
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Return whether ``shard`` was applied."""
+    """Return whether a module's parameters are shared out among the workers."""
     return isinstance(module, FSDPModule)
-
-
-def no_sync(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Leave gradients where they were computed, but for the last micro-batch of an update."""
-    if isinstance(module, FSDPModule):
-        return _sharded_no_sync(module, last)
-    return nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
-
-
-@contextmanager
-def _sharded_no_sync(module: FSDPModule, last: bool) -> Iterator[None]:
-    module.set_requires_gradient_sync(last)
-    yield
-
-
-def clip_gradients(module: nn.Module, limit: float) -> float:
-    """Clip all gradients' common norm and return what it was before."""
-    norm = nn.utils.clip_grad_norm_(module.parameters(), limit)
-    return whole(norm).item()
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -1,14 +1,13 @@
 """MERT's loss: predictions against targets at masked frames, and a penalty on the convolution features.
 
-A term has a name: its teacher's, or that of its weight in ``pretrain.weights``. `Objective` gives the whole loss, for
-the backward pass, and the terms as sums over masked frames, which add up over micro-batches and workers; `mean_terms`
-makes figures of them. A further penalty is an entry of ``penalties`` in `Objective.forward` and a weight of that name.
+A term is named after its teacher, or is ``feature_penalty``. `Objective` gives the whole loss, for the backward pass,
+and the terms as sums over masked frames, which add up over micro-batches and workers. `mean_terms` makes figures of
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,16 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mert_core.data.target_kinds import Codes
-from mert_core.model.config import preset
 from mert_core.model.heads import Heads
 from mert_core.model.mert import MertModel
-from mert_core.training.batch import Batch
-from mert_core.training.targets import TargetSpec, codes_of, spectra_of
-from mert_core.training.warm_start import load_start
+from mert_core.training.targets import Batch, TargetSpec, codes_of
 from mert_core.training.worker import Worker
 
 if TYPE_CHECKING:
-    from mert_core.config import LossWeights, PretrainConfig
+    from mert_core.config import LossWeights
 
 Sums = dict[str, Tensor]
 """Terms by name, float64: what is summed over frames, and over how many frames, (2,) or for codes (2, codebooks).
@@ -61,7 +57,7 @@ class Objective(nn.Module):
         self.encoder, self.heads, self.weights, self.specs = encoder, heads, weights, tuple(specs)
 
     def forward(self, batch: Batch, targets: dict[str, Tensor]) -> Losses:
-        """Return a micro-batch's losses: Σ CE · weight + N · (Σ penalty · weight + Σ MSE · weight) for N masked frames.
+        """Return a micro-batch's losses: Σ CE · weight + N · (penalty · weight + Σ MSE · weight) for N masked frames.
 
         The sum of a teacher's cross-entropies runs over the masked frames and over ``batch.codebook_ids``.
         ``weights.unmasked`` adds the same terms over the other frames (fairseq's ``pred_nomask_weight``, 0 in every
@@ -73,11 +69,9 @@ class Objective(nn.Module):
         """
         output = self.encoder(batch.noisy, mask=batch.mask)
         frames = batch.masked_frames
-        penalties = {"feature_penalty": output.conv_features.float().square().mean()}
-        weighted = torch.stack(
-            [frames * getattr(self.weights, name) * value for name, value in penalties.items()]
-        ).sum()
-        sums = {name: _over(value.detach().double() * frames, frames) for name, value in penalties.items()}
+        penalty = output.conv_features.float().square().mean()
+        weighted = frames * self.weights.feature_penalty * penalty
+        sums = {"feature_penalty": _over(penalty.detach().double() * frames, frames)}
 
         # The heads see the masked frames alone, or all frames, and then `masked` picks those that the sums count.
         everywhere = bool(self.weights.unmasked)
@@ -131,35 +125,9 @@ def _over(total: Tensor, frames: int) -> Tensor:
     return torch.stack([total, torch.full_like(total, frames)])
 
 
-def build_objective(
-    params: PretrainConfig, specs: Sequence[TargetSpec], seed: int, start: Path | None = None
-) -> Objective:
-    """Return the student and heads of a run, freshly initialized or as a checkpoint folder has them.
-
-    Args:
-        params: shape of the student, temperature of the heads, weights of the terms.
-        specs: teachers to predict.
-        seed: seed of fresh weights.
-        start: folder of the checkpoint that ``params.start`` names; None starts from fresh weights.
-
-    Raises:
-        MertError: DeepNorm on a pre-LN encoder, or the checkpoint is of another shape or teacher than the run.
-    """
-    shape = preset(params.model.preset, **params.model.overrides)
-    encoder = MertModel(shape, seed)
-    codes = {name: (kind.codebooks, kind.entries) for name, kind in codes_of(specs).items()}
-    spectra = {name: kind.bins for name, kind in spectra_of(specs).items()}
-    heads = Heads(
-        shape.hidden_size, codes, spectra, shape.final_dim, params.temperature, seed + 1, params.learn_temperature
-    )
-    if start is not None and params.start is not None:
-        load_start(encoder, heads, start, fresh_heads=params.start.heads == "fresh")
-    return Objective(encoder, heads, params.weights, specs)
-
-
-def add_sums(sums: Sums | None, more: Sums) -> Sums:
-    """Return the sums of both; None is the sums of nothing."""
-    return more if sums is None else {name: value + more[name] for name, value in sums.items()}
+def add_sums(sums: Sums, more: Sums) -> Sums:
+    """Return the sums of both; the first may be empty."""
+    return {name: sums.get(name, 0) + value for name, value in more.items()}
 
 
 def sum_over_workers(sums: Sums, worker: Worker) -> Sums:
@@ -176,9 +144,7 @@ def mean_terms(sums: Sums, objective: Objective) -> dict[str, float]:
     of them and over all teachers.
     """
     totals = {name: value.tolist() for name, value in sums.items()}
-    weights = objective.weights
-    penalties = {name: entry for name, entry in totals.items() if hasattr(weights, name)}
-    frames = next(iter(penalties.values()))[1]  # those of all micro-batches, while codebooks are predicted in some
+    penalty, frames = totals["feature_penalty"]  # of all micro-batches, while codebooks are predicted in some
     values: dict[str, float] = {}
     correct, guesses = 0.0, 0.0
     for spec in objective.specs:
@@ -190,9 +156,8 @@ def mean_terms(sums: Sums, objective: Objective) -> dict[str, float]:
         else:
             values[name] = totals[name][0] / frames
     loss = sum(spec.weight * values[spec.teacher] for spec in objective.specs)
-    for name, (total, _) in penalties.items():
-        loss += getattr(weights, name) * total / frames
-        values[name] = total / frames
+    loss += objective.weights.feature_penalty * penalty / frames
+    values["feature_penalty"] = penalty / frames
     return {"loss": loss, **values, **({"accuracy": correct / guesses} if guesses else {})}
 
 

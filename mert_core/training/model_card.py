@@ -26,6 +26,23 @@ _FORMATS = {
     "wall_hours": ("Wall time", "{:.3f} h"),
     "gpu_hours": ("GPU-hours", "{:.3f}"),
 }
+_CARD = """# Checkpoint {record.run}
+
+Record {record.id}: {parameters:,} parameters after {steps:,} updates ({epochs:.2f} epochs); the health policy stepped \
+in {interventions} time(s).
+
+Made from:
+
+{made_from}
+
+## Validation
+
+| term | value |
+|---|---|
+{rows}
+
+{cost}
+"""
 
 
 def cost_section(cost: dict[str, Any] | None) -> list[str]:
@@ -42,33 +59,14 @@ def write_card(folder: Path, record: Record, cost: dict[str, Any]) -> Path:
     Both are named by the record's id, so that no checkpoint is given another one's figures.
     """
     write_json(folder / f"{record.id}.json", cost)
-    facts = record.facts
-    valid = [f"| {term} | {value:.4f} |" for term, value in sorted(facts["valid"].items())]
-    guessed = [
-        f"| {name}, guessing by frequency | {nats:.4f} |" for name, nats in facts["unigram_cross_entropy"].items()
-    ]
-    lines = [
-        f"# Checkpoint {record.run}",
-        "",
-        f"Record {record.id}: {facts['parameters']:,} parameters after {facts['steps']:,} updates "
-        f"({facts['epochs']:.2f} epochs); the health policy stepped in {facts['interventions']} time(s).",
-        "",
-        "Made from:",
-        "",
-        *(f"- {role} {identity}" for role, identity in sorted(record.inputs.items())),
-        "",
-        "## Validation",
-        "",
-        "| term | value |",
-        "|---|---|",
-        *valid,
-        *guessed,
-        "",
-        *cost_section(cost),
-        "",
-    ]
+    rows = [f"| {term} | {value:.4f} |" for term, value in sorted(record.facts["valid"].items())]
+    for name, nats in record.facts["unigram_cross_entropy"].items():
+        rows.append(f"| {name}, guessing by frequency | {nats:.4f} |")
+    made_from = "\n".join(f"- {role} {identity}" for role, identity in sorted(record.inputs.items()))
+    cost_lines = "\n".join(cost_section(cost))
     path = folder / f"{record.id}.md"
-    write_text(path, "\n".join(lines))
+    text = _CARD.format(record=record, **record.facts, made_from=made_from, rows="\n".join(rows), cost=cost_lines)
+    write_text(path, text)
     return path
 
 

@@ -1,9 +1,9 @@
-"""One training run as data, and the work of one of its workers."""
+"""One training run as data, its student, and the work of one of its workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,75 +14,70 @@ from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.data.sampler import Music
 from mert_core.errors import MertError
 from mert_core.files import atomic_path
-from mert_core.model.checkpoint import HEADS_NAME, save_pretrained, save_tensors
+from mert_core.model.checkpoint import (
+    CONFIG_NAME,
+    HEADS_NAME,
+    load_weights,
+    read_weights,
+    save_pretrained,
+    save_tensors,
+)
+from mert_core.model.config import load_config, preset
+from mert_core.model.heads import Heads
+from mert_core.model.mert import MertModel
 from mert_core.training.batches import CropSource
-from mert_core.training.callbacks import Observer
+from mert_core.training.callbacks import Observer, SilentObserver
 from mert_core.training.checkpoint import StateStore, parameters_of
-from mert_core.training.cost import Devices
-from mert_core.training.loss import build_objective
-from mert_core.training.targets import StoredTargets, TargetSet
-from mert_core.training.trainer import Report, spectra_example, train, unigram_cross_entropy
+from mert_core.training.cost import device_name
+from mert_core.training.loss import Objective
+from mert_core.training.targets import TargetSet, TargetSpec, codes_of, spectra_of
+from mert_core.training.trainer import Report, Trainer, spectra_example, unigram_cross_entropy
 from mert_core.training.worker import Worker, choose_precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from mert_core.config import PretrainConfig, TeacherInstance
+    from mert_core.config import Config, PretrainConfig
+    from mert_core.data.targets import TargetStore
     from mert_core.model.config import MertConfig
+    from mert_core.paths import Layout
     from mert_core.teachers.base import Teacher
     from mert_core.training.checkpoint import Progress
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run learns from, opened.
-
-    Attributes:
-        music: the corpus.
-        stored: target stores, by name of the teacher.
-        teachers: frozen teachers that compute targets in the training step, by name.
-    """
+    """What a run learns from: the corpus, stored targets, and the frozen teachers that compute some in the step."""
 
     music: Music
-    stored: Mapping[str, StoredTargets]
+    stored: Mapping[str, TargetStore]
     teachers: Mapping[str, Teacher]
 
 
-def open_inputs(
-    corpus: Path,
-    targets: Mapping[str, Path],
-    teachers: Mapping[str, Path | TeacherInstance],
-    shards: Mapping[Path, str],
-    hours: float | None,
-) -> RunInputs:
-    """Open what the stages before have left; little is read.
-
-    Args:
-        corpus: folder of the corpus.
-        targets: folders of target stores, by name of the teacher.
-        teachers: folder of a fitted teacher, or class and settings of one that needs no fitting, by name.
-        shards: addresses on an object store from which a folder's shards are read; the others' lie in the folder.
-        hours: music of the training split to learn from; None: all.
+def open_inputs(config: Config, layout: Layout, params: PretrainConfig) -> RunInputs:
+    """Open what the stages before have left for a run; little is read. Shards may lie on an object store.
 
     Raises:
-        MertError: something is missing or damaged, there is less music, or the parts do not fit together.
+        MertError: something is missing or damaged, there is too little music, or the parts do not fit together.
     """
     from mert_core.data.corpus import Corpus
     from mert_core.data.targets import TargetStore
-    from mert_core.teachers.registry import load_teacher, new_teacher
+    from mert_core.teachers.stage import open_teacher
 
-    music = Corpus.open(corpus, shards=shards.get(corpus))
-    return RunInputs(
-        music if hours is None else music.with_hours(hours),
-        {name: TargetStore.open(folder, shards=shards.get(folder)) for name, folder in targets.items()},
-        {
-            name: load_teacher(source)
-            if isinstance(source, Path)
-            else new_teacher(source.kind, source.settings, name).freeze()
-            for name, source in teachers.items()
-        },
-    )
+    def shards(folder: Path) -> str | None:
+        url = config.storage.shards
+        return None if url is None else layout.copy_of(folder, url)
+
+    music = Corpus.open(layout.corpus, shards=shards(layout.corpus))
+    stored, teachers = {}, {}
+    for term in params.teachers:
+        name = term.teacher
+        if term.weight and term.targets == "stored":
+            stored[name] = TargetStore.open(layout.targets(name), shards=shards(layout.targets(name)))
+        elif term.weight:
+            teachers[name] = open_teacher(config, layout, name)[0]
+    return RunInputs(music if params.hours is None else music.with_hours(params.hours), stored, teachers)
 
 
 @dataclass(frozen=True)
@@ -110,24 +105,88 @@ class Job:
     read_ahead: int = 1
 
 
+def build_objective(
+    params: PretrainConfig, specs: Sequence[TargetSpec], seed: int, start: Path | None = None
+) -> Objective:
+    """Return the student and heads of a run, freshly initialized or as a checkpoint folder has them.
+
+    Args:
+        params: shape of the student, temperature of the heads, weights of the terms.
+        specs: teachers to predict.
+        seed: seed of fresh weights.
+        start: folder of the checkpoint that ``params.start`` names; None: there is none.
+
+    Raises:
+        MertError: DeepNorm on a pre-LN encoder, or the checkpoint is of another shape or teacher than the run.
+    """
+    shape = preset(params.model.preset, **params.model.overrides)
+    encoder = MertModel(shape, seed)
+    codes = {name: (kind.codebooks, kind.entries) for name, kind in codes_of(specs).items()}
+    spectra = {name: kind.bins for name, kind in spectra_of(specs).items()}
+    heads = Heads(
+        shape.hidden_size, codes, spectra, shape.final_dim, params.temperature, seed + 1, params.learn_temperature
+    )
+    if start is not None and params.start is not None:
+        _load_start(encoder, heads, start, fresh_heads=params.start.heads == "fresh")
+    return Objective(encoder, heads, params.weights, specs)
+
+
+# What a run may change about an encoder without making another function of its weights.
+_FREE = {
+    *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"),
+    *("feature_grad_mult", "attention_relax", "final_dim"),
+}
+
+
+def _load_start(encoder: MertModel, heads: Heads, folder: Path, *, fresh_heads: bool) -> None:
+    """Copy a checkpoint's weights into a run's encoder and, unless they are to be fresh, into its heads."""
+    stored, wanted = asdict(load_config(folder / CONFIG_NAME)), asdict(encoder.config)
+    differences = [
+        f"{name} is {old}, the run's {wanted[name]}"
+        for name, old in stored.items()
+        if name not in _FREE and old != wanted[name]
+    ]
+    if differences:
+        raise MertError(
+            f"the checkpoint in {folder} is another network than this run's: {'; '.join(differences)}. "
+            "Choose the model that fits (the run's model: preset and the fields that differ)."
+        )
+    load_weights(encoder, read_weights(folder), str(folder))
+    if fresh_heads:
+        return
+    if not (folder / HEADS_NAME).is_file():
+        raise MertError(
+            f"{folder} holds no {HEADS_NAME}, so that its heads cannot be trained on. "
+            "To begin with new ones, set pretrain.start.heads: fresh."
+        )
+    try:
+        heads.load(folder)
+    except MertError as error:
+        raise MertError(f"{error}\nIf the teacher is another one now, set pretrain.start.heads: fresh.") from error
+
+
 def work(job: Job, worker: Worker, observer: Observer, report: Report | None = None) -> dict[str, Any]:
     """Do one worker's share of a run and return the facts of its outcome; only those under ``cost`` are volatile.
 
+    The observer hears the leading worker alone.
+
     Raises:
-        MertError: unusable data, or the training diverged.
+        MertError: unusable data, the training diverged, or the model cannot be written.
     """
+    from safetensors import SafetensorError
+
+    observer = observer if worker.leads else SilentObserver()
     torch.set_num_threads(job.threads)
     precision = choose_precision(job.params.precision, worker.device)
     params = job.params.model_copy(update={"precision": precision})
     inputs = job.open_inputs()
-    target_set = TargetSet.of(params.teachers, inputs.stored, inputs.teachers).to(worker.device)
+    target_set = TargetSet(params.teachers, inputs.stored, inputs.teachers).to(worker.device)
     train_source = CropSource(inputs.music, target_set, params, "train", job.seed)
     valid_source = CropSource(inputs.music, target_set, params, "valid", job.seed, corrupt=False)
     objective = build_objective(params, target_set.specs, job.seed, job.start)
-    if worker.leads:
-        observer.begin(worker.world, Devices.of(worker).name)
+    observer.begin(worker.world, device_name(worker))
     states = StateStore(job.resume_folder, params.checkpoint_keep) if job.resume_folder is not None else None
-    progress, cost = train(
+    progress, cost = Trainer(
         params,
         objective,
         train_source,
@@ -138,7 +197,7 @@ def work(job: Job, worker: Worker, observer: Observer, report: Report | None = N
         observer=observer,
         report=report,
         read_ahead=job.read_ahead,
-    )
+    ).train()
     validation_crops = params.validate_batches * params.validation_clips
     unigram = unigram_cross_entropy(train_source, valid_source, validation_crops, worker.device)
     if job.out_folder is not None:
@@ -147,9 +206,12 @@ def work(job: Job, worker: Worker, observer: Observer, report: Report | None = N
         if worker.leads:
             try:
                 write_artifacts(job.out_folder, objective.encoder.config, parameters, progress, example)
-            except MertError as error:
+            except (OSError, SafetensorError) as error:
                 newest = states.newest()[0] if states is not None else None
-                raise MertError(f"{error}: it goes on from the resume state of step {newest or 0}.") from error
+                raise MertError(
+                    f"the trained model cannot be written to {job.out_folder} ({error}). Free some disk space and run "
+                    f"the stage again: it goes on from the resume state of step {newest or 0}."
+                ) from error
     worker.wait()
     return {
         "steps": progress.step,
@@ -163,7 +225,7 @@ def work(job: Job, worker: Worker, observer: Observer, report: Report | None = N
         },
         "unigram_cross_entropy_per_codebook": unigram,
         "valid": {
-            term: value for step, split, term, value in progress.curve if split == "valid" and step == progress.step
+            term: value for step, split, term, value in progress.curve if (step, split) == (progress.step, "valid")
         },
         "interventions": progress.health.interventions,
         "cost": cost,
@@ -177,48 +239,18 @@ def write_artifacts(
     progress: Progress,
     example: dict[str, NDArray[np.generic]],
 ) -> None:
-    """Write ``model.safetensors``, ``config.json``, ``heads.safetensors``, ``curve.parquet`` and ``example.npz``.
-
-    Args:
-        folder: an existing folder.
-        shape: configuration of the encoder.
-        parameters: whole parameters of the objective, by name.
-        progress: the run's progress, whose curve is written.
-        example: arrays of one validation crop, see `spectra_example`.
-
-    Raises:
-        MertError: the disk is full or fails.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        _write(folder, shape, parameters, progress, example)
-    except (OSError, SafetensorError) as error:
-        raise MertError(
-            f"the trained model cannot be written to {folder} ({error}). Free some disk space and run the stage again"
-        ) from error
-
-
-def _write(
-    folder: Path,
-    shape: MertConfig,
-    parameters: dict[str, Tensor],
-    progress: Progress,
-    example: dict[str, NDArray[np.generic]],
-) -> None:
+    """Write ``model.safetensors``, ``config.json``, ``heads.safetensors``, ``curve.parquet`` and ``example.npz``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    save_pretrained(shape, _part(parameters, "encoder."), folder)
-    save_tensors(_part(parameters, "heads."), folder / HEADS_NAME)
-    columns = zip(*progress.curve, strict=True)
-    types = (pa.int64(), pa.string(), pa.string(), pa.float64())
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
+
+    save_pretrained(shape, part("encoder."), folder)
+    save_tensors(part("heads."), folder / HEADS_NAME)
+    names, types = ["step", "split", "term", "value"], (pa.int64(), pa.string(), pa.string(), pa.float64())
+    columns = [pa.array(column, kind) for column, kind in zip(zip(*progress.curve, strict=True), types, strict=True)]
     with atomic_path(folder / "curve.parquet") as temporary:
-        pq.write_table(pa.table(arrays, names=["step", "split", "term", "value"]), temporary, compression="zstd")
+        pq.write_table(pa.table(columns, names=names), temporary, compression="zstd")
     with atomic_path(folder / "example.npz") as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **example)  # type: ignore[arg-type]
-
-
-def _part(parameters: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from mert_core.data.record import Record, read_record, write_record
 from mert_core.errors import MertError
 from mert_core.files import atomic_folder, sha256_json
+from mert_core.model.checkpoint import CONFIG_NAME, fingerprint
 from mert_core.training.callbacks import BarObserver, SilentObserver
 from mert_core.training.checkpoint import FORMAT, StateStore
+from mert_core.training.distributed import OPTIONS
 from mert_core.training.model_card import write_card
-from mert_core.training.run import Job, RunInputs, open_inputs, work
-from mert_core.training.trainer import OPTIONS, Report
-from mert_core.training.warm_start import start_folder, start_input
+from mert_core.training.run import Job, open_inputs, work
+from mert_core.training.trainer import Report
 from mert_core.training.worker import Worker, choose_precision
 
 if TYPE_CHECKING:
-    from mert_core.config import Config, PretrainConfig, TeacherInstance
+    from mert_core.config import Config, PretrainConfig, WarmStart
     from mert_core.paths import Layout
     from mert_core.tracking import Tracker
 
@@ -37,16 +37,7 @@ def run(config: Config, layout: Layout, tracker: Tracker, run_name: str) -> Reco
     states = StateStore(_resume_folder(config, layout, run_name, inputs), params.checkpoint_keep)
     states.begin(tracker.run_id)
     with atomic_folder(layout.model(run_name)) as folder:
-        job = Job(
-            params,
-            _inputs_of(config, layout, params),
-            _seed(params),
-            config.worker_threads(params),
-            folder,
-            states.folder,
-            start_folder(params.start, layout.root),
-            config.storage.read_ahead,
-        )
+        job = _job(config, layout, params, config.worker_threads(params), folder, states.folder)
         with BarObserver(tracker, run_name, params.max_steps) as observer:
             if params.workers == 0:
                 facts = work(job, Worker.alone(params.device), observer)
@@ -81,23 +72,14 @@ def resumable_run_id(config: Config, layout: Layout, run_name: str) -> str | Non
     return StateStore(_resume_folder(config, layout, run_name, inputs), 1).tracker_run_id()
 
 
-def run_trial(
-    config: Config, layout: Layout, params: PretrainConfig, report: Report, out_folder: Path | None = None
-) -> dict[str, Any]:
+def run_trial(config: Config, layout: Layout, params: PretrainConfig, report: Report) -> dict[str, Any]:
     """Train in this process without resume states, for one trial of a sweep; see `mert_core.training.trainer.Report`.
 
     The process takes the clips of all the run's workers, and the whole model.
     """
     params = params.model_copy(update={"workers": 0, "sharding": "none"})
-    inputs, start = _inputs_of(config, layout, params), start_folder(params.start, layout.root)
-    job = Job(params, inputs, _seed(params), config.threads, out_folder, None, start, config.storage.read_ahead)
+    job = _job(config, layout, params, config.threads, None, None)
     return work(job, Worker.alone(params.device), SilentObserver(), report)
-
-
-def _seed(params: PretrainConfig) -> int:
-    """Return the seed of a run, which `Config.run` has filled in."""
-    assert params.seed is not None
-    return params.seed
 
 
 def _input_ids(config: Config, layout: Layout, params: PretrainConfig) -> dict[str, str]:
@@ -127,19 +109,40 @@ def _input_ids(config: Config, layout: Layout, params: PretrainConfig) -> dict[s
     return inputs | start_input(params.start, layout.root)
 
 
-def _inputs_of(config: Config, layout: Layout, params: PretrainConfig) -> Callable[[], RunInputs]:
-    """Return what opens a run's corpus, targets and teachers, wherever it is called."""
-    targets: dict[str, Path] = {}
-    teachers: dict[str, Path | TeacherInstance] = {}
-    for term in params.teachers:
-        if term.weight and term.targets == "stored":
-            targets[term.teacher] = layout.targets(term.teacher)
-        elif term.weight:
-            fitted = layout.teacher(term.teacher)
-            teachers[term.teacher] = fitted if fitted.exists() else config.teacher(term.teacher)
-    url, folders = config.storage.shards, (layout.corpus, *targets.values())
-    shards = {} if url is None else {folder: layout.copy_of(folder, url) for folder in folders}
-    return partial(open_inputs, layout.corpus, targets, teachers, shards, params.hours)
+def _job(
+    config: Config, layout: Layout, params: PretrainConfig, threads: int, out: Path | None, resume: Path | None
+) -> Job:
+    """Return a run as its workers receive it."""
+    assert params.seed is not None  # `Config.run` has filled it in
+    inputs, start = partial(open_inputs, config, layout, params), start_folder(params.start, layout.root)
+    return Job(params, inputs, params.seed, threads, out, resume, start, config.storage.read_ahead)
+
+
+def start_folder(start: WarmStart | None, root: Path) -> Path | None:
+    """Return the absolute folder of a checkpoint to start from; relative paths begin at ``root``."""
+    return (root / start.folder).resolve() if start is not None else None
+
+
+def start_input(start: WarmStart | None, root: Path) -> dict[str, str]:
+    """Return the record's input ``start``, the hash of the checkpoint to start from; nothing without one.
+
+    The hash stands in ``params.yaml``, so that another checkpoint in the same folder is another run to DVC, too.
+
+    Raises:
+        MertError: the folder is missing, or holds something else than the parameters say.
+    """
+    folder = start_folder(start, root)
+    if folder is None or start is None:
+        return {}
+    if not (folder / CONFIG_NAME).is_file():
+        raise MertError(f"pretrain.start.folder: {folder} holds no {CONFIG_NAME}; make one with `mert import`")
+    sha256 = fingerprint(folder)
+    if sha256 != start.sha256:
+        raise MertError(
+            f"the checkpoint in {folder} hashes to {sha256}, but pretrain.start.sha256 is {start.sha256}. "
+            "Put the first in params.yaml if this is the checkpoint you mean."
+        )
+    return {"start": sha256}
 
 
 def _resume_folder(config: Config, layout: Layout, run_name: str, inputs: dict[str, str]) -> Path:

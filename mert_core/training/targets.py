@@ -1,14 +1,12 @@
-"""What a run predicts: its teachers with their weights, and the targets of a batch, read or computed in the step."""
+"""What a run predicts: its teachers with their weights, a batch of crops, and its targets, read or computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mert_core.data.target_kinds import Codes, Spectrum, TargetKind
@@ -16,7 +14,57 @@ from mert_core.teachers.base import Teacher, online
 
 if TYPE_CHECKING:
     from mert_core.config import LossTerm
-    from mert_core.training.batch import Batch
+    from mert_core.data.targets import TargetStore
+
+
+@dataclass(frozen=True)
+class TeacherContext:
+    """The part of each crop's track that decides a teacher's targets; see `Teacher.context_span`.
+
+    Attributes:
+        waveforms: (samples,) float32 for each crop, of different lengths at the ends of tracks.
+        skip_frames: frames of each waveform before the crop.
+    """
+
+    waveforms: list[Tensor]
+    skip_frames: list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's micro-batch.
+
+    Attributes:
+        noisy: (batch, samples) float32, the crops with the mixture; input of the student.
+        clean: (batch, samples) float32, the crops alone; what targets are computed from.
+        mask: (batch, frames) bool, true where the student must predict.
+        masked_frames: number of true values in ``mask``.
+        codebook_ids: codebooks to predict, by teacher of codes; the same for all workers of a global batch.
+        stored: targets that were read, by teacher, (batch, frames, width).
+        contexts: context of the teachers whose targets are computed in the step from more than the crop, by name.
+    """
+
+    noisy: Tensor
+    clean: Tensor
+    mask: Tensor
+    masked_frames: int
+    codebook_ids: dict[str, tuple[int, ...]]
+    stored: dict[str, Tensor]
+    contexts: dict[str, TeacherContext] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return replace(
+            self,
+            noisy=self.noisy.to(device),
+            clean=self.clean.to(device),
+            mask=self.mask.to(device),
+            stored={name: targets.to(device) for name, targets in self.stored.items()},
+            contexts={
+                name: replace(context, waveforms=[waveform.to(device) for waveform in context.waveforms])
+                for name, context in self.contexts.items()
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -38,69 +86,40 @@ class TargetSpec:
     weight: float
 
 
-class StoredTargets(Protocol):
-    """One teacher's stored targets; `mert_core.data.targets.TargetStore` is one."""
-
-    @property
-    def kind(self) -> TargetKind:
-        """Return what the targets are."""
-
-    def read(self, rows: NDArray[np.int64], offset_frames: NDArray[np.int64], frames: int) -> NDArray[Any]:
-        """Return (batch, frames, width): int64 codes, or float32."""
-
-
 class TargetSet(nn.Module):
     """Gives the targets of a batch: those that the loader has read, and those that teachers compute in the step.
 
     It is no part of the objective: what teachers have learned is no parameter of the student's run.
 
     Args:
-        specs: one entry per teacher, at least one.
-        stored: target stores, by name of the teacher; those of ``stored`` targets are used.
-        teachers: fitted teachers by name; those of ``online`` and ``crop`` targets are used.
+        terms: ``pretrain.teachers``; those without weight are left out.
+        stored: target stores by name of the teacher, for ``stored`` targets.
+        teachers: fitted teachers by name, for ``online`` and ``crop`` targets.
     """
 
     def __init__(
-        self,
-        specs: Sequence[TargetSpec],
-        stored: Mapping[str, StoredTargets] | None = None,
-        teachers: Mapping[str, Teacher] | None = None,
+        self, terms: Iterable[LossTerm], stored: Mapping[str, TargetStore], teachers: Mapping[str, Teacher]
     ) -> None:
         super().__init__()
-        self.specs = tuple(specs)
-        read = [spec.teacher for spec in specs if spec.targets == "stored"]
-        computed = [spec.teacher for spec in specs if spec.targets != "stored"]
-        self.stored = {name: stored[name] for name in read if stored is not None}
-        self.teachers = nn.ModuleDict({name: teachers[name] for name in computed if teachers is not None})
-
-    @classmethod
-    def of(
-        cls, terms: Iterable[LossTerm], stored: Mapping[str, StoredTargets], teachers: Mapping[str, Teacher]
-    ) -> TargetSet:
-        """Return the targets of ``pretrain.teachers``, less the teachers without weight."""
+        self.stored: dict[str, TargetStore] = {}
+        self.teachers = nn.ModuleDict()
         specs = []
         for term in terms:
-            if term.weight:
-                source: StoredTargets | Teacher = (stored if term.targets == "stored" else teachers)[term.teacher]
-                specs.append(TargetSpec(term.teacher, source.kind, term.targets, term.weight))
-        return cls(specs, stored, teachers)
-
-    @property
-    def codes(self) -> dict[str, Codes]:
-        """Codebooks and entries of the teachers of codes."""
-        return codes_of(self.specs)
-
-    @property
-    def spectra(self) -> dict[str, Spectrum]:
-        """Bins of the teachers of spectra."""
-        return spectra_of(self.specs)
+            name = term.teacher
+            if term.weight and term.targets == "stored":
+                self.stored[name] = stored[name]
+                specs.append(TargetSpec(name, stored[name].kind, "stored", term.weight))
+            elif term.weight:
+                self.teachers[name] = teachers[name]
+                specs.append(TargetSpec(name, teachers[name].kind, term.targets, term.weight))
+        self.specs = tuple(specs)
 
     def teacher(self, name: str) -> Teacher:
         """Return a teacher whose targets are computed in the step."""
         return cast("Teacher", self.teachers[name])
 
     @torch.no_grad()
-    def forward(self, batch: Batch, only: Iterable[str] | None = None) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, only: Container[str] | None = None) -> dict[str, Tensor]:
         """Return the targets of the clean sound by teacher, (batch, frames, width): int64 codes, or float32.
 
         Args:
@@ -108,23 +127,21 @@ class TargetSet(nn.Module):
             only: names of the teachers that are wanted; None: all.
         """
         frames = batch.mask.shape[1]
-        wanted = {spec.teacher for spec in self.specs} if only is None else set(only)
-        crops = {spec.teacher for spec in self.specs if spec.targets == "crop"}
         targets: dict[str, Tensor] = {}
+        from_crops: dict[str, Tensor] = {}
         with torch.autocast(batch.clean.device.type, enabled=False):
-            for spec in self.specs:
+            for spec in (spec for spec in self.specs if only is None or spec.teacher in only):
                 name = spec.teacher
-                if name not in wanted:
-                    continue
                 if spec.targets == "stored":
                     targets[name] = batch.stored[name]
                 elif spec.targets == "online":
                     context = batch.contexts[name]
                     targets[name] = online(self.teacher(name), context.waveforms, context.skip_frames, frames)
-                elif (parent := str(self.teacher(name).derived_from)) in crops & targets.keys():
-                    targets[name] = self.teacher(name).derive(targets[parent])
                 else:
-                    targets[name] = self.teacher(name)(batch.clean)[:, :frames]
+                    teacher = self.teacher(name)
+                    parent = from_crops.get(str(teacher.derived_from))
+                    own = teacher(batch.clean)[:, :frames] if parent is None else teacher.derive(parent)
+                    targets[name] = from_crops[name] = own
         return targets
 
 

@@ -13,8 +13,8 @@ from mert_core.data.target_kinds import Codes
 from mert_core.teachers.spectra import ChromaTeacher, ConstantQTeacher, LogMelTeacher
 from mert_core.training.batches import CropSource
 from mert_core.training.callbacks import Observer, SilentObserver
-from mert_core.training.loss import Objective, build_objective
-from mert_core.training.run import Job, RunInputs, work
+from mert_core.training.loss import Objective
+from mert_core.training.run import Job, RunInputs, build_objective, work
 from mert_core.training.targets import TargetSet
 from mert_core.training.trainer import Report
 from mert_core.training.worker import Worker
@@ -76,7 +76,6 @@ class Tones:
     seconds: float = 2.0
 
     def open(self) -> RunInputs:
-        """Return music, codes and teachers."""
         music = TonesMusic(self.seconds)
         return RunInputs(
             music,
@@ -88,7 +87,6 @@ class Tones:
 def crop_source(
     run: PretrainConfig, split: str = "train", seed: int = 0, *, corrupt: bool = True, data: Tones | None = None
 ) -> CropSource:
-    """Return crops of the tones."""
     data = data or Tones()
     return CropSource(data.open().music, target_set(run, data), run, split, seed, corrupt=corrupt)
 
@@ -96,7 +94,7 @@ def crop_source(
 def target_set(run: PretrainConfig, data: Tones | None = None) -> TargetSet:
     """Return the targets of a run on the tones."""
     inputs = (data or Tones()).open()
-    return TargetSet.of(run.teachers, inputs.stored, inputs.teachers)
+    return TargetSet(run.teachers, inputs.stored, inputs.teachers)
 
 
 def job(run: PretrainConfig, out: Path | None = None, states: Path | None = None, seed: int = 7) -> Job:
@@ -136,18 +134,16 @@ class TonesMusic:
         self.samples = np.full(12, samples)
 
     def rows(self, split: str) -> np.ndarray:
-        """Return row numbers."""
         return np.arange(10) if split == "train" else np.arange(10, 12)
 
     def crops(self, rows: np.ndarray, offset_samples: np.ndarray, length: int, out: np.ndarray) -> np.ndarray:
-        """Write waveforms into (batch, length)."""
         for crop, row, start in zip(out, rows, offset_samples, strict=True):
             crop[:] = self.pcm[row, start : start + length] / np.float32(32768)
         return out
 
 
 class TonesCodes:
-    """Implements ``StoredTargets``: one or two codebooks of 16 entries that follow the pitch."""
+    """Stands for a ``TargetStore``: one or two codebooks of 16 entries that follow the pitch."""
 
     def __init__(self, music: TonesMusic, codebooks: int = 2) -> None:
         frames = music.pitches[:, ::320]
@@ -155,7 +151,4 @@ class TonesCodes:
         self.table = np.stack([frames, 15 - frames], axis=-1)[..., :codebooks]
 
     def read(self, rows: np.ndarray, offset_frames: np.ndarray, frames: int) -> np.ndarray:
-        """Return int64 (batch, frames, codebooks)."""
-        return np.stack(
-            [self.table[row, start : start + frames] for row, start in zip(rows, offset_frames, strict=True)]
-        )
+        return np.stack([self.table[row, at : at + frames] for row, at in zip(rows, offset_frames, strict=True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mert_core.errors import MertError
-from mert_core.training.batch import Batch
 from mert_core.training.batches import CropSource, Loader, crop_samples, micro_batches
 from mert_core.training.corruption import span_masks
+from mert_core.training.targets import Batch
 from mert_core.training.worker import Worker
 from tests.training.music import Tones, crop_source, params, target_set
 
@@ -23,14 +24,24 @@ def source(split: str = "train", seed: int = 1, corrupt: bool = True, **changes:
     return crop_source(params(**changes), split, seed, corrupt=corrupt)
 
 
-def test_batches_do_not_depend_on_workers_or_history() -> None:
-    whole = source().batch(8, 4, range(4))
-    fresh = source()
+def tensors(batches: list[Batch]) -> list[Tensor]:
+    columns = zip(*([b.noisy, b.clean, b.mask, b.stored["tones"]] for b in batches), strict=True)
+    return [torch.cat(column) for column in columns]
+
+
+def equal(one: list[Batch], other: list[Batch]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+@pytest.mark.parametrize("shares", [2, 4, 8])
+def test_batches_depend_on_the_seed_but_not_on_workers_or_history(shares: int) -> None:
+    fresh, size = source(mask_trim_clips=4), 8 // shares
     fresh.batch(100, 4, range(4))
-    halves = [fresh.batch(8, 4, range(2)), fresh.batch(8, 4, range(2, 4))]
-    assert torch.equal(whole.noisy, torch.cat([half.noisy for half in halves]))
-    assert torch.equal(whole.stored["tones"], torch.cat([half.stored["tones"] for half in halves]))
-    assert not torch.equal(whole.noisy, source(seed=2).batch(8, 4, range(4)).noisy)
+    parts = [fresh.batch(16, 8, range(n * size, (n + 1) * size)) for n in range(shares)]
+    whole = source(mask_trim_clips=4).batch(16, 8, range(8))
+    assert equal([whole], parts)
+    assert len(set(whole.mask[:4].sum(1).tolist())) == 1
+    assert not torch.equal(whole.noisy, source(seed=2).batch(16, 8, range(8)).noisy)
 
 
 def test_targets_are_clean_and_aligned() -> None:
@@ -58,49 +69,34 @@ def test_an_epoch_visits_every_track_and_the_next_differs() -> None:
 
 def test_a_clips_randomness_is_its_own_and_new_in_each_epoch() -> None:
     crops = source(mixture_probability=1.0)
-    own, later = (np.array([0, 1, 2, 3]) + start for start in (0, len(crops)))
 
-    def draws(positions: np.ndarray) -> tuple[list, np.ndarray]:
-        snippets = crops._snippets(positions, range(4), 4)
-        masks = [span_masks([crops._generator(1, p)], 374, 0.8, 5)[0] for p in positions.tolist()]
-        return snippets, np.array(masks)
+    def draws(start: int) -> tuple[list, np.ndarray]:
+        snippets = [crops._snippets(start + clip, clip, 4) for clip in range(4)]
+        return snippets, np.array([span_masks([crops._generator(1, start + n)], 374, 0.8, 5)[0] for n in range(4)])
 
-    first, again, other = draws(own), draws(own), draws(later)
+    first, again, other = draws(0), draws(0), draws(len(crops))
     assert first[0] == again[0] and np.array_equal(first[1], again[1])
     assert all(a != b for a, b in zip(first[0], other[0], strict=True))
     assert (first[1] != other[1]).any(axis=1).all()
     assert len({tuple(map(str, row)) for row in first[0]}) == 4
 
 
-def test_the_mixture_adds_the_other_clips_at_full_gain() -> None:
+def test_the_mixture_adds_the_other_clips_at_full_gain_but_not_in_validation() -> None:
     crops = source(mixture_probability=1.0)
     batch = crops.batch(0, 4, range(4))
-    for clip, snippets in enumerate(crops._snippets(np.arange(4), range(4), 4)):
+    for clip in range(4):
         expected = batch.clean[clip].clone()
-        for s in snippets:
+        for s in crops._snippets(clip, clip, 4):
             added = batch.clean[s.source, s.source_start : s.source_start + s.samples]
             expected[s.start : s.start + s.samples] += added
         torch.testing.assert_close(batch.noisy[clip], expected)
-
-
-def test_validation_hears_no_mixture() -> None:
-    batch = source("valid", corrupt=False, mixture_probability=1.0).batch(0, 4, range(4))
-    assert torch.equal(batch.noisy, batch.clean)
+    valid = source("valid", corrupt=False, mixture_probability=1.0).batch(0, 4, range(4))
+    assert torch.equal(valid.noisy, valid.clean)
 
 
 def test_too_short_tracks_are_an_error() -> None:
     with pytest.raises(MertError, match="as long as a crop"):
         crop_source(params(), data=Tones(seconds=0.4))
-
-
-@pytest.mark.parametrize("shares", [2, 4, 8])
-def test_masks_do_not_depend_on_how_a_batch_is_shared_out(shares: int) -> None:
-    crops = source(mask_trim_clips=4)
-    whole = crops.batch(16, 8, range(8))
-    size = 8 // shares
-    parts = [crops.batch(16, 8, range(n * size, (n + 1) * size)) for n in range(shares)]
-    assert np.array_equal(whole.mask.numpy(), np.concatenate([part.mask.numpy() for part in parts]))
-    assert len(set(whole.mask[:4].sum(1).tolist())) == 1
 
 
 @pytest.mark.parametrize(
@@ -120,16 +116,8 @@ def test_a_worker_without_a_clip_is_an_error() -> None:
         micro_batches(5, 1, 0, 4)
 
 
-class Watched(CropSource):
-    """Notes with how many torch threads each batch was cut."""
-
-    def batch(self, first: int, clips: int, own: range) -> Batch:
-        self.threads = [*getattr(self, "threads", []), torch.get_num_threads()]
-        return super().batch(first, clips, own)
-
-
 class Late(CropSource):
-    """Answers late, in no particular order; notes how many are asked for at a time, and what was begun."""
+    """Answers late, in no particular order; notes how many are asked for at a time, what was begun, and threads."""
 
     most, running, begun = 0, 0, 0
     broken = -1
@@ -137,6 +125,7 @@ class Late(CropSource):
 
     def batch(self, first: int, clips: int, own: range) -> Batch:
         with self._counting:
+            self.threads = {*getattr(self, "threads", ()), torch.get_num_threads()}
             self.running += 1
             self.begun += 1
             self.most = max(self.most, self.running)
@@ -150,59 +139,43 @@ class Late(CropSource):
                 self.running -= 1
 
 
-def loaded(kind: type[CropSource] = CropSource) -> CropSource:
+def loaded(kind: type[CropSource]) -> Any:
     return kind(Tones().open().music, target_set(params()), params(), "train", 1)
-
-
-def test_crops_are_cut_on_one_thread_and_the_update_keeps_its_own() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        watched = loaded(Watched)
-        with Loader(watched, Worker(), 4) as loader:
-            loader.take(0, 1)
-            loader.take(loader.clips, 0)
-            assert torch.get_num_threads() == 3
-        assert watched.threads == [1, 1]  # type: ignore[attr-defined]
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
-def equal(one: list[Batch], other: list[Batch]) -> bool:
-    def tensors(batch: Batch) -> list[Tensor]:
-        return [batch.noisy, batch.clean, batch.mask, *batch.stored.values()]
-
-    pairs = zip(one, other, strict=True)
-    return all(torch.equal(a, b) for mine, its in pairs for a, b in zip(tensors(mine), tensors(its), strict=True))
 
 
 @pytest.mark.parametrize("read_ahead", [1, 5])
 def test_updates_come_in_order_and_are_the_same_however_far_ahead(read_ahead: int) -> None:
-    plain, late = loaded(), loaded(Late)
-    steps = 14  # past the end of an epoch of 40 crops
-    with Loader(plain, Worker(), 8, 4) as afresh, Loader(late, Worker(), 8, 4, read_ahead) as loader:
-        clips = loader.clips
-        positions = [clips * step for step in range(steps)]
-        positions[9:] = [clips * (step - 4) for step in range(9, steps)]  # training was set back
-        for number, position in enumerate(positions):
-            left = steps - 1 - number
-            update = loader.take(position, left)
-            expected = afresh.take(position, 0)
-            assert equal(update.batches, expected.batches) and update.masked_frames == expected.masked_frames
-        assert not loader._begun  # nothing after the last one
-    assert late.most <= read_ahead  # type: ignore[attr-defined]
-    assert read_ahead == 1 or late.most > 1  # type: ignore[attr-defined]
+    plain, late = loaded(CropSource), loaded(Late)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with Loader(late, Worker(), 8, 4, read_ahead) as loader:
+            # 14 updates run past the end of an epoch of 40 crops; training is set back after the ninth
+            begun, again = loader.updates(0, 14), loader.updates(40, 9)
+            updates = [next(begun) for _ in range(9)]
+            del begun
+            updates += again
+            assert torch.get_num_threads() == 3, "the update keeps its own"
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert late.threads == {1}
+    for first, batches in zip((*range(0, 72, 8), *range(40, 112, 8)), updates, strict=True):
+        assert equal(batches, [plain.batch(first, 8, range(start, start + 4)) for start in (0, 4)])
+    assert late.begun <= 2 * (18 + read_ahead), "nothing after the last one"
+    assert late.most <= read_ahead
+    assert read_ahead == 1 or late.most > 1
 
 
 def test_an_error_belongs_to_its_update_and_what_waits_is_not_run() -> None:
     late = loaded(Late)
-    late.broken = 8  # type: ignore[attr-defined]
+    late.broken = 8
     before = threading.active_count()
     with Loader(late, Worker(), 4, read_ahead=2) as loader:
-        loader.take(0, 100)
-        loader.take(4, 100)
+        updates = loader.updates(0, 100)
+        next(updates)
+        next(updates)
         with pytest.raises(MertError, match=r"crops 8 … 11 cannot be read \(OSError: the cable is out\)"):
-            loader.take(8, 100)
-    assert late.begun <= 5  # type: ignore[attr-defined]
+            next(updates)
+    assert late.begun <= 5
     assert threading.active_count() == before

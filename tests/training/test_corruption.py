@@ -21,36 +21,19 @@ def test_masked_share_is_the_published_one() -> None:
     assert trimmed == pytest.approx(0.54, abs=0.01)
 
 
-def test_rows_have_equal_counts_and_spans_of_five() -> None:
-    masks = span_masks(generators(8), 374, 0.8, 5)
-    assert len(set(masks.sum(axis=1).tolist())) == 1
-    untrimmed = span_masks(generators(1), 374, 0.8, 5)[0]
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], untrimmed.astype(int), [0]])))
+def test_spans_have_five_frames_and_trimming_uncovers_and_never_covers() -> None:
+    alone = np.array([span_masks([generator], 374, 0.8, 5)[0] for generator in generators(16)])
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], alone[0].astype(int), [0]])))
     assert (edges[1::2] - edges[::2]).min() >= 5
+    together = span_masks(generators(16), 374, 0.8, 5)
+    assert not (together & ~alone).any()
+    assert set(together.sum(axis=1)) == {alone.sum(axis=1).min()}
 
 
 @pytest.mark.parametrize("frames", [2, 7, 36])
 def test_short_clips_are_masked_too(frames: int) -> None:
     masks = span_masks(generators(20), frames, 0.1, 5)
     assert masks.any(axis=1).all() and masks.shape == (20, frames)
-
-
-def test_snippets_come_from_others_and_fit() -> None:
-    generator = np.random.default_rng(0)
-    drawn = [draw_snippets(generator, 2, 4, 1000, 0.5, 3, (100, 400)) for _ in range(2000)]
-    assert np.mean([bool(row) for row in drawn]) == pytest.approx(0.5, abs=0.04)
-    flat = [snippet for row in drawn for snippet in row]
-    assert {s.source for s in flat} == {0, 1, 3}
-    assert {len(row) for row in drawn} == {0, 1, 2, 3}
-    assert all(100 <= s.samples <= 400 and max(s.start, s.source_start) + s.samples <= 1000 for s in flat)
-    assert draw_snippets(generator, 0, 1, 1000, 1.0, 3, (100, 400)) == []
-
-
-def test_trimming_uncovers_and_never_covers() -> None:
-    alone = np.array([span_masks([generator], 374, 0.8, 5)[0] for generator in generators(16)])
-    together = span_masks(generators(16), 374, 0.8, 5)
-    assert not (together & ~alone).any()
-    assert set(together.sum(axis=1)) == {alone.sum(axis=1).min()}
 
 
 @pytest.mark.parametrize(("run", "samples"), [("95m", (12000, 24000)), ("330m", (12000, 36000))])
@@ -67,6 +50,10 @@ def test_the_published_runs_have_the_published_corruption(config: Config, run: s
     assert len(mixed) / len(drawn) == pytest.approx(0.5, abs=0.03)
     for count in (1, 2, 3):
         assert np.mean([len(row) == count for row in mixed]) == pytest.approx(1 / 3, abs=0.04)
-    lengths = np.array([snippet.samples for row in mixed for snippet in row])
+    flat = [snippet for row in mixed for snippet in row]
+    assert {s.source for s in flat} == set(range(16)) - {3}
+    assert all(min(s.start, s.source_start) >= 0 and max(s.start, s.source_start) + s.samples <= clip for s in flat)
+    lengths = np.array([snippet.samples for snippet in flat])
     assert samples[0] <= lengths.min() < samples[0] + 100 and samples[1] - 100 < lengths.max() <= samples[1]
     assert lengths.mean() == pytest.approx(sum(samples) / 2, rel=0.02)
+    assert draw_snippets(generator, 0, 1, clip, 1.0, 3, samples) == [], "one clip alone has nothing to be mixed with"

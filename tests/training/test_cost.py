@@ -14,7 +14,6 @@ from mert_core.model.config import PRESETS, hubert_fields
 from mert_core.model.heads import Heads
 from mert_core.training.cost import (
     CostMeter,
-    Devices,
     Totals,
     convolution_flops,
     encoder_flops,
@@ -55,10 +54,8 @@ def test_the_formula_counts_what_torch_counts() -> None:
 
 
 def test_peaks_are_found_by_name() -> None:
-    assert peak_flops("NVIDIA H200") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe") == 756e12
-    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
-    assert peak_flops("NVIDIA GeForce GT 710") is None
+    cards = "H200", "H100 PCIe", "A100-SXM4-80GB", "GeForce GT 710"
+    assert [peak_flops(f"NVIDIA {card}") for card in cards] == [989e12, 756e12, 312e12, None]
 
 
 def test_sums_go_on_where_an_earlier_process_ended() -> None:
@@ -80,12 +77,11 @@ def test_sums_go_on_where_an_earlier_process_ended() -> None:
 
 def test_utilisation_and_gpu_hours_are_over_all_cards() -> None:
     totals = Totals(updates=10, clips=80, masked_frames=800.0, busy_seconds=4.0, held_seconds=6.0)
-    cards = Devices("NVIDIA H200", gpus=4, peak_flops=989e12)
-    card = CostMeter(totals, Worker(world=4), 5.0, lambda masked: masked * 1e12, cards).card()
+    card = CostMeter(totals, Worker(world=4), 5.0, lambda masked: masked * 1e12, "NVIDIA H200").card()
     assert card["device"] == "NVIDIA H200" and card["gpu_hours"] == pytest.approx(6 * 4 / 3600)
     assert card["mfu"] == pytest.approx(80 * 10e12 / 4.0 / (4 * 989e12))
     assert "| Model FLOPs utilisation, of the dense bf16 peak | 5.1% |" in cost_section(card)
-    unknown = CostMeter(totals, Worker(), 5.0, lambda masked: masked, Devices("NVIDIA Unheard-of", 1)).card()
+    unknown = CostMeter(totals, Worker(), 5.0, lambda masked: masked, "NVIDIA Unheard-of").card()
     assert "mfu" not in unknown and unknown["gpu_hours"] > 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from mert_core.errors import MertError
-from mert_core.training.trainer import Engine
+from mert_core.training.distributed import Engine
 from mert_core.training.worker import Worker
 from tests.training.music import objective_of, params
 from tests.training.workers import curve, facts, finish, launch, start
@@ -59,7 +59,8 @@ import sys
 import numpy as np
 import torch
 from torch import distributed
-from mert_core.training.trainer import Engine, build_optimizer, spectra_example, validate
+from mert_core.training.distributed import Engine
+from mert_core.training.trainer import build_optimizer, spectra_example, validate
 from mert_core.training.worker import Worker
 from tests.training.music import crop_source, objective_of, params
 rank = int(sys.argv[1])

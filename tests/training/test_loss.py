@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from scipy.special import logsumexp
+from torch import Tensor
 
 from mert_core.errors import MertError
 from mert_core.features.cqt import ConstantQ
 from mert_core.features.mel import LogMel, chroma
-from mert_core.training.batch import Batch
 from mert_core.training.loss import Losses, Objective, codebook_terms, mean_terms
-from mert_core.training.targets import codes_of, spectra_of
+from mert_core.training.targets import Batch, codes_of, spectra_of
 from tests.training.music import crop_source, objective_of, params, predicted, target_set
 
 CODEBOOKS = 2
@@ -31,62 +31,38 @@ def losses(objective: Objective, batch: Batch, **changes: Any) -> Losses:
     return objective(batch, target_set(params(**changes))(batch))
 
 
-def at(objective: Objective, batch: Batch, frames: NDArray[np.int64]) -> dict[str, Any]:
-    """Return the terms by loops over some frames, in numpy and float64, from the states and weights alone."""
+def at(objective: Objective, batch: Batch, where: Tensor) -> dict[str, Any]:
+    """Return the terms at some frames, in numpy and float64, from the states and weights alone."""
     with torch.no_grad():
         output = objective.encoder(batch.noisy, mask=batch.mask)
         spectra = {"cqt": ConstantQ()(batch.clean), "logmel": LogMel()(batch.clean)}
         spectra["chroma"] = chroma(spectra["cqt"])
-    states = output.last_hidden_state.double().numpy()
+    states = output.last_hidden_state[where].double().numpy()
     weights = {name: value.detach().double().numpy() for name, value in objective.heads.named_parameters()}
     entropy = {name: np.zeros(kind.codebooks) for name, kind in codes_of(objective.specs).items()}
     correct = {name: np.zeros(kind.codebooks) for name, kind in codes_of(objective.specs).items()}
-    squares: dict[str, list[float]] = {name: [] for name in spectra_of(objective.specs)}
-    for clip, frame in frames:
-        state = states[clip, frame]
-        for name, ids in batch.codebook_ids.items():
-            head, own = objective.heads.codes[name], f"codes.{name}."
-            dimension = head.final_dim
-            projected = weights[own + "final_proj.weight"] @ state + weights[own + "final_proj.bias"]
-            for k in ids:
-                query = projected[k * dimension : (k + 1) * dimension]
-                table = weights[own + "codebook_embeddings"][k]
-                cosines = table @ query / np.linalg.norm(table, axis=1) / np.linalg.norm(query)
-                learned = own + "log_scales"
-                scale = np.exp(weights[learned][k]) if learned in weights else 1 / head.temperature
-                logits = cosines * min(scale, 100.0)
-                code = int(batch.stored[name][clip, frame, k])
-                entropy[name][k] += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[code]
-                correct[name][k] += logits.argmax() == code
-        for name, errors in squares.items():
-            guess = weights[f"spectra.{name}.weight"] @ state + weights[f"spectra.{name}.bias"]
-            errors.append(float(((guess - spectra[name][clip, frame].double().numpy()) ** 2).mean()))
+    for name, ids in batch.codebook_ids.items():
+        head, own = objective.heads.codes[name], f"codes.{name}."
+        projected = states @ weights[own + "final_proj.weight"].T + weights[own + "final_proj.bias"]
+        for k in ids:
+            query = projected[:, k * head.final_dim : (k + 1) * head.final_dim]
+            table = weights[own + "codebook_embeddings"][k]
+            cosines = query @ table.T / np.linalg.norm(table, axis=1) / np.linalg.norm(query, axis=1, keepdims=True)
+            learned = own + "log_scales"
+            scale = np.exp(weights[learned][k]) if learned in weights else 1 / head.temperature
+            logits = cosines * min(scale, 100.0)
+            codes = batch.stored[name][where][:, k].numpy()
+            entropy[name][k] = (logsumexp(logits, axis=1) - logits[np.arange(len(codes)), codes]).sum()
+            correct[name][k] = (logits.argmax(axis=1) == codes).sum()
+    errors = {}
+    for name in spectra_of(objective.specs):
+        guess = states @ weights[f"spectra.{name}.weight"].T + weights[f"spectra.{name}.bias"]
+        errors[name] = float(((guess - spectra[name][:, : where.shape[1]][where].double().numpy()) ** 2).mean())
     share = {spec.teacher: spec.weight for spec in objective.specs}
-    means = {name: float(np.mean(values)) for name, values in squares.items()}
     weighted = sum(share[name] * values.sum() for name, values in entropy.items())
-    weighted += len(frames) * sum(share[name] * error for name, error in means.items())
-    features = output.conv_features.double().numpy()
-    return {
-        "entropy": entropy,
-        "correct": correct,
-        "penalty": float((features**2).mean()),
-        "weighted": weighted,
-        "frames": len(frames),
-        "errors": means,
-    }
-
-
-def reference(objective: Objective, batch: Batch) -> dict[str, Any]:
-    """Return the whole loss and the terms of the masked frames."""
-    expected = at(objective, batch, np.argwhere(batch.mask.numpy()))
-    expected["masked"] = (
-        expected["weighted"] / expected["frames"] + objective.weights.feature_penalty * expected["penalty"]
-    )
-    expected["weighted"] += expected["frames"] * objective.weights.feature_penalty * expected["penalty"]
-    if objective.weights.unmasked:
-        others = at(objective, batch, np.argwhere(~batch.mask.numpy()))
-        expected["weighted"] += objective.weights.unmasked * others["weighted"]
-    return expected
+    weighted += len(states) * sum(share[name] * error for name, error in errors.items())
+    penalty = float(output.conv_features.double().square().mean())
+    return {"entropy": entropy, "correct": correct, "errors": errors, "weighted": weighted, "penalty": penalty}
 
 
 SPECTRA = predicted(tones=0.5, cqt=5.0, logmel=2.0, chroma=3.0)
@@ -112,11 +88,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("option", OPTIONS)
 def test_each_term_equals_its_formula(option: str) -> None:
     objective, batch = prepared(**OPTIONS[option])
-    weighted, sums = losses(objective, batch, **OPTIONS[option])
-    expected = reference(objective, batch)
-    assert weighted.item() == pytest.approx(expected["weighted"], rel=1e-5)
-    terms, frames = mean_terms(sums, objective), expected["frames"]
-    assert terms.pop("loss") == pytest.approx(expected["masked"], rel=1e-5)
+    whole, sums = losses(objective, batch, **OPTIONS[option])
+    expected, frames = at(objective, batch, batch.mask), batch.masked_frames
+    loss = expected["weighted"] + frames * objective.weights.feature_penalty * expected["penalty"]
+    others = objective.weights.unmasked and objective.weights.unmasked * at(objective, batch, ~batch.mask)["weighted"]
+    assert whole.item() == pytest.approx(loss + others, rel=1e-5)
+    terms = mean_terms(sums, objective)
+    assert terms.pop("loss") == pytest.approx(loss / frames, rel=1e-5)
     assert terms.pop("feature_penalty") == pytest.approx(expected["penalty"], rel=1e-5)
     predicted_codebooks = [(name, k) for name, ids in batch.codebook_ids.items() for k in ids]
     if predicted_codebooks:
@@ -188,28 +166,9 @@ def test_workers_with_unlike_masks_are_normalised_by_the_frames_of_all() -> None
     assert not torch.allclose((means[0] + means[1]) / 2, together, rtol=1e-2, atol=1e-6)
 
 
-def test_micro_batches_give_the_gradient_of_the_whole() -> None:
-    source, objective = crop_source(params()), objective_of(params())
-    batches = [source.batch(0, 4, range(2)), source.batch(0, 4, range(2, 4))]
-    counts = [batch.masked_frames for batch in batches]
-    first, second = (gradient(objective, [batch], batch.masked_frames) for batch in batches)
-    expected = (counts[0] * first + counts[1] * second) / sum(counts)
-    torch.testing.assert_close(gradient(objective, batches, sum(counts)), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("pre_norm", [True, False])
-def test_shape_options_reach_the_encoder(pre_norm: bool) -> None:
-    objective = objective_of(
-        params(model={"preset": "mert-tiny", "do_stable_layer_norm": pre_norm, "attention_relax": 32.0})
-    )
-    shape = objective.encoder.config
-    assert shape.do_stable_layer_norm is pre_norm and shape.attention_relax == 32
-    assert not shape.deepnorm
-    with pytest.raises(MertError, match="post-LN"):
-        objective_of(params(model={"preset": "mert-tiny", "deepnorm": True}))
-    deep = {"preset": "mert-tiny", "deepnorm": True, "do_stable_layer_norm": False}
-    assert objective_of(params(model=deep)).encoder.config.deepnorm
-    with pytest.raises(MertError, match="MertConfig has no hidden_sise"):
-        objective_of(params(model={"preset": "mert-tiny", "hidden_sise": 3}))
+def test_shape_options_reach_the_encoder() -> None:
+    chosen = {"do_stable_layer_norm": False, "attention_relax": 32.0, "deepnorm": True}
+    shape = objective_of(params(model={"preset": "mert-tiny", **chosen})).encoder.config
+    assert {name: getattr(shape, name) for name in chosen} == chosen
     with pytest.raises(MertError, match="hidden_size=-3 "):
         objective_of(params(model={"preset": "mert-tiny", "hidden_size": -3}))

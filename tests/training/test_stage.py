@@ -71,26 +71,24 @@ def test_stage_writes_a_loadable_model_and_forced_repeats_give_the_same_record(s
     assert stage.run(small, layout, NullTracker(), "tiny") == record
 
 
-def test_an_interrupted_stage_goes_on_in_the_same_tracked_run(small: Config, layout: Layout) -> None:
+def test_an_interrupted_stage_goes_on_in_the_same_tracked_run_and_with_other_engine_options(
+    small: Config, layout: Layout
+) -> None:
+    def changed(assignment: str) -> Config:
+        return load_config(layout.root / "params.yaml", [assignment])
+
     expected = stage.run(small, layout, NullTracker(), "tiny")
     assert stage.resumable_run_id(small, layout, "tiny") is None
     with pytest.raises(KeyboardInterrupt):
         stage.run(small, layout, Failing(), "tiny")
     assert stage.resumable_run_id(small, layout, "tiny") == "abc"
+    assert stage.resumable_run_id(changed("pretrain.clip_norm=9.0"), layout, "tiny") is None
+    assert stage.resumable_run_id(changed("pretrain.sharding=full"), layout, "tiny") == "abc"
     assert [path.name for path in layout.model("tiny").parent.iterdir()] == ["tiny"]  # nothing half-written
     assert read_record(layout.model("tiny")) == expected  # what stood there still stands
     assert stage.run(small, layout, NullTracker(), "tiny") == expected
-
-
-def test_an_interrupted_stage_goes_on_with_other_engine_options(small: Config, layout: Layout) -> None:
-    def changed(assignment: str) -> Config:
-        return load_config(layout.root / "params.yaml", [assignment])
-
-    expected = stage.run(small, layout, NullTracker(), "tiny")
     with pytest.raises(KeyboardInterrupt):
         stage.run(small, layout, Failing(), "tiny")
-    assert stage.resumable_run_id(changed("pretrain.clip_norm=9.0"), layout, "tiny") is None
-    assert stage.resumable_run_id(changed("pretrain.sharding=full"), layout, "tiny") == "abc"
     recomputing = changed("pretrain.activation_checkpointing=true")
     assert stage.run(recomputing, layout, NullTracker(), "tiny").files == expected.files
 

@@ -18,7 +18,7 @@ from mert_core.teachers.codec.train import condition
 from mert_core.training.batches import CropSource
 from mert_core.training.targets import TargetSet
 from mert_core.training.trainer import unigram_cross_entropy
-from tests.training.music import Tones, TonesMusic, params
+from tests.training.music import Tones, TonesCodes, TonesMusic, params
 
 
 def codec() -> CodecTeacher:
@@ -33,19 +33,16 @@ def codec() -> CodecTeacher:
     return CodecTeacher(None, shape, 2).adopt(model)
 
 
-class Whole:
-    """Implements ``StoredTargets``: a teacher's targets of whole tracks."""
+class Whole(TonesCodes):
+    """A teacher's targets of whole tracks, stored."""
 
     def __init__(self, teacher: Teacher, music: TonesMusic) -> None:
         self.kind = teacher.kind
         self.table = teacher(torch.from_numpy(music.pcm.astype(np.float32) / 32768)).numpy()
 
-    def read(self, rows: np.ndarray, offset_frames: np.ndarray, frames: int) -> np.ndarray:
-        return np.stack([self.table[row, at : at + frames] for row, at in zip(rows, offset_frames, strict=True)])
-
 
 def source(run: PretrainConfig, stored: Mapping[str, Any], teachers: Mapping[str, Teacher]) -> CropSource:
-    return CropSource(Tones(4.0).open().music, TargetSet.of(run.teachers, stored, teachers), run, "train", 0)
+    return CropSource(Tones(4.0).open().music, TargetSet(run.teachers, stored, teachers), run, "train", 0)
 
 
 def targets(kind: str, names: list[str]) -> tuple[dict[str, Tensor], CropSource]:

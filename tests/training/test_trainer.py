@@ -14,55 +14,38 @@ import torch
 from torch import Tensor
 
 import mert_core.model.config as model_config
-from mert_core.errors import MertError
 from mert_core.model.frontend import ConvLayer
 from mert_core.model.layers import EncoderLayer
 from mert_core.model.mert import MertModel
 from mert_core.training.batches import CropSource
-from mert_core.training.checkpoint import StateStore
+from mert_core.training.distributed import Engine
 from mert_core.training.loss import Losses, Objective
-from mert_core.training.trainer import Engine, StopTraining, learning_rate
+from mert_core.training.trainer import learning_rate
 from mert_core.training.worker import Worker
 from tests.training.music import crop_source, objective_of, params, train
-from tests.training.workers import hashes
 
 
 def test_the_loss_falls_and_artifacts_are_whole(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    facts = train(out, max_steps=30, warmup_steps=10, schedule_steps=1000, validate_every=15)
+    out, seen = tmp_path / "out", []
+    facts = train(
+        out,
+        report=lambda *said: seen.append(said),
+        max_steps=30,
+        warmup_steps=10,
+        schedule_steps=1000,
+        validate_every=15,
+    )
     curve = pq.read_table(out / "curve.parquet").to_pandas()
     valid = curve[(curve.split == "valid") & (curve.term == "tones")].value.to_numpy()
     assert valid[-1] < valid[0]
+    assert [(step, terms["tones"]) for step, terms, _ in seen] == list(zip((15, 30), valid, strict=True))
+    assert seen[0][2].config.hidden_size == 128
     assert facts["steps"] == 30 and facts["valid"]["tones"] == valid[-1]
     assert 0 < facts["unigram_cross_entropy"]["tones"] <= 2 * np.log(16)
     assert {"loss", "tones", "cqt", "feature_penalty", "accuracy", "accuracy_tones_1"} <= set(facts["valid"])
     assert MertModel.from_pretrained(out).config.feature_extractor_cqt
     example = np.load(out / "example.npz")
     assert example["true_cqt"].shape == example["predicted_cqt"].shape == (len(example["mask"]), 336)
-
-
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in "ab":
-        train(tmp_path / name)
-    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
-
-
-def test_divergence_is_an_error_and_the_state_intact(tmp_path: Path) -> None:
-    with pytest.raises(MertError, match="training stopped at update"):
-        train(None, tmp_path, learning_rate=1e18, warmup_steps=3, max_steps=40)
-    assert StateStore(tmp_path, 2).newest()[0] is not None
-
-
-def test_a_report_can_stop_the_run(tmp_path: Path) -> None:
-    seen = []
-
-    def report(step: int, metrics: dict[str, float], encoder: MertModel) -> None:
-        assert encoder.config.hidden_size == 128
-        seen.append((step, metrics["tones"]))
-        raise StopTraining
-
-    facts = train(report=report, max_steps=50)
-    assert facts["steps"] == 4 and len(seen) == 1
 
 
 def test_global_random_state_is_left_alone() -> None:

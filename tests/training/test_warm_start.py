@@ -18,9 +18,9 @@ from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
 from mert_core.tracking import NullTracker
 from mert_core.training import stage
-from mert_core.training.loss import build_objective
+from mert_core.training.run import build_objective
+from mert_core.training.stage import start_folder, start_input
 from mert_core.training.targets import TargetSpec
-from mert_core.training.warm_start import start_folder, start_input
 from tests.training.music import objective_of, params
 from tests.training.test_stage import layout, small  # noqa: F401  (fixtures)
 

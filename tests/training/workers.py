@@ -10,8 +10,6 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from mert_core.files import sha256_file
 
@@ -82,7 +81,6 @@ class Worker:
         reading.close()
 
     def kill(self) -> None:
-        """Kill it outright."""
         os.kill(self._process.pid or 0, signal.SIGKILL)
 
     def wait(self, seconds: float = 60) -> int | None:
@@ -93,23 +91,12 @@ class Worker:
         return self._process.exitcode
 
 
-@contextmanager
-def _environment() -> Iterator[None]:
-    """Set what the process that workers are forked from, and so they, shall have in their environment."""
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    before = os.environ.copy()
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def launch(program: str, world: int, *arguments: str) -> list[Worker]:
     """Start a program ``world`` times; its arguments are a rank and those given."""
     get_context("forkserver").set_forkserver_preload(PRELOADED)
-    with _environment():
+    with pytest.MonkeyPatch.context() as environment:  # of the process that workers are forked from, and so of them
+        for name, value in {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}.items():
+            environment.setenv(name, value)
         forkserver.ensure_running()
     return [Worker(program, str(rank), *arguments) for rank in range(world)]
 
