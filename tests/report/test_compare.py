@@ -12,7 +12,7 @@ from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probing.results import Predictions, predictions_path
 from mert_core.probing.significance import compare
-from mert_core.report.compare import compare_models
+from mert_core.report.leaderboard import compare_models
 from tests.report.made_up import entry, write_scores
 
 TRACKS, SEEDS = 240, 3

@@ -13,8 +13,14 @@ from mert_core.config import Config
 from mert_core.paths import Layout
 from mert_core.report.figures.probes import layer_guide, robustness_curves, scores_against_baselines
 from mert_core.report.figures.style import look, save_png
-from mert_core.report.figures.targets import brightness_rank, teacher_example, usage
-from mert_core.report.figures.training import codebook_gain, loss_by_term, spectrum_example
+from mert_core.report.figures.training import (
+    brightness_rank,
+    codebook_gain,
+    loss_by_term,
+    spectrum_example,
+    teacher_example,
+    usage,
+)
 from mert_core.report.load import Labels, ReportData, Scores, load_report, read_scores
 from tests.report.made_up import DEFORMED, PROXY_TASKS, entry, write_pipeline
 

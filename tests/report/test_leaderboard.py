@@ -15,8 +15,7 @@ from mert_core.errors import MertError
 from mert_core.paths import Layout
 from mert_core.probing.tasks import PUBLIC_TASKS
 from mert_core.report.board import fourteen_board, proxy_board
-from mert_core.report.board_text import as_csv, as_text
-from mert_core.report.leaderboard import leaderboard
+from mert_core.report.leaderboard import as_csv, as_text, leaderboard
 from mert_core.report.load import Scores, read_scores
 from mert_core.report.pages import leaderboard_page
 from mert_core.report.published import fourteen_metrics, published
