@@ -15,7 +15,7 @@ import pytest
 from mert_core.config import Config
 from mert_core.paths import Layout
 from mert_core.tracking import open_run, outbox
-from mert_core.tracking.outbox import FOLDER, Outbox, _read
+from mert_core.tracking.outbox import FOLDER, Outbox, read_events
 from mert_core.training.callbacks import BarObserver
 from mert_core.training.run import work
 from mert_core.training.worker import Worker
@@ -108,7 +108,7 @@ def test_a_stage_does_not_wait_for_mlflow(tmp_path: Path) -> None:
         for step in range(2000):
             box.add({"kind": "metrics", "points": [["loss", 1.0, 1, step]]})
         assert time.monotonic() - began < 2
-        assert len(_read(box.path)) == 2001
+        assert len(read_events(box.path)) == 2001
 
 
 def test_a_run_that_still_goes_on_is_left_to_its_own_process(config: Config, layout: Layout) -> None:
@@ -146,4 +146,4 @@ def test_an_outbox_on_a_full_disk_says_so_and_keeps_what_it_can(
         box.add({"kind": "tags", "values": {"after": "1"}})
     assert caplog.text.count("takes no more events") == 1
     assert f"[Errno {errno.ENOSPC}]" in caplog.text
-    assert [event["values"] for event in _read(box.path)[1:]] == [{"before": "1"}, {"after": "1"}]
+    assert [event["values"] for event in read_events(box.path)[1:]] == [{"before": "1"}, {"after": "1"}]
