@@ -47,22 +47,8 @@ def test_a_table_that_is_wrong_is_refused(tmp_path: Path, text: str, message: st
 
 def test_marbles_average_of_complete_rows() -> None:
     # By hand, from the paper's row of MERT-v1-95M: one mean per task, in MARBLE's order.
-    means = [
-        (91.0 + 39.3) / 2,
-        63.5,
-        74.8,
-        88.3,
-        (55.5 + 76.3) / 2,
-        70.7,
-        92.6,
-        74.2,
-        83.7,
-        (77.5 + 19.4) / 2,
-        (76.4 + 13.4) / 2,
-        (87.1 + 18.8) / 2,
-        (83.0 + 29.0) / 2,
-        (5.5 + 5.5 + 3.8 + 3.1) / 4,
-    ]
+    means = [(91.0 + 39.3) / 2, 63.5, 74.8, 88.3, (55.5 + 76.3) / 2, 70.7, 92.6, 74.2, 83.7]
+    means += [(77.5 + 19.4) / 2, (76.4 + 13.4) / 2, (87.1 + 18.8) / 2, (83.0 + 29.0) / 2, (5.5 + 5.5 + 3.8 + 3.1) / 4]
     assert average(of("MERT-v1-95M"), fourteen_metrics()).value == pytest.approx(sum(means) / 14)
     models = dict.fromkeys(figure.model for figure in published())
     complete = [model for model in models if average(of(model), fourteen_metrics()).value is not None]
@@ -85,8 +71,7 @@ def test_what_is_reported_beside_does_not_count() -> None:
     figures["gtzan_rhythm"]["f_measure_20ms"] = 0.0
     figures["musdb18"]["sdr_vocals_museval"] = 99.0
     assert average(figures, fourteen_metrics()) == before
-    assert not counts("f_measure_20ms")
-    assert not counts("sdr_vocals_museval")
+    assert not counts("f_measure_20ms") and not counts("sdr_vocals_museval")
     assert all(counts(metric) for metrics in fourteen_metrics().values() for metric in metrics)
 
 
