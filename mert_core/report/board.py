@@ -185,21 +185,19 @@ def _board(
         baselines = [probed[name] for name in BASELINES if name in probed and name not in odd]
         printed = [figure.metric for figure in figures if figure.task == task]
         for metric in ordered(task, {*_metrics(task, scores), *printed}) or [""]:
-            cells = [
+            line = (
                 _own_cell(probed.get(column.model), task, metric, baselines, odd)
                 if column.ours
                 else _published_cell(values.get((column.model, column.source, task, metric)))
                 for column in columns
-            ]
-            lines.append(Line(task, metric, tuple(cells)))
+            )
+            lines.append(Line(task, metric, tuple(line)))
 
     averages = []
     for index in range(len(columns)):
-        own: dict[str, dict[str, float]] = {}
-        for line in lines:
-            if (value := line.cells[index].value) is not None and line.cells[index].comparable is not False:
-                own.setdefault(line.task, {})[line.metric] = value
-        averages.append(average(own, expected))
+        cells = {(line.task, line.metric): line.cells[index] for line in lines}
+        usable = {key: cell.value for key, cell in cells.items() if cell.comparable is not False}
+        averages.append(average({key: value for key, value in usable.items() if value is not None}, expected))
 
     def rank(index: int) -> tuple[int, float, str]:
         """Sort our runs by their average, the best first and those without one last; leave the others as they are."""

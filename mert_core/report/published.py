@@ -31,13 +31,8 @@ class PublishedRow(NamedTuple):
 
 
 @cache
-def published() -> tuple[PublishedRow, ...]:
-    """Return all published figures that come with the package, in the order of the file."""
-    return read_published(TABLE)
-
-
-def read_published(path: Path) -> tuple[PublishedRow, ...]:
-    """Return the figures of a table with the columns source, model, task, metric and value.
+def published(path: Path = TABLE) -> tuple[PublishedRow, ...]:
+    """Return all published figures that come with the package, or those of another table, in the order of the file.
 
     Raises:
         MertError: the file cannot be read, a task is none of the fourteen, a value is no number, or a figure stands
@@ -93,20 +88,18 @@ def counts(metric: str) -> bool:
     return metric != BESIDE and not metric.endswith(BESIDE_ENDING)
 
 
-def average(figures: Mapping[str, Mapping[str, float]], expected: Mapping[str, Sequence[str]]) -> Average:
+def average(figures: Mapping[tuple[str, str], float], expected: Mapping[str, Sequence[str]]) -> Average:
     """Return the mean over the tasks of the mean of each one's metrics.
 
     Separation goes in as the mean of its SDRs in dB beside percentages, as MARBLE has it.
 
     Args:
-        figures: task to metric to value, percent or dB.
+        figures: value, percent or dB, by task and metric.
         expected: task to its metrics. Others do not count; a task without metrics is missing.
     """
     missing = [task for task, metrics in expected.items() if not metrics]
-    missing += [
-        f"{task} {name}" for task, names in expected.items() for name in names if name not in figures.get(task, {})
-    ]
+    missing += [f"{task} {name}" for task, names in expected.items() for name in names if (task, name) not in figures]
     if missing or not expected:
         return Average(None, tuple(missing))
-    means = [sum(figures[task][metric] for metric in metrics) / len(metrics) for task, metrics in expected.items()]
+    means = [sum(figures[task, metric] for metric in metrics) / len(metrics) for task, metrics in expected.items()]
     return Average(sum(means) / len(means), ())
