@@ -43,7 +43,7 @@ class Outbox:
     Args:
         folder: where the file lies; see `FOLDER`.
         name: the run's name.
-        tags: tags to create the run with, when ``run_id`` is None.
+        tags: the run's; it is created with them later when ``run_id`` is None.
         store: a reachable MLflow; without one the events wait for another run.
         run_id: the MLflow run; None where it could not be created.
     """
@@ -52,7 +52,7 @@ class Outbox:
         self, folder: Path, name: str, tags: dict[str, str], store: MlflowStore | None, run_id: str | None
     ) -> None:
         now = time.time_ns()
-        self._name, self._store, self._run_id = name, store, run_id
+        self.name, self.tags, self.store, self.run_id = name, tags, store, run_id
         self._waiting: list[Event] = []
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._disk_full = self._away = False
@@ -91,7 +91,7 @@ class Outbox:
             else:
                 shutil.copy2(path, copy)
         except OSError as error:
-            _log.warning("%s is not kept among the files of %s: %s", path, self._name, error)
+            _log.warning("%s is not kept among the files of %s: %s", path, self.name, error)
             return
         folder = name if path.is_dir() else str(Path(name).parent) if "/" in name else ""
         self.add({"kind": "artifact", "path": str(copy), "folder": folder})
@@ -116,18 +116,18 @@ class Outbox:
 
     def send(self) -> bool:
         """Send what waits, now. Return whether nothing waits any more."""
-        if self._store is None or self._run_id is None:
+        if self.store is None or self.run_id is None:
             return False
         with self._sending:
             with self._lock:
                 events = list(self._waiting)
             try:
-                _send_each_kind(self._store, self._run_id, self._name, events)
+                _send_each_kind(self.store, self.run_id, self.name, events)
             except tracking_errors() as error:
                 if not self._away:
                     _log.warning(
                         "MLflow at %s was lost (%s).\n  The stage goes on; what follows is kept in %s and sent later.",
-                        self._store.uri,
+                        self.store.uri,
                         reason(error),
                         self.path,
                     )
@@ -148,7 +148,7 @@ class Outbox:
         sent = self.send()
         if sent:
             _remove(self.path)
-        elif self._store is not None:
+        elif self.store is not None:
             _log.warning("MLflow is still away; kept %s", self.path)
         self._file.close()
 

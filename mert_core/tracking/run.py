@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mert_core.files import write_json, write_text
 from mert_core.paths import Layout
 from mert_core.tracking.labels import changes, flatten, record_ids, run_name, run_tags, stage_facts
-from mert_core.tracking.mlflow_store import MlflowStore, connect, plain_name, tracking_errors
+from mert_core.tracking.mlflow_store import connect, plain_name, tracking_errors
 from mert_core.tracking.outbox import FOLDER, Outbox, reason, send_left_behind
 
 if TYPE_CHECKING:
@@ -65,22 +65,11 @@ class NullTracker(Tracker):
 
 
 class RunTracker(Tracker):
-    """A `Tracker` bound to one run; safe to call from several threads.
+    """A `Tracker` bound to one run, whose events go into an outbox; safe to call from several threads."""
 
-    Args:
-        folder: where what is not sent yet lies.
-        name: the run's name.
-        tags: the run's tags.
-        store: a reachable MLflow, or None.
-        run_id: the MLflow run, or None where it could not be created.
-    """
-
-    def __init__(
-        self, folder: Path, name: str, tags: dict[str, str], store: MlflowStore | None, run_id: str | None
-    ) -> None:
-        self.run_id = run_id
-        self._folder, self._tags, self._store = folder, tags, store
-        self._outbox = Outbox(folder, name, tags, store, run_id)
+    def __init__(self, outbox: Outbox) -> None:
+        self.run_id = outbox.run_id
+        self._outbox = outbox
         self._tables: list[dict[str, str]] = []
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
@@ -128,16 +117,17 @@ class RunTracker(Tracker):
 
     def open_child(self, name: str, tags: Mapping[str, Any]) -> RunTracker:
         """Open a run below this one, to be closed by the caller; without MLflow it is created later."""
-        labels = self._tags | {key: str(value) for key, value in tags.items()}
+        box = self._outbox
+        labels = box.tags | {key: str(value) for key, value in tags.items()}
         if self.run_id is not None:
             labels[_PARENT_TAG] = self.run_id
         run_id = None
-        if self._store is not None:
+        if box.store is not None:
             try:
-                run_id = self._store.create_run(name, labels)
+                run_id = box.store.create_run(name, labels)
             except tracking_errors() as error:
                 _log.warning("MLflow is away (%s); %s is kept and sent later", reason(error), name)
-        return RunTracker(self._folder, name, labels, self._store, run_id)
+        return RunTracker(Outbox(box.path.parent, name, labels, box.store, run_id))
 
     @contextmanager
     def child(self, name: str, tags: Mapping[str, Any]) -> Iterator[RunTracker]:
@@ -220,7 +210,7 @@ def open_run(
     else:
         note.unlink(missing_ok=True)  # it would name the run before this one
 
-    tracker = RunTracker(unsent, name, labels, store, run_id)
+    tracker = RunTracker(Outbox(unsent, name, labels, store, run_id))
     tracker.params(facts.params)
     tracker.music(facts.inputs)
     status = "FAILED"
