@@ -268,7 +268,7 @@ def _track_figures(config: Config, layout: Layout, tracker: Tracker, run: str) -
 
     try:
         with TemporaryDirectory() as folder:
-            draw_training(read_training(layout, run), config.report.example_seconds, Path(folder))
+            draw_training([read_training(layout, run)], config.report.example_seconds, Path(folder))
             tracker.artifact(Path(folder), "figures")
     except (MertError, OSError, ValueError) as error:
         logger.warning("the figures of %s are not tracked: %s", run, error)
@@ -393,8 +393,7 @@ def _import(options: argparse.Namespace) -> int:
 
 def _leaderboard(options: argparse.Namespace) -> int:
     from mert_core.files import write_text, writing
-    from mert_core.report.compare import compare_models
-    from mert_core.report.leaderboard import leaderboard
+    from mert_core.report.leaderboard import compare_models, leaderboard
 
     _, layout = _context(options)
     width = 132 if options.out or not sys.stdout.isatty() else shutil.get_terminal_size().columns

@@ -137,55 +137,35 @@ def fill(engine: sa.Engine, layout: Layout) -> int:
     Raises:
         MertError: a record is not what it says it is.
     """
-    folders = list(_record_folders(layout))
+    folders = []
+    for top in (layout.data, layout.report):
+        # Half-written folders of a running stage have names that begin with a dot.
+        within = (path.parent for path in top.rglob(RECORD_NAME))
+        folders += sorted(f for f in within if not any(part.startswith(".") for part in f.relative_to(top).parts))
     with engine.begin() as connection:
         known = set(connection.scalars(sa.select(records.c.id)))
         for folder in folders:
-            record = _verified(folder)
-            if record.id not in known:
-                _add(connection, record, folder)
-                known.add(record.id)
+            record = read_record(folder)
+            body = asdict(record)
+            actual = sha256_json({key: value for key, value in body.items() if key != "id"})
+            if record.id != actual:
+                raise MertError(
+                    f"{folder / RECORD_NAME} was changed: it says {str(record.id)[:12]}…, its content hashes to "
+                    f"{actual[:12]}…. Run `dvc checkout`, or remove the folder and run `dvc repro`."
+                )
+            if record.id in known:
+                continue
+            known.add(record.id)
+            rows: dict[sa.Table, list[dict[str, Any]]] = {
+                records: [{column.key: body[column.key] for column in records.c}],
+                edges: [{"child_id": record.id, "role": role, "parent_id": id_} for role, id_ in record.inputs.items()],
+                files: [{"record_id": record.id, "path": path, "sha256": sha} for path, sha in record.files.items()],
+                scores: _score_rows(record, folder) if record.kind == "scores" else [],
+            }
+            for table, values in rows.items():
+                if values:
+                    connection.execute(sa.insert(table), values)
     return len(folders)
-
-
-def _record_folders(layout: Layout) -> Iterator[Path]:
-    """Yield the folders that hold a record: those of the data folder and the report, sorted."""
-    for top in (layout.data, layout.report):
-        # Half-written folders of a running stage have names that begin with a dot.
-        folders = (path.parent for path in top.rglob(RECORD_NAME))
-        yield from sorted(f for f in folders if not any(part.startswith(".") for part in f.relative_to(top).parts))
-
-
-def _verified(folder: Path) -> Record:
-    """Read a folder's record and check that its id is the hash of its content.
-
-    Raises:
-        MertError: it is not, or there is no readable record.
-    """
-    record = read_record(folder)
-    body = asdict(record)
-    claimed = body.pop("id")
-    actual = sha256_json(body)
-    if claimed != actual:
-        raise MertError(
-            f"{folder / RECORD_NAME} was changed: it says {str(claimed)[:12]}…, its content hashes to {actual[:12]}…. "
-            "Run `dvc checkout`, or remove the folder and run `dvc repro`."
-        )
-    return record
-
-
-def _add(connection: sa.Connection, record: Record, folder: Path) -> None:
-    """Insert a record with its inputs, files and, for a probe, its scores."""
-    body = asdict(record)
-    rows: dict[sa.Table, list[dict[str, Any]]] = {
-        records: [{column.key: body[column.key] for column in records.c}],
-        edges: [{"child_id": record.id, "role": role, "parent_id": id_} for role, id_ in record.inputs.items()],
-        files: [{"record_id": record.id, "path": path, "sha256": digest} for path, digest in record.files.items()],
-        scores: _score_rows(record, folder) if record.kind == "scores" else [],
-    }
-    for table, values in rows.items():
-        if values:
-            connection.execute(sa.insert(table), values)
 
 
 def _score_rows(record: Record, folder: Path) -> list[dict[str, Any]]:
@@ -328,13 +308,13 @@ def _ancestors(connection: sa.Connection, record_id: str) -> set[str]:
 
 def _draw(root: Node) -> str:
     """Return a tree as text, one line per node with its whole id."""
-    lines = list(_lines(root, "", ""))
-    width = max(len(text) for text, _ in lines)
-    return "\n".join(f"{text:<{width}}  {node.id}{f'  ({node.remark})' if node.remark else ''}" for text, node in lines)
 
+    def lines(node: Node, branch: str, indent: str) -> Iterator[tuple[str, Node]]:
+        yield branch + node.label, node
+        for parent in node.parents:
+            last = parent is node.parents[-1]
+            yield from lines(parent, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "))
 
-def _lines(node: Node, branch: str, indent: str) -> Iterator[tuple[str, Node]]:
-    yield branch + node.label, node
-    for parent in node.parents:
-        last = parent is node.parents[-1]
-        yield from _lines(parent, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "))
+    drawn = list(lines(root, "", ""))
+    width = max(len(text) for text, _ in drawn)
+    return "\n".join(f"{text:<{width}}  {node.id}{f'  ({node.remark})' if node.remark else ''}" for text, node in drawn)

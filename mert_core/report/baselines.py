@@ -16,15 +16,7 @@ from mert_core.report.titles import DEMO_PREFIX, plain
 
 @dataclass(frozen=True)
 class Standing:
-    """How one run stands against one baseline.
-
-    Attributes:
-        run: name of the pre-trained run.
-        baseline: name of the baseline.
-        above: tasks where the run's whole interval lies above the baseline's.
-        below: tasks where it lies below.
-        tasks: all tasks compared, either proxy tasks or tasks of the fourteen.
-    """
+    """A run against a baseline at ``tasks``, all proxies or none: where its whole interval lies above, where below."""
 
     run: str
     baseline: str
@@ -39,11 +31,6 @@ class Standing:
         counts = f"beats {plain(self.baseline)} on {len(self.above)} of {len(self.tasks)} {kind}"
         names = f" ({', '.join(self.above)})" if self.above else ""
         return counts + names + (f", falls below it on {', '.join(self.below)}" if self.below else "")
-
-
-def beats(score: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether one 95 % interval lies wholly above another."""
-    return bool(score["low"] > other["high"])
 
 
 def standings(data: ReportData) -> list[Standing]:
@@ -74,20 +61,18 @@ def count_wins(data: ReportData) -> dict[str, dict[str, int]]:
     return wins
 
 
+def beats(score: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether one 95 % interval lies wholly above another."""
+    return bool(score["low"] > other["high"])
+
+
 def not_comparable(scores: Sequence[Scores], task: str) -> list[str]:
     """Return the encoders whose score of a task cannot be compared with the others'.
 
     They were probed by another protocol or on other music than most encoders; where no conditions are more common, than
     the first one.
     """
-    conditions = {item.run: _conditions(item, task) for item in scores if task in item.tasks}
-    if not conditions:
-        return []
-    usual = Counter(conditions.values()).most_common(1)[0][0]
-    return [run for run, own in conditions.items() if own != usual]
-
-
-def _conditions(item: Scores, task: str) -> tuple[Any, ...]:
-    """Return what must be equal for two scores to be compared."""
-    score = item.tasks[task]
-    return score["protocol"], score.get("test_set"), score["tracks"]
+    probed = {item.run: item.tasks[task] for item in scores if task in item.tasks}
+    conditions = {run: (entry["protocol"], entry.get("test_set"), entry["tracks"]) for run, entry in probed.items()}
+    usual = Counter(conditions.values()).most_common(1)
+    return [run for run, own in conditions.items() if own != usual[0][0]]

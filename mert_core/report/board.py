@@ -1,48 +1,32 @@
-"""The leaderboard as data: tasks × models, ours beside what is published. `board_text` and `pages` show it.
+"""The leaderboard as data: tasks × models, ours beside what is published. `leaderboard` and `pages` show it.
 
 There are two, and nothing is in both: proxy tasks are scored on performed music, so no published figure stands by them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mert_core.config import BASELINES
 from mert_core.probing.tasks import PROXY_TASKS, PUBLIC_TASKS
 from mert_core.report.baselines import beats, not_comparable
 from mert_core.report.load import Scores
-from mert_core.report.published import (
-    Average,
-    PublishedRow,
-    average,
-    counts,
-    fourteen_metrics,
-    published,
-    published_models,
-)
+from mert_core.report.published import Average, PublishedRow, average, counts, fourteen_metrics, published
 from mert_core.report.titles import is_decibel, ordered
 
-State = Literal["scored", "published", "skipped", "missing"]
-Kind = Literal["run", "baseline", "published"]
-HERE = "here"
+ABSENT, ODD, ABOVE = "–", "‡", "*"
 NOT_PROBED = "not probed"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A model.
-
-    Attributes:
-        model: a run, a baseline, or a model as its paper calls it.
-        kind: which of the three.
-        source: the paper; ``here`` for ours.
-    """
+    """A model: a run, a baseline, or one as its paper calls it; and that paper, ``here`` for ours."""
 
     model: str
-    kind: Kind
-    source: str = HERE
+    kind: Literal["run", "baseline", "published"]
+    source: str = "here"
 
     @property
     def ours(self) -> bool:
@@ -52,31 +36,31 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One model's figure, or why there is none.
+    """One model's figure, or why there is none. What has no meaning in its state is None, or empty.
 
     Attributes:
         state: what it is.
         value: percent, or dB.
-        low: lower end of the 95 % interval; None if published.
+        low: lower end of the 95 % interval.
         high: its upper end.
-        reason: why there is no figure.
-        protocol: SHA-256 of the task's whole protocol.
-        tracks: number of test tracks.
-        input: what the probe was given, a hidden state or ``weighted``.
-        above: whether its interval lies above that of every baseline.
         comparable: False if most others were probed by another protocol or on other music.
+        above_baselines: whether a run's interval lies above that of every baseline.
+        input: what the probe was given, a hidden state or ``weighted``.
+        tracks: number of test tracks.
+        protocol: SHA-256 of the task's whole protocol.
+        reason: why there is no figure.
     """
 
-    state: State
+    state: Literal["scored", "published", "skipped", "missing"]
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    reason: str = ""
-    protocol: str = ""
-    tracks: int | None = None
+    comparable: bool | None = None
+    above_baselines: bool | None = None
     input: int | str | None = None
-    above: bool = False
-    comparable: bool = True
+    tracks: int | None = None
+    protocol: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,14 +74,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Board:
-    """A table.
-
-    Attributes:
-        title: heading of the table.
-        columns: our runs, the baselines, then what is published.
-        lines: one per task and metric, in the order of the tasks.
-        averages: one per column.
-    """
+    """A table: columns (our runs, the baselines, then what is published), a line per task and metric, averages."""
 
     title: str
     columns: tuple[Column, ...]
@@ -109,32 +86,64 @@ class Board:
         """How many columns, from the first on, are ours."""
         return sum(column.ours for column in self.columns)
 
+    @property
+    def letters(self) -> dict[str, str]:
+        """A letter for each paper that the table quotes."""
+        sources = dict.fromkeys(column.source for column in self.columns if not column.ours)
+        return {source: chr(ord("a") + number) for number, source in enumerate(sources)}
+
     def best(self, line: Line) -> float | None:
         """Return the highest of our scores in a line that can be compared."""
-        values = [cell.value for cell in line.cells[: self.own] if cell.value is not None and cell.comparable]
-        return max(values, default=None)
+        return max((cell.value for cell in line.cells if cell.value is not None and cell.comparable), default=None)
 
-    @property
-    def skipped(self) -> dict[str, dict[str, list[str]]]:
-        """Reason to the tasks that were skipped for it, each with the models."""
-        reasons: dict[str, dict[str, list[str]]] = {}
+    def _cells(self) -> Iterator[tuple[Column, Line, Cell]]:
         for line in self.lines:
             for column, cell in zip(self.columns, line.cells, strict=True):
-                if cell.state == "skipped":
-                    models = reasons.setdefault(cell.reason, {}).setdefault(line.task, [])
-                    if column.model not in models:
-                        models.append(column.model)
-        return reasons
+                yield column, line, cell
 
     @property
     def not_comparable(self) -> dict[str, list[str]]:
         """Models with scores that cannot be compared with the others', each with those tasks."""
-        tasks: dict[str, list[str]] = {}
-        for line in self.lines:
-            for column, cell in zip(self.columns, line.cells, strict=True):
-                if not cell.comparable and line.task not in tasks.setdefault(column.model, []):
-                    tasks[column.model].append(line.task)
-        return tasks
+        tasks: dict[str, dict[str, None]] = {}
+        for column, line, cell in self._cells():
+            if cell.comparable is False:
+                tasks.setdefault(column.model, {})[line.task] = None
+        return {model: list(names) for model, names in tasks.items()}
+
+    def notes(self, above: str = ABOVE) -> list[str]:
+        """Return what stands below the table: how to read it, what was skipped, what cannot be compared.
+
+        Args:
+            above: the mark of a score whose interval lies above those of the baselines.
+        """
+        notes = [f"Percent, SDR in dB. {ABSENT} not probed here, or not published."]
+        if self.own:
+            notes = [
+                "Percent, SDR in dB. Ours: value, 95 % interval and the beginning of the protocol's hash. "
+                f"{above} interval above those of the baselines. {ABSENT} not probed here, or not published."
+            ]
+        notes += [f"{letter}: {source}." for source, letter in self.letters.items()]
+        skipped: dict[tuple[str, str], dict[str, None]] = {}
+        for column, line, cell in self._cells():
+            if cell.state == "skipped":
+                skipped.setdefault((cell.reason, column.model), {})[line.task] = None
+        alike: dict[tuple[str, str], list[str]] = {}
+        for (reason, model), tasks in skipped.items():
+            alike.setdefault((reason, ", ".join(tasks)), []).append(model)
+        notes += [f"Skipped: {tasks} ({', '.join(models)}): {reason}" for (reason, tasks), models in alike.items()]
+        notes += [
+            f"{ODD} Not comparable, {model} was probed by another protocol or on other music: {', '.join(tasks)}."
+            for model, tasks in self.not_comparable.items()
+        ]
+        notes.append(
+            "Average: the mean over the fourteen of the mean of each one's metrics, beats at ±20 ms and museval left "
+            "out; only where every figure is there."
+        )
+        lacking: dict[str, list[str]] = {}
+        for column, mean in zip(self.columns, self.averages, strict=True):
+            if column.ours and mean.missing:
+                lacking.setdefault(mean.note, []).append(column.model)
+        return notes + [f"No average of {', '.join(models)}: {note}" for note, models in lacking.items()]
 
 
 def proxy_board(scores: Sequence[Scores], pending: Iterable[str] = ()) -> Board:
@@ -148,18 +157,9 @@ def proxy_board(scores: Sequence[Scores], pending: Iterable[str] = ()) -> Board:
     return _board("Proxy tasks: performed scores", PROXY_TASKS, scores, pending, (), expected)
 
 
-def fourteen_board(
-    scores: Sequence[Scores], pending: Iterable[str] = (), figures: Sequence[PublishedRow] | None = None
-) -> Board:
-    """Return the table of the fourteen tasks: ours, then what is published.
-
-    Args:
-        scores: those of all that was probed here; may be empty.
-        pending: further runs to show, which have no scores yet.
-        figures: published ones; None: those of the package.
-    """
-    figures = published() if figures is None else figures
-    return _board("Fourteen tasks", PUBLIC_TASKS, scores, pending, figures, fourteen_metrics())
+def fourteen_board(scores: Sequence[Scores], pending: Iterable[str] = ()) -> Board:
+    """Return the table of the fourteen tasks: ours, as in `proxy_board`, then what is published."""
+    return _board("Fourteen tasks", PUBLIC_TASKS, scores, pending, published(), fourteen_metrics())
 
 
 def _board(
@@ -173,9 +173,11 @@ def _board(
     probed = {item.run: item for item in scores}
     names = dict.fromkeys([*probed, *pending])
     # Both baselines stand in every table of ours, probed or not.
-    ours = [*(name for name in names if name not in BASELINES), *(BASELINES if names else ())]
-    own = [Column(name, "baseline" if name in BASELINES else "run") for name in ours]
-    papers = [Column(model, "published", source) for model, source in published_models(figures)]
+    columns = [Column(name, "run") for name in names if name not in BASELINES]
+    columns += [Column(name, "baseline") for name in BASELINES if names]
+    columns += [
+        Column(model, "published", source) for model, source in dict.fromkeys((f.model, f.source) for f in figures)
+    ]
     values = {(figure.model, figure.source, figure.task, figure.metric): figure.value for figure in figures}
     lines = []
     for task in tasks:
@@ -183,12 +185,28 @@ def _board(
         baselines = [probed[name] for name in BASELINES if name in probed and name not in odd]
         printed = [figure.metric for figure in figures if figure.task == task]
         for metric in ordered(task, {*_metrics(task, scores), *printed}) or [""]:
-            cells = [_own_cell(probed.get(column.model), task, metric, baselines, odd) for column in own]
-            cells += [_published_cell(values.get((column.model, column.source, task, metric))) for column in papers]
-            lines.append(Line(task, metric, tuple(cells)))
-    columns = (*own, *papers)
-    averages = tuple(average(_figures(lines, index), expected) for index in range(len(columns)))
-    order = sorted(range(len(columns)), key=lambda index: _rank(columns[index], averages[index]))
+            line = (
+                _own_cell(probed.get(column.model), task, metric, baselines, odd)
+                if column.ours
+                else _published_cell(values.get((column.model, column.source, task, metric)))
+                for column in columns
+            )
+            lines.append(Line(task, metric, tuple(line)))
+
+    averages = []
+    for index in range(len(columns)):
+        cells = {(line.task, line.metric): line.cells[index] for line in lines}
+        usable = {key: cell.value for key, cell in cells.items() if cell.comparable is not False}
+        averages.append(average({key: value for key, value in usable.items() if value is not None}, expected))
+
+    def rank(index: int) -> tuple[int, float, str]:
+        """Sort our runs by their average, the best first and those without one last; leave the others as they are."""
+        if columns[index].kind != "run":
+            return (1 if columns[index].ours else 2), 0.0, ""
+        mean = averages[index].value
+        return 0, float("inf") if mean is None else -mean, columns[index].model
+
+    order = sorted(range(len(columns)), key=rank)
     return Board(
         title,
         tuple(columns[index] for index in order),
@@ -197,25 +215,8 @@ def _board(
     )
 
 
-def _rank(column: Column, mean: Average) -> tuple[Any, ...]:
-    """Return a sort key: our runs, the best average first, then baselines and papers in the order they have."""
-    if column.kind == "run":
-        return 0, mean.value is None, -(mean.value or 0.0), column.model
-    return (1,) if column.kind == "baseline" else (2,)
-
-
 def _metrics(task: str, scores: Sequence[Scores]) -> list[str]:
     return sorted({metric for item in scores if task in item.tasks for metric in item.tasks[task]["metrics"]})
-
-
-def _figures(lines: Sequence[Line], index: int) -> dict[str, dict[str, float]]:
-    """Return one column's figures that may be averaged, by task and metric."""
-    figures: dict[str, dict[str, float]] = {}
-    for line in lines:
-        value = line.cells[index].value
-        if value is not None and line.cells[index].comparable:
-            figures.setdefault(line.task, {})[line.metric] = value
-    return figures
 
 
 def _own_cell(item: Scores | None, task: str, metric: str, baselines: Sequence[Scores], odd: Sequence[str]) -> Cell:
@@ -229,18 +230,18 @@ def _own_cell(item: Scores | None, task: str, metric: str, baselines: Sequence[S
     if estimate is None:
         return Cell("missing", reason=f"probed without {metric}")
     rivals = [baseline.tasks[task]["metrics"].get(metric) for baseline in baselines if task in baseline.tasks]
-    above = bool(rivals) and not item.is_baseline and item.run not in odd
+    above = bool(rivals) and item.run not in odd and all(rival and beats(estimate, rival) for rival in rivals)
     unit = 1.0 if is_decibel(metric) else 100.0
     return Cell(
         "scored",
         unit * estimate["value"],
         unit * estimate["low"],
         unit * estimate["high"],
-        protocol=score["protocol"],
-        tracks=score["tracks"],
-        input=score["input"],
-        above=above and all(rival is not None and beats(estimate, rival) for rival in rivals),
         comparable=item.run not in odd,
+        above_baselines=None if item.is_baseline else above,
+        input=score["input"],
+        tracks=score["tracks"],
+        protocol=score["protocol"],
     )
 
 

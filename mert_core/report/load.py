@@ -7,10 +7,12 @@ computed here is an example of each teacher whose targets nobody stores.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -34,8 +36,6 @@ ENTRY = ("metric", "value", "low", "high", "metrics", "tracks", "input", "protoc
 """What each task's entry in ``scores.json`` must hold."""
 
 NO_CODEBOOKS = np.zeros((0, 0))
-Curve = dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.float64]]]
-"""Steps and values (points,) by (split, term)."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Training:
     Attributes:
         run: name of the run.
         record: the checkpoint's.
-        curve: losses and accuracy while it trained.
+        curve: losses and accuracy while it trained, steps and values (points,) by (split, term).
         example: ``mask`` (frames,) of a validation crop and, for each teacher of a spectrum, ``true_NAME`` and
             ``predicted_NAME`` (frames, bins).
     """
 
     run: str
     record: Record
-    curve: Curve
+    curve: dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.float64]]]
     example: dict[str, NDArray[Any]]
 
     @property
@@ -156,12 +156,15 @@ class ReportData:
     @property
     def proxy_tasks(self) -> list[str]:
         """Proxy tasks that every scored encoder has, in the order in which they are declared."""
-        return common_tasks(self.scored, PROXY_TASKS)
+        return self._common(PROXY_TASKS)
 
     @property
     def fourteen(self) -> list[str]:
         """Those of the fourteen tasks that every scored encoder has."""
-        return common_tasks(self.scored, PUBLIC_TASKS)
+        return self._common(PUBLIC_TASKS)
+
+    def _common(self, tasks: Iterable[str]) -> list[str]:
+        return [task for task in tasks if self.scored and all(task in item.tasks for item in self.scored)]
 
     @property
     def tasks(self) -> list[str]:
@@ -171,20 +174,11 @@ class ReportData:
     @property
     def pending(self) -> dict[str, str]:
         """Why each run or baseline that is shown has no scores yet."""
-        probed = {item.run: item for item in self.scores}
-        trained = {training.run for training in self.trainings}
-        reasons = {}
-        for name in (*self.runs, *BASELINES):
-            if name in probed:
-                reasons[name] = "" if probed[name].tasks else "probed on nothing: every task was skipped"
-            else:
-                reasons[name] = "not pre-trained yet" if name in {*self.runs} - trained else "not probed yet"
-        return {name: reason for name, reason in reasons.items() if reason}
-
-
-def common_tasks(scores: Sequence[Scores], tasks: Iterable[str]) -> list[str]:
-    """Return those tasks that every encoder was probed on; none without any encoder."""
-    return [task for task in tasks if scores and all(task in item.tasks for item in scores)]
+        reasons = {run: "not pre-trained yet" for run in self.runs}
+        reasons |= dict.fromkeys((*(training.run for training in self.trainings), *BASELINES), "not probed yet")
+        reasons |= {item.run: "probed on nothing: every task was skipped" for item in self.scores}
+        done = {item.run for item in self.scored}
+        return {name: reason for name, reason in reasons.items() if name not in done}
 
 
 def load_report(config: Config, layout: Layout) -> ReportData:
@@ -194,11 +188,13 @@ def load_report(config: Config, layout: Layout) -> ReportData:
         MertError: corpus or targets are missing, an output is unreadable, or the encoders have no task in common; the
             message says which stage makes it.
     """
-    runs = tuple(config.shown_runs)
+    runs, corpus = tuple(config.shown_runs), read_record(layout.corpus)
+    with _reading(layout.corpus / "quarantine.parquet"):
+        quarantine = parquet.read_table(layout.corpus / "quarantine.parquet").to_pylist()
     data = ReportData(
-        corpus=read_record(layout.corpus),
-        quarantine=read_rows(layout.corpus / "quarantine.parquet"),
-        labels=[read_labels(config, layout, teacher) for teacher in shown_teachers(config)],
+        corpus=corpus,
+        quarantine=quarantine,
+        labels=[_read_labels(config, layout, teacher) for teacher in shown_teachers(config)],
         runs=runs,
         trainings=[read_training(layout, run) for run in runs if layout.model(run).exists()],
         scores=[read_scores(layout, run) for run in (*runs, *BASELINES) if layout.scores(run).exists()],
@@ -211,46 +207,37 @@ def load_report(config: Config, layout: Layout) -> ReportData:
     return data
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return a parquet file's rows.
-
-    Raises:
-        MertError: it cannot be read.
-    """
+@contextmanager
+def _reading(path: Path, remedy: str = "`dvc repro` or `dvc checkout`") -> Iterator[None]:
+    """Name a file that cannot be read, and the command that writes it."""
     try:
-        return list(parquet.read_table(path).to_pylist())
-    except (OSError, ValueError) as error:
-        raise MertError(f"{path} cannot be read ({error}). Run `dvc repro` or `dvc checkout`.") from error
+        yield
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise MertError(f"{path} cannot be read ({error}). Run {remedy}.") from error
 
 
-def read_json(path: Path) -> Any:
-    """Return a JSON file's content.
-
-    Raises:
-        MertError: it cannot be read.
-    """
-    try:
+def _read_json(path: Path) -> Any:
+    with _reading(path):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MertError(f"{path} cannot be read ({error}). Run `dvc repro` or `dvc checkout`.") from error
 
 
-def read_usage(path: Path) -> NDArray[np.float64]:
+def _read_arrays(path: Path, command: str) -> dict[str, NDArray[Any]]:
+    with _reading(path, f"`{command}`"), np.load(path) as stored:
+        return dict(stored)
+
+
+def _read_usage(path: Path) -> NDArray[np.float64]:
     """Return each entry's share of the training frames (codebooks, entries)."""
-    rows = [row for row in read_rows(path) if row["split"] == "train"]
-    codebooks, entries = (1 + max(row[name] for row in rows) for name in ("codebook", "entry"))
-    counts = np.zeros((codebooks, entries))
-    for row in rows:
-        counts[row["codebook"], row["entry"]] = row["count"]
+    with _reading(path):
+        table = parquet.read_table(path, filters=[("split", "=", "train")])
+    codebook, entry, count = (table[name].to_numpy() for name in ("codebook", "entry", "count"))
+    counts = np.zeros((1 + codebook.max(), 1 + entry.max()))
+    counts[codebook, entry] = count
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def read_labels(config: Config, layout: Layout, teacher: str) -> Labels:
-    """Return a teacher's targets, as far as the report shows them.
-
-    Raises:
-        MertError: they are not stored, and the teacher must be fitted.
-    """
+def _read_labels(config: Config, layout: Layout, teacher: str) -> Labels:
+    """Return a teacher's targets; of a teacher that needs no fitting they may not be stored, but for an example."""
     folder = layout.targets(teacher)
     if not folder.exists() and teacher_class(config.teacher(teacher).kind).needs == "nothing":
         model = open_teacher(config, layout, teacher)[0]
@@ -261,55 +248,37 @@ def read_labels(config: Config, layout: Layout, teacher: str) -> Labels:
         teacher,
         str(record.facts["kind"]),
         record,
-        list(read_json(folder / "gate.json")["checks"]),
-        read_usage(usage) if usage.exists() else NO_CODEBOOKS,
-        read_arrays(folder / "example.npz", f"mert targets {teacher}"),
+        list(_read_json(folder / "gate.json")["checks"]),
+        _read_usage(usage) if usage.exists() else NO_CODEBOOKS,
+        _read_arrays(folder / "example.npz", f"mert targets {teacher}"),
     )
 
 
-def read_arrays(path: Path, command: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a ``.npz`` file.
+def read_training(layout: Layout, run: str) -> Training:
+    """Return a run's pre-training.
 
     Raises:
-        MertError: it cannot be read; the message says which command writes it.
+        MertError: a file is missing or unreadable.
     """
-    try:
-        with np.load(path) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError) as error:
-        raise MertError(f"{path} cannot be read ({error}). Run `{command}`.") from error
-
-
-def read_training(layout: Layout, run: str) -> Training:
-    """Return a run's pre-training."""
     folder = layout.model(run)
     record = read_record(folder)
-    points: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    for row in read_rows(folder / "curve.parquet"):
-        points.setdefault((row["split"], row["term"]), []).append((row["step"], row["value"]))
-    curve = {}
-    for key, pairs in points.items():
-        steps, values = zip(*sorted(pairs), strict=True)
-        curve[key] = (np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
-    return Training(run, record, curve, read_arrays(folder / "example.npz", f"mert pretrain --run {run}"))
+    with _reading(folder / "curve.parquet"):
+        points = parquet.read_table(folder / "curve.parquet").to_pandas().sort_values(["step", "value"])
+    curve = {
+        key: (rows["step"].to_numpy(np.int64), rows["value"].to_numpy(np.float64))
+        for key, rows in points.groupby(["split", "term"])
+    }
+    return Training(run, record, curve, _read_arrays(folder / "example.npz", f"mert pretrain --run {run}"))
 
 
-def read_scores(layout: Layout, run: str) -> Scores:
-    """Return a run's or a baseline's probe scores, as the pipeline left them.
+def read_scores(layout: Layout, run: str, folder: Path | None = None) -> Scores:
+    """Return a run's or a baseline's probe scores: the pipeline's, or those in another folder.
 
     Raises:
         MertError: a file is missing, unreadable, or of a form that this version does not write.
     """
-    return read_scores_of(layout.scores(run), run)
-
-
-def read_scores_of(folder: Path, run: str) -> Scores:
-    """Return the scores that one folder holds.
-
-    Raises:
-        MertError: as `read_scores`.
-    """
-    record, content = read_record(folder), read_json(folder / SCORES_NAME)
+    folder = folder or layout.scores(run)
+    record, content = read_record(folder), _read_json(folder / SCORES_NAME)
     tasks = content.get("tasks", {})
     for task, score in tasks.items():
         if lacking := [name for name in ENTRY if name not in score]:
@@ -318,11 +287,10 @@ def read_scores_of(folder: Path, run: str) -> Scores:
                 f"again: `dvc repro`, or `mert probe --run {run}`."
             )
     layers = {
-        task: [(state if isinstance(state, str) else int(state), float(value)) for state, value in rows]
-        for task, rows in read_json(folder / LAYERS_NAME).items()
+        task: [(state, value) for state, value in rows] for task, rows in _read_json(folder / LAYERS_NAME).items()
     }
-    deformed = folder / ROBUSTNESS_NAME
-    robustness = read_json(deformed) if deformed.exists() else {}
+    degraded = folder / ROBUSTNESS_NAME
+    robustness = _read_json(degraded) if degraded.exists() else {}
     return Scores(run, record, tasks, layers, robustness, content.get("skipped", {}), dict.fromkeys(tasks, folder))
 
 
@@ -345,7 +313,7 @@ def read_all_scores(layout: Layout, name: str) -> Scores:
     Raises:
         MertError: the model was not probed, or a file cannot be read.
     """
-    parts = [read_scores_of(folder, name) for folder in _folders(layout, name)]
+    parts = [read_scores(layout, name, folder) for folder in _folders(layout, name)]
     if not parts:
         models = ", ".join(probed_models(layout))
         raise MertError(f"{name} has not been probed here; found {models or 'nothing'}. Run `mert probe` for it.")
@@ -365,12 +333,11 @@ def read_all_scores(layout: Layout, name: str) -> Scores:
     return whole
 
 
-def _folders(layout: Layout, name: str) -> list[Path]:
-    """Return the pipeline's folder, then what was added, the latest first. A half-written one begins with a dot."""
-    pipeline = layout.scores(name)
+def _folders(layout: Layout, name: str) -> Iterator[Path]:
+    """Yield the pipeline's folder, then what was added, the latest first. A half-written one begins with a dot."""
+    if (layout.scores(name) / RECORD_NAME).exists():
+        yield layout.scores(name)
     records = sorted((layout.probed_top / name).rglob(RECORD_NAME), key=lambda path: path.stat().st_mtime_ns)
-    added = [path.parent for path in reversed(records)]
-    return [
-        *([pipeline] if (pipeline / RECORD_NAME).exists() else []),
-        *(f for f in added if not any(part.startswith(".") for part in f.relative_to(layout.data).parts)),
-    ]
+    for folder in (path.parent for path in reversed(records)):
+        if not any(part.startswith(".") for part in folder.relative_to(layout.data).parts):
+            yield folder

@@ -1,33 +1,27 @@
-"""Published scores of the fourteen tasks: facts with their source, in percent (separation: dB)."""
+"""Published scores of the fourteen tasks, facts with their source in percent (separation: dB), and MARBLE's average."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from mert_core.errors import MertError
 from mert_core.probing.tasks import PUBLIC_TASKS
 
 TABLE = Path(__file__).with_name("published.csv")
-COLUMNS = ("source", "model", "task", "metric", "value")
 OUR_NAMES = {"weighted": "weighted_score"}
 """Metrics that go by another name here."""
 
+BESIDE = "f_measure_20ms"
+BESIDE_ENDING = "_museval"
+MOST_NAMED = 4
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """One published figure.
 
-    Attributes:
-        source: the paper it stands in.
-        model: its name in the paper.
-        task: one of the fourteen.
-        metric: its name here.
-        value: percent; dB for separation.
-    """
+class PublishedRow(NamedTuple):
+    """One published figure: the paper, the model's name there, task, metric (by its name here) and value."""
 
     source: str
     model: str
@@ -36,14 +30,9 @@ class PublishedRow:
     value: float
 
 
-@lru_cache(maxsize=1)
-def published() -> tuple[PublishedRow, ...]:
-    """Return all published figures that come with the package, in the order of the file."""
-    return read_published(TABLE)
-
-
-def read_published(path: Path) -> tuple[PublishedRow, ...]:
-    """Return the figures of a table with the columns source, model, task, metric and value.
+@cache
+def published(path: Path = TABLE) -> tuple[PublishedRow, ...]:
+    """Return all published figures that come with the package, or those of another table, in the order of the file.
 
     Raises:
         MertError: the file cannot be read, a task is none of the fourteen, a value is no number, or a figure stands
@@ -55,52 +44,32 @@ def read_published(path: Path) -> tuple[PublishedRow, ...]:
             rows, columns = list(reader), tuple(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MertError(f"{path} cannot be read ({error}). It comes with the package: install it again.") from error
-    if columns != COLUMNS:
-        raise MertError(f"{path} has the columns {', '.join(columns)}; expected {', '.join(COLUMNS)}")
-    figures = tuple(_figure(path, number, row) for number, row in enumerate(rows, 2))
-    keys = [(figure.source, figure.model, figure.task, figure.metric) for figure in figures]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise MertError(f"{path} has two figures of {' · '.join(twice[0])}; expected one")
-    return figures
+    if columns != PublishedRow._fields:
+        raise MertError(f"{path} has the columns {', '.join(columns)}; expected {', '.join(PublishedRow._fields)}")
+    figures: dict[tuple[str, ...], PublishedRow] = {}
+    for number, row in enumerate(rows, 2):
+        source, model, task, metric = (row[name] for name in columns[:-1])
+        if task not in PUBLIC_TASKS:
+            raise MertError(f"{path}, line {number}: the task is {task!r}; expected one of {', '.join(PUBLIC_TASKS)}")
+        try:
+            value = float(row["value"])
+        except (TypeError, ValueError) as error:
+            raise MertError(f"{path}, line {number}: the value is {row['value']!r}; expected a number") from error
+        key = source, model, task, OUR_NAMES.get(metric, metric)
+        if key in figures:
+            raise MertError(f"{path} has two figures of {' · '.join(key)}; expected one")
+        figures[key] = PublishedRow(*key, value)
+    return tuple(figures.values())
 
 
-def _figure(path: Path, line: int, row: dict[str, str]) -> PublishedRow:
-    if row["task"] not in PUBLIC_TASKS:
-        raise MertError(f"{path}, line {line}: the task is {row['task']!r}; expected one of {', '.join(PUBLIC_TASKS)}")
-    try:
-        value = float(row["value"])
-    except (TypeError, ValueError) as error:
-        raise MertError(f"{path}, line {line}: the value is {row['value']!r}; expected a number") from error
-    metric = OUR_NAMES.get(row["metric"], row["metric"])
-    return PublishedRow(row["source"], row["model"], row["task"], metric, value)
+@cache
+def fourteen_metrics() -> dict[str, tuple[str, ...]]:
+    """Return the metrics that papers report for each of the fourteen tasks, in MARBLE's order: what is averaged."""
+    return {task: tuple(dict.fromkeys(row.metric for row in published() if row.task == task)) for task in PUBLIC_TASKS}
 
 
-def published_models(figures: Sequence[PublishedRow]) -> list[tuple[str, str]]:
-    """Return each (model, source) once, in the order of the figures."""
-    return list(dict.fromkeys((figure.model, figure.source) for figure in figures))
-
-
-def published_metrics(figures: Sequence[PublishedRow]) -> dict[str, tuple[str, ...]]:
-    """Return the metrics that papers give for each of the fourteen tasks, in MARBLE's order of the tasks."""
-    metrics: dict[str, dict[str, None]] = {task: {} for task in PUBLIC_TASKS}
-    for figure in figures:
-        metrics[figure.task].setdefault(figure.metric)
-    return {task: tuple(names) for task, names in metrics.items()}
-
-
-BESIDE = "f_measure_20ms"
-BESIDE_ENDING = "_museval"
-MOST_NAMED = 4
-
-
-@dataclass(frozen=True)
-class Average:
-    """An average, if it can be had.
-
-    Attributes:
-        value: percent; None if a figure is missing.
-        missing: ``TASK METRIC`` of each figure that is missing.
-    """
+class Average(NamedTuple):
+    """An average in percent, None if a figure is missing, and ``TASK METRIC`` of each figure that is missing."""
 
     value: float | None
     missing: tuple[str, ...]
@@ -119,28 +88,18 @@ def counts(metric: str) -> bool:
     return metric != BESIDE and not metric.endswith(BESIDE_ENDING)
 
 
-def fourteen_metrics() -> dict[str, tuple[str, ...]]:
-    """Return what is averaged: of each of the fourteen tasks the metrics that MARBLE's paper reports."""
-    return published_metrics(published())
-
-
-def average(figures: Mapping[str, Mapping[str, float]], expected: Mapping[str, Sequence[str]]) -> Average:
+def average(figures: Mapping[tuple[str, str], float], expected: Mapping[str, Sequence[str]]) -> Average:
     """Return the mean over the tasks of the mean of each one's metrics.
 
     Separation goes in as the mean of its SDRs in dB beside percentages, as MARBLE has it.
 
     Args:
-        figures: task to metric to value: percent, or dB.
+        figures: value, percent or dB, by task and metric.
         expected: task to its metrics. Others do not count; a task without metrics is missing.
     """
     missing = [task for task, metrics in expected.items() if not metrics]
-    missing += [
-        f"{task} {metric}"
-        for task, metrics in expected.items()
-        for metric in metrics
-        if metric not in figures.get(task, {})
-    ]
+    missing += [f"{task} {name}" for task, names in expected.items() for name in names if (task, name) not in figures]
     if missing or not expected:
         return Average(None, tuple(missing))
-    means = [sum(figures[task][metric] for metric in metrics) / len(metrics) for task, metrics in expected.items()]
+    means = [sum(figures[task, metric] for metric in metrics) / len(metrics) for task, metrics in expected.items()]
     return Average(sum(means) / len(means), ())

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from mert_core.data.record import Record, write_record
 from mert_core.files import atomic_folder, write_json, write_text
-from mert_core.report.baselines import count_wins, standings
+from mert_core.report.baselines import standings
 from mert_core.report.figures.draw import draw_all
-from mert_core.report.load import ReportData, load_report
+from mert_core.report.load import load_report
 from mert_core.report.pages import report_page
-from mert_core.report.tables import metrics_of, write_plots
+from mert_core.report.tables import ESTIMATE, metrics_of, write_plots
 
 if TYPE_CHECKING:
     from mert_core.config import Config
@@ -44,33 +44,24 @@ def run(config: Config, layout: Layout, tracker: Tracker) -> Record:
             folder,
             stage="report",
             kind="report",
-            inputs=_inputs(data),
+            inputs={
+                "corpus": data.corpus.id,
+                **{f"targets/{labels.teacher}": labels.record.id for labels in data.labels if labels.record},
+                **{f"checkpoint/{training.run}": training.record.id for training in data.trainings},
+                **{f"scores/{item.run}": item.record.id for item in data.scores},
+            },
             params={"report": config.report.model_dump(mode="json")},
             facts={"beats": metrics["beats"]},
         )
     write_json(layout.metrics, metrics)
     for standing in standings(data):
         logger.info("%s %s (interval against interval)", standing.run, standing.sentence)
-    _track(data, layout, tracker)
-    return record
 
-
-def _inputs(data: ReportData) -> dict[str, str]:
-    """Return the record id of everything the report was made from, by role."""
-    return {
-        "corpus": data.corpus.id,
-        **{f"targets/{labels.teacher}": labels.record.id for labels in data.labels if labels.record},
-        **{f"checkpoint/{training.run}": training.record.id for training in data.trainings},
-        **{f"scores/{item.run}": item.record.id for item in data.scores},
-    }
-
-
-def _track(data: ReportData, layout: Layout, tracker: Tracker) -> None:
     for item in data.scored:
         for task in data.tasks:
-            score = item.tasks[task]
-            tracker.metrics({f"{item.run}/{task}/{name}": score[name] for name in ("value", "low", "high")})
-    for run, counts in count_wins(data).items():
+            tracker.metrics({f"{item.run}/{task}/{name}": item.tasks[task][name] for name in ESTIMATE})
+    for run, counts in metrics["beats"].items():
         tracker.metrics({f"{run}/tasks_above/{baseline}": float(count) for baseline, count in counts.items()})
     tracker.artifact(layout.report / PAGE_NAME)
     tracker.artifact(layout.report / FIGURES_NAME)
+    return record

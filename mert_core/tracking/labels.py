@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
@@ -48,8 +48,7 @@ EXPERIMENT_TAG = "mert.experiment"
 _CHANGES_SHOWN = 3
 
 
-@dataclass(frozen=True)
-class StageFacts:
+class StageFacts(NamedTuple):
     """Parameters by dotted name, input folders by role, and the folder the stage writes (None: none of ours)."""
 
     params: dict[str, Any]
@@ -60,9 +59,11 @@ class StageFacts:
 def stage_facts(config: Config, layout: Layout, stage: str, run: str | None) -> StageFacts:
     """Return what a stage's run is labelled with. An unknown stage has no more than seed and threads."""
     stage = stage.replace("_", "-")
-    return StageFacts(
-        _params(config, stage, run), _inputs(config, layout, stage, run), _output_folder(layout, stage, run)
-    )
+    outputs = {"corpus": layout.corpus, "probe-set": layout.probe_set, "report": layout.report}
+    if run is not None:
+        outputs |= {"teachers": layout.teacher(run), "targets": layout.targets(run)}
+        outputs |= {"pretrain": layout.model(run), "probe": layout.scores(run)}
+    return StageFacts(_params(config, stage, run), _inputs(config, layout, stage, run), outputs.get(stage))
 
 
 def _params(config: Config, stage: str, run: str | None) -> dict[str, Any]:
@@ -80,11 +81,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, with dotted names."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -105,22 +102,16 @@ def changes(config: Config, layout: Layout, stage: str, run: str | None) -> dict
             return {}
     if run in config.runs and run not in other.runs:
         return {}  # a new run is no experiment on an old one
-    before = _params(other, stage.replace("_", "-"), run)
-    now = _params(config, stage.replace("_", "-"), run)
+    before, now = (_params(tree, stage.replace("_", "-"), run) for tree in (other, config))
     return {key.partition(".")[2] or key: value for key, value in now.items() if before.get(key) != value}
 
 
 def run_name(stage: str, run: str | None, changed: Mapping[str, Any]) -> str:
     """Return a run's name: stage, named run and what an experiment changed of it: ``pretrain/tiny max_steps=20``."""
-    name = f"{stage}/{run}" if run else stage
-    shown = [f"{key}={_short(value)}" for key, value in list(changed.items())[:_CHANGES_SHOWN]]
-    more = [f"+{len(changed) - _CHANGES_SHOWN}"] if len(changed) > _CHANGES_SHOWN else []
-    return " ".join([name, *shown, *more])
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:23]}…"
+    texts = {key: str(value) for key, value in changed.items()}
+    shown = [f"{key}={text if len(text) <= 24 else f'{text[:23]}…'}" for key, text in texts.items()][:_CHANGES_SHOWN]
+    more = [f"+{len(texts) - _CHANGES_SHOWN}"] if len(texts) > _CHANGES_SHOWN else []
+    return " ".join([f"{stage}/{run}" if run else stage, *shown, *more])
 
 
 def record_ids(folders: Mapping[str, Path]) -> dict[str, str]:
@@ -135,70 +126,53 @@ def record_ids(folders: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _inputs(config: Config, layout: Layout, stage: str, run: str | None) -> dict[str, Path]:
-    corpus = {"corpus": layout.corpus}
-    if stage == "teachers":
-        return corpus
+    inputs = {"corpus": layout.corpus}
     if stage == "targets" and run is not None:
-        return corpus | {"teacher": layout.teacher(run)}
-    if stage in {"pretrain", "sweep"}:
+        inputs["teacher"] = layout.teacher(run)
+    elif stage in {"pretrain", "sweep"}:
         name = config.sweep.run if stage == "sweep" else run
-        return corpus | (_targets_and_teachers(config, layout, name) if name in config.runs else {})
-    if stage == "probe":
-        checkpoint = {"checkpoint": layout.model(run)} if run in config.runs else {}
-        return {"probe_set": layout.probe_set} | checkpoint
-    if stage == "report":
-        targets = {f"targets/{name}": layout.targets(name) for name in config.teachers}
-        return corpus | targets | {f"scores/{name}": layout.scores(name) for name in config.shown_runs}
-    return {}
-
-
-def _targets_and_teachers(config: Config, layout: Layout, run: str) -> dict[str, Path]:
-    terms = [term for term in config.run(run).teachers if term.weight]
-    stored = {f"targets/{term.teacher}": layout.targets(term.teacher) for term in terms if term.targets == "stored"}
-    return stored | {f"teacher/{term.teacher}": layout.teacher(term.teacher) for term in terms}
-
-
-def _output_folder(layout: Layout, stage: str, run: str | None) -> Path | None:
-    plain = {"corpus": layout.corpus, "probe-set": layout.probe_set, "report": layout.report}
-    if stage in plain:
-        return plain[stage]
-    of_run = {"teachers": layout.teacher, "targets": layout.targets, "pretrain": layout.model, "probe": layout.scores}
-    return of_run[stage](run) if run is not None and stage in of_run else None
+        terms = [term for term in config.run(name).teachers if term.weight] if name in config.runs else []
+        inputs |= {f"targets/{x.teacher}": layout.targets(x.teacher) for x in terms if x.targets == "stored"}
+        inputs |= {f"teacher/{x.teacher}": layout.teacher(x.teacher) for x in terms}
+    elif stage == "probe":
+        inputs = {"probe_set": layout.probe_set} | ({"checkpoint": layout.model(run)} if run in config.runs else {})
+    elif stage == "report":
+        inputs |= {f"targets/{name}": layout.targets(name) for name in config.teachers}
+        inputs |= {f"scores/{name}": layout.scores(name) for name in config.shown_runs}
+    elif stage != "teachers":
+        inputs = {}
+    return inputs
 
 
 def run_tags(
     config: Config, layout: Layout, stage: str, run: str | None, facts: StageFacts, changed: Mapping[str, Any]
 ) -> dict[str, str]:
     """Return all tags of a run, each only where there is something to say."""
-    tags = {"mert.stage": stage, "mert.run": run, "seed": str(config.seed), "params.sha256": sha256_json(facts.params)}
-    tags[EXPERIMENT_TAG] = " ".join(f"{key}={value}" for key, value in changed.items())
-    tags |= {f"input.{role}": identity for role, identity in record_ids(facts.inputs).items()}
-    for name, variables in ENVIRONMENT.items():
-        tags[name] = next((os.environ[key] for key in variables if os.environ.get(key)), None)
-    tags |= _git_tags(layout.root) | _hardware_tags()
-    tags |= {"mlflow.source.name": f"mert {stage}", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-    return {key: value for key, value in tags.items() if value}
-
-
-def _git_tags(root: Path) -> dict[str, str | None]:
-    """Return the commit and whether the working tree differs from it; nothing outside a repository."""
-    commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
-    if commit is None:
-        return {}
-    edited = _output(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
-    branch = _output(["git", "-C", str(root), "rev-parse", "--abbrev-ref", "HEAD"])
-    dirty = "true" if edited else "false"
-    return {"mlflow.source.git.commit": commit, "mlflow.source.git.branch": branch, "git.dirty": dirty}
-
-
-def _hardware_tags() -> dict[str, str | None]:
-    return {
+    tags: dict[str, str | None] = {
+        "mert.stage": stage,
+        "mert.run": run,
+        "seed": str(config.seed),
+        "params.sha256": sha256_json(facts.params),
+        EXPERIMENT_TAG: " ".join(f"{key}={value}" for key, value in changed.items()),
+        **{f"input.{role}": identity for role, identity in record_ids(facts.inputs).items()},
         "hardware.host": platform.node(),
         "hardware.cpu": _processor(),
         "hardware.cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "hardware.memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
         "hardware.gpu": _accelerators(),
+        "mlflow.source.name": f"mert {stage}",
+        "mlflow.source.type": "LOCAL",
     }
+    for name, variables in ENVIRONMENT.items():
+        tags[name] = next((os.environ[key] for key in variables if os.environ.get(key)), None)
+    git = ["git", "-C", str(layout.root)]
+    if commit := _output([*git, "rev-parse", "HEAD"]):
+        edited = _output([*git, "status", "--porcelain", "--untracked-files=no"])
+        tags |= {"mlflow.source.git.commit": commit, "git.dirty": "true" if edited else "false"}
+        tags["mlflow.source.git.branch"] = _output([*git, "rev-parse", "--abbrev-ref", "HEAD"])
+    with suppress(KeyError, OSError):  # a container whose user has no name
+        tags["mlflow.user"] = getpass.getuser()
+    return {key: value for key, value in tags.items() if value}
 
 
 def _processor() -> str:
@@ -220,13 +194,6 @@ def _accelerators() -> str | None:
         return None
     listed = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
     return ", ".join(listed.splitlines()) if listed else None
-
-
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return None
 
 
 def _output(command: list[str]) -> str | None:

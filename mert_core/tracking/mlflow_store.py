@@ -65,47 +65,33 @@ class MlflowStore:
 
         Sending an event a second time changes nothing: the database keeps one of two equal points.
         """
+        from mlflow.entities import Metric, Param, RunTag
+
         for kind, group in groupby(events, key=lambda event: event["kind"]):
             if kind == "metrics":
-                self._send_metrics(run_id, [point for event in group for point in event["points"]])
-            else:
-                for event in group:
-                    getattr(self, f"_send_{kind}")(run_id, **{key: event[key] for key in event if key != "kind"})
-
-    def _send_metrics(self, run_id: str, points: list[list[Any]]) -> None:
-        from mlflow.entities import Metric
-
-        metrics = [Metric(name, float(value), milliseconds, step) for name, value, milliseconds, step in points]
-        for batch in _batches(metrics, _METRICS_PER_BATCH):
-            self.client.log_batch(run_id, metrics=batch)
-
-    def _send_params(self, run_id: str, values: dict[str, str]) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(plain_name(key), value[: _LONGEST["params"]]) for key, value in values.items()]
-        for batch in _batches(params, _NAMES_PER_BATCH):
-            self.client.log_batch(run_id, params=batch)
-
-    def _send_tags(self, run_id: str, values: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        tags = [RunTag(plain_name(key), value[: _LONGEST["tags"]]) for key, value in values.items()]
-        for batch in _batches(tags, _NAMES_PER_BATCH):
-            self.client.log_batch(run_id, tags=batch)
-
-    def _send_artifact(self, run_id: str, path: str, folder: str) -> None:
-        if Path(path).is_dir():
-            self.client.log_artifacts(run_id, path, folder)
-        elif Path(path).exists():  # its owner may have cleared the state folder
-            self.client.log_artifact(run_id, path, folder or None)
-
-    def _send_music(self, run_id: str, role: str, path: str, record: str) -> None:
-        dataset = _manifest_dataset(role, Path(path), record)
-        if dataset is not None:
-            self.client.log_inputs(run_id, [dataset])
-
-    def _send_end(self, run_id: str, status: str, milliseconds: int) -> None:
-        self.client.set_terminated(run_id, status=status, end_time=milliseconds)
+                points = [point for event in group for point in event["points"]]
+                metrics = [Metric(name, float(value), milliseconds, step) for name, value, milliseconds, step in points]
+                for batch in _batches(metrics, _METRICS_PER_BATCH):
+                    self.client.log_batch(run_id, metrics=batch)
+                continue
+            for event in group:
+                if kind in _LONGEST:
+                    entity = Param if kind == "params" else RunTag
+                    values = [entity(plain_name(key), text[: _LONGEST[kind]]) for key, text in event["values"].items()]
+                    for batch in _batches(values, _NAMES_PER_BATCH):
+                        labels: dict[str, Any] = {kind: batch}
+                        self.client.log_batch(run_id, **labels)
+                elif kind == "artifact":
+                    path, folder = event["path"], event["folder"]
+                    if Path(path).is_dir():
+                        self.client.log_artifacts(run_id, path, folder)
+                    elif Path(path).exists():  # its owner may have cleared the state folder
+                        self.client.log_artifact(run_id, path, folder or None)
+                elif kind == "music":
+                    if dataset := _manifest_dataset(event["role"], Path(event["path"]), event["record"]):
+                        self.client.log_inputs(run_id, [dataset])
+                else:
+                    self.client.set_terminated(run_id, status=event["status"], end_time=event["milliseconds"])
 
 
 def plain_name(name: str) -> str:
@@ -154,7 +140,7 @@ def tracking_uri(config: Config, layout: Layout) -> str:
     """
     chosen = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not chosen:
-        return _own_uri(layout)
+        return f"sqlite:///{_database(layout)}"
     scheme = urlsplit(chosen).scheme.partition("+")[0]
     if scheme not in SCHEMES:
         where = "tracking.uri" if config.tracking.uri else "MLFLOW_TRACKING_URI"
@@ -167,8 +153,8 @@ def tracking_uri(config: Config, layout: Layout) -> str:
     return chosen
 
 
-def _own_uri(layout: Layout) -> str:
-    return f"sqlite:///{layout.state / 'mlflow' / 'mlflow.db'}"
+def _database(layout: Layout) -> Path:
+    return layout.state / "mlflow" / "mlflow.db"
 
 
 def artifacts_uri(layout: Layout) -> str:
@@ -185,17 +171,13 @@ def tracking_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, RequestException, SQLAlchemyError, OSError)
 
 
-def is_refused(error: Exception) -> bool:
-    """Return whether MLflow was there and found the value wrong: sending it again would not help.
+UNKNOWN_RUN = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's error code for a run that was deleted, or whose database was."""
+REFUSED = (UNKNOWN_RUN, "INVALID_PARAMETER_VALUE")
+"""Error codes by which MLflow was there and found the value wrong: sending it again would not help.
 
-    BAD_REQUEST is not among the codes: MLflow's database store also gives it to a broken database.
-    """
-    return is_unknown_run(error) or getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
-
-
-def is_unknown_run(error: Exception) -> bool:
-    """Return whether MLflow has no such run: it was deleted, or the database was."""
-    return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+BAD_REQUEST is not among them: MLflow's database store also gives it to a broken database.
+"""
 
 
 def connect(config: Config, layout: Layout) -> MlflowStore:
@@ -210,35 +192,30 @@ def connect(config: Config, layout: Layout) -> MlflowStore:
         os.environ.setdefault(name, value)
     if uri.startswith("sqlite:"):
         Path(uri.partition(":///")[2]).parent.mkdir(parents=True, exist_ok=True)
+    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
     for chatty in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=uri)
-    experiment_id = _experiment(client, config.tracking.experiment, layout, uri)
-    move_artifacts(layout)
-    return MlflowStore(uri, client, experiment_id)
-
-
-def _experiment(client: MlflowClient, name: str, layout: Layout, uri: str) -> str:
-    from mlflow.exceptions import MlflowException
-
+    name = config.tracking.experiment
     known: Any = client.get_experiment_by_name(name)
     if known is None:
         # Without a place of its own an experiment of a database writes into the current directory.
         place = None if uri.startswith(("http", "databricks")) else artifacts_uri(layout)
         try:
-            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
+            client.create_experiment(name, artifact_location=place, tags=_KIND)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
-            known = client.get_experiment_by_name(name)  # another process was faster
+        known = client.get_experiment_by_name(name)
     if known.lifecycle_stage == "deleted":
         client.restore_experiment(known.experiment_id)
     for key, value in _KIND.items():
         if known.tags.get(key) != value:  # made by hand or by an earlier version
             client.set_experiment_tag(known.experiment_id, key, value)
-    return str(known.experiment_id)
+    move_artifacts(layout)
+    return MlflowStore(uri, client, str(known.experiment_id))
 
 
 def move_artifacts(layout: Layout) -> None:
@@ -246,18 +223,16 @@ def move_artifacts(layout: Layout) -> None:
 
     MLflow stores absolute paths: in a copied or moved checkout they lead to the original, and runs would write there.
     """
-    database = Path(_own_uri(layout).partition(":///")[2])
+    database, here = _database(layout), artifacts_uri(layout)
     if not database.exists():
         return
-    here = artifacts_uri(layout)
-    columns = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
     with closing(sqlite3.connect(database)) as connection, connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        for table, column in columns if {table for table, _ in columns} <= tables else ():
-            rows = connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall()
-            old = {
-                found.group(1) for (uri,) in rows if (found := re.match(r"(file:.*/mlflow/artifacts)(/|$)", uri or ""))
-            }
+        if not {"experiments", "runs"} <= tables:
+            return
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            uris = [uri or "" for (uri,) in connection.execute(f"SELECT DISTINCT {column} FROM {table}")]
+            old = {match.group(1) for uri in uris if (match := re.match(r"(file:.*/mlflow/artifacts)(/|$)", uri))}
             for place in old - {here}:
                 change = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ?"
                 connection.execute(change, (here, len(place) + 1, place, place + "/%"))

@@ -18,11 +18,13 @@ import re
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from mert_core.files import write_text
-from mert_core.tracking.mlflow_store import is_refused, is_unknown_run, tracking_errors
+from mert_core.tracking.mlflow_store import REFUSED, UNKNOWN_RUN, tracking_errors
 
 if TYPE_CHECKING:
     from mert_core.tracking.mlflow_store import Event, MlflowStore
@@ -41,7 +43,7 @@ class Outbox:
     Args:
         folder: where the file lies; see `FOLDER`.
         name: the run's name.
-        tags: tags to create the run with, when ``run_id`` is None.
+        tags: the run's; it is created with them later when ``run_id`` is None.
         store: a reachable MLflow; without one the events wait for another run.
         run_id: the MLflow run; None where it could not be created.
     """
@@ -50,11 +52,10 @@ class Outbox:
         self, folder: Path, name: str, tags: dict[str, str], store: MlflowStore | None, run_id: str | None
     ) -> None:
         now = time.time_ns()
-        self._name, self._store, self._run_id = name, store, run_id
+        self.name, self.tags, self.store, self.run_id = name, tags, store, run_id
         self._waiting: list[Event] = []
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._disk_full = self._away = False
-        self._copies = 0
 
         file_name = re.sub(r"[^\w.=-]+", "@", name)
         self.path = folder / f"{file_name}-{os.getpid()}-{now}.jsonl"
@@ -81,25 +82,19 @@ class Outbox:
 
     def add_file(self, path: Path, name: str) -> None:
         """Take a copy of a file or folder, to be called ``name`` among the run's artifacts."""
-        with self._lock:
-            self._copies += 1
-            number = self._copies
-        copy = self._copies_folder / str(number) / Path(name).name
         try:
-            copy.parent.mkdir(parents=True)
+            copies = self.path.with_suffix(".files")
+            copies.mkdir(exist_ok=True)
+            copy = Path(mkdtemp(dir=copies)) / Path(name).name
             if path.is_dir():
                 shutil.copytree(path, copy)
             else:
                 shutil.copy2(path, copy)
         except OSError as error:
-            _log.warning("%s is not kept among the files of %s: %s", path, self._name, error)
+            _log.warning("%s is not kept among the files of %s: %s", path, self.name, error)
             return
         folder = name if path.is_dir() else str(Path(name).parent) if "/" in name else ""
         self.add({"kind": "artifact", "path": str(copy), "folder": folder})
-
-    @property
-    def _copies_folder(self) -> Path:
-        return self.path.with_suffix(".files")
 
     def _write(self, event: Event) -> None:
         # A line that a full disk cut short must not swallow this one, so each begins on its own.
@@ -121,18 +116,18 @@ class Outbox:
 
     def send(self) -> bool:
         """Send what waits, now. Return whether nothing waits any more."""
-        if self._store is None or self._run_id is None:
+        if self.store is None or self.run_id is None:
             return False
         with self._sending:
             with self._lock:
                 events = list(self._waiting)
             try:
-                _send_each_kind(self._store, self._run_id, self._name, events)
+                _send_each_kind(self.store, self.run_id, self.name, events)
             except tracking_errors() as error:
                 if not self._away:
                     _log.warning(
                         "MLflow at %s was lost (%s).\n  The stage goes on; what follows is kept in %s and sent later.",
-                        self._store.uri,
+                        self.store.uri,
                         reason(error),
                         self.path,
                     )
@@ -153,7 +148,7 @@ class Outbox:
         sent = self.send()
         if sent:
             _remove(self.path)
-        elif self._store is not None:
+        elif self.store is not None:
             _log.warning("MLflow is still away; kept %s", self.path)
         self._file.close()
 
@@ -163,9 +158,10 @@ def _send_each_kind(store: MlflowStore, run_id: str, name: str, events: list[Eve
     try:
         store.send(run_id, events)
     except tracking_errors() as error:
-        if not is_refused(error):
+        code = getattr(error, "error_code", None)
+        if code not in REFUSED:
             raise
-        if len(events) == 1 or is_unknown_run(error):
+        if len(events) == 1 or code == UNKNOWN_RUN:
             kinds = ", ".join(sorted({event["kind"] for event in events}))
             _log.warning("MLflow refused the %s of %s: %s", kinds, name, reason(error))
             return
@@ -177,33 +173,29 @@ def send_left_behind(folder: Path, store: MlflowStore) -> int:
     """Send what processes that are gone left in a folder; return how many runs that were."""
     sent = 0
     for path in sorted(folder.glob("*.jsonl")):
-        try:
-            with path.open("r+", encoding="utf-8") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                sent += _send_file(path, store)
-        except (BlockingIOError, FileNotFoundError):
-            continue  # its process lives, or another sends it
+        # A file that is locked or gone: its process lives, or another sends it.
+        with suppress(BlockingIOError, FileNotFoundError), path.open("r+", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sent += _send_file(path, store)
     return sent
 
 
 def _send_file(path: Path, store: MlflowStore) -> bool:
     """Send one file's events and remove it, unless its run is at another MLflow; one without an end ends as FAILED."""
-    lines = _read(path)
+    lines = read_events(path)
     if lines:  # else the process died before the first line was whole
         head, *events = lines
-        run_id = head["run_id"]
-        if run_id is not None and head["uri"] != store.uri:
+        if head["run_id"] is not None and head["uri"] != store.uri:
             return False
-        if run_id is None:
-            head["uri"] = store.uri
-            run_id = head["run_id"] = store.create_run(head["name"], head["tags"], head["milliseconds"])
+        if head["run_id"] is None:
+            head |= {"uri": store.uri, "run_id": store.create_run(head["name"], head["tags"], head["milliseconds"])}
             # A second try after a failure below makes no second run.
             write_text(path, "".join(json.dumps(item) + "\n" for item in lines))
         if not events or events[-1]["kind"] != "end":
             last_sign = int(path.stat().st_mtime * 1000)
             events.append({"kind": "tags", "values": {"mert.ended": "its process was killed"}})
             events.append({"kind": "end", "status": "FAILED", "milliseconds": last_sign})
-        _send_each_kind(store, run_id, head["name"], events)
+        _send_each_kind(store, head["run_id"], head["name"], events)
     _remove(path)
     return True
 
@@ -213,13 +205,12 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file; one within which the process died, or the disk was full, is left out."""
     events = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+        with suppress(json.JSONDecodeError):
             events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # the process died within this line, or the disk was full for a while; the others are whole
     return events
 
 

@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from mert_core.files import write_json, write_text
 from mert_core.paths import Layout
-from mert_core.tracking.labels import StageFacts, changes, flatten, record_ids, run_name, run_tags, stage_facts
-from mert_core.tracking.mlflow_store import MlflowStore, connect, plain_name, tracking_errors
+from mert_core.tracking.labels import changes, flatten, record_ids, run_name, run_tags, stage_facts
+from mert_core.tracking.mlflow_store import connect, plain_name, tracking_errors
 from mert_core.tracking.outbox import FOLDER, Outbox, reason, send_left_behind
 
 if TYPE_CHECKING:
@@ -31,16 +31,14 @@ _MUSIC = ("corpus", "probe_set")
 _log = logging.getLogger(__name__)
 
 
-@runtime_checkable
-class Tracker(Protocol):
-    """A run that records what was seen: all that stages know of tracking.
+class Tracker:
+    """A run that records what was seen: all that stages know of tracking. This one records nothing.
 
     Calls return at once and never raise because a server is away: a stage's outputs do not depend on tracking.
     """
 
-    @property
-    def run_id(self) -> str | None:
-        """The MLflow run, or None when nothing is recorded there."""
+    run_id: str | None = None
+    """The MLflow run; None when nothing is recorded there."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record figures by name, at an optimizer step if there is one. Names may hold ``/``."""
@@ -52,48 +50,34 @@ class Tracker(Protocol):
         """Record labels to find the run by."""
 
     def artifact(self, path: Path, name: str = "") -> None:
-        """Keep a copy of a file or folder, called ``name`` in the run's artifacts (its own name unless given)."""
+        """Keep a copy of a file or folder as it is now, called ``name`` among the artifacts (its own unless given)."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep a table as ``NAME.json``; its columns are the keys of the first row."""
+        """Keep a table as ``NAME.json``, which MLflow's page shows; its columns are the keys of the first row."""
 
     def child(self, name: str, tags: Mapping[str, Any]) -> AbstractContextManager[Tracker]:
         """Open a run below this one, such as one task's below its model's; it fails if the block raises."""
+        return nullcontext(self)
 
 
 class NullTracker(Tracker):
     """Records nothing: for tests and for callers that want none."""
 
-    run_id = None
 
-    def child(self, name: str, tags: Mapping[str, Any]) -> AbstractContextManager[NullTracker]:
-        """Record nothing there either."""
-        return nullcontext(self)
+class RunTracker(Tracker):
+    """A `Tracker` bound to one run, whose events go into an outbox; safe to call from several threads."""
 
-
-class RunTracker:
-    """A `Tracker` bound to one run; safe to call from several threads.
-
-    Args:
-        folder: where what is not sent yet lies.
-        name: the run's name.
-        tags: the run's tags.
-        store: a reachable MLflow, or None.
-        run_id: the MLflow run, or None where it could not be created.
-    """
-
-    def __init__(
-        self, folder: Path, name: str, tags: dict[str, str], store: MlflowStore | None, run_id: str | None
-    ) -> None:
-        self.run_id = run_id
-        self._folder, self._tags, self._store = folder, tags, store
-        self._outbox = Outbox(folder, name, tags, store, run_id)
+    def __init__(self, outbox: Outbox) -> None:
+        self.run_id = outbox.run_id
+        self._outbox = outbox
         self._tables: list[dict[str, str]] = []
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record figures."""
         now = time.time_ns() // 10**6
-        points = [[plain_name(name), _number(value), now, step or 0] for name, value in values.items()]
+        figures = {plain_name(name): float(value) for name, value in values.items()}
+        # JSON has no numbers that are not finite: they travel as text.
+        points = [[name, x if math.isfinite(x) else str(x), now, step or 0] for name, x in figures.items()]
         self._outbox.add({"kind": "metrics", "points": points})
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -107,11 +91,11 @@ class RunTracker:
         self._outbox.add({"kind": "tags", "values": {key: str(value) for key, value in values.items()}})
 
     def artifact(self, path: Path, name: str = "") -> None:
-        """Keep a copy of a file or folder as it is now."""
+        """Keep a copy."""
         self._outbox.add_file(path, name or path.name)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep a table where MLflow's page shows it as one."""
+        """Keep a table."""
         if not rows:
             return
         columns = list(rows[0])
@@ -133,16 +117,17 @@ class RunTracker:
 
     def open_child(self, name: str, tags: Mapping[str, Any]) -> RunTracker:
         """Open a run below this one, to be closed by the caller; without MLflow it is created later."""
-        labels = self._tags | {key: str(value) for key, value in tags.items()}
+        box = self._outbox
+        labels = box.tags | {key: str(value) for key, value in tags.items()}
         if self.run_id is not None:
             labels[_PARENT_TAG] = self.run_id
         run_id = None
-        if self._store is not None:
+        if box.store is not None:
             try:
-                run_id = self._store.create_run(name, labels)
+                run_id = box.store.create_run(name, labels)
             except tracking_errors() as error:
                 _log.warning("MLflow is away (%s); %s is kept and sent later", reason(error), name)
-        return RunTracker(self._folder, name, labels, self._store, run_id)
+        return RunTracker(Outbox(box.path.parent, name, labels, box.store, run_id))
 
     @contextmanager
     def child(self, name: str, tags: Mapping[str, Any]) -> Iterator[RunTracker]:
@@ -162,12 +147,6 @@ class RunTracker:
     def close(self, status: str) -> None:
         """Send the rest and end the run with a status (FINISHED, FAILED, KILLED)."""
         self._outbox.close(status)
-
-
-def _number(value: float) -> float | str:
-    """Return a figure for JSON, which has no numbers that are not finite: they travel as text."""
-    number = float(value)
-    return number if math.isfinite(number) else str(number)
 
 
 @contextmanager
@@ -206,22 +185,43 @@ def open_run(
     if parent := parent_run_id or os.environ.get(PARENT_VARIABLE):
         labels[_PARENT_TAG] = parent
 
-    store, run_id = _begin(config, layout, name, labels, resume_run_id)
+    unsent = layout.state / FOLDER
+    store, run_id = None, resume_run_id
+    try:
+        store = connect(config, layout)
+        if sent := send_left_behind(unsent, store):
+            _log.warning("tracking: sent %d run(s) kept while MLflow was away or left by a killed process", sent)
+        if run_id is None:
+            run_id = store.create_run(name, labels)
+        else:
+            store.client.update_run(run_id, status="RUNNING")
+            store.send(run_id, [{"kind": "tags", "values": labels}])
+    except tracking_errors() as error:
+        store = None
+        _log.warning(
+            "MLflow cannot be reached (%s).\n"
+            "  The stage goes on; what it tracks is kept in %s until a run reaches MLflow.",
+            reason(error),
+            unsent,
+        )
     note = layout.last_runs / (f"{stage}@{run}.json" if run else f"{stage}.json")
     if store is not None:
         write_json(note, {"mlflow_run_id": run_id, "mlflow_uri": store.uri, "experiment_id": store.experiment_id})
     else:
         note.unlink(missing_ok=True)  # it would name the run before this one
-    tracker = RunTracker(layout.state / FOLDER, name, labels, store, run_id)
+
+    tracker = RunTracker(Outbox(unsent, name, labels, store, run_id))
     tracker.params(facts.params)
     tracker.music(facts.inputs)
-
     status = "FAILED"
     try:
         with _sigterm_as_exit():
             yield tracker
         status = "FINISHED"
-        _describe_output(tracker, stage, facts)
+        if facts.output is not None:
+            made = record_ids({"record": facts.output})
+            tracker.tags({f"output.{role}": identity for role, identity in made.items()})
+            tracker.music({stage.replace("-", "_"): facts.output})
     except KeyboardInterrupt:
         status = "KILLED"
         raise
@@ -230,37 +230,6 @@ def open_run(
         raise
     finally:
         tracker.close(status)
-
-
-def _begin(
-    config: Config, layout: Layout, name: str, tags: dict[str, str], resume_run_id: str | None
-) -> tuple[MlflowStore | None, str | None]:
-    """Reach MLflow and return the store and the run's id, or no store, with a warning."""
-    try:
-        store = connect(config, layout)
-        if sent := send_left_behind(layout.state / FOLDER, store):
-            _log.warning("tracking: sent %d run(s) kept while MLflow was away or left by a killed process", sent)
-        if resume_run_id is None:
-            return store, store.create_run(name, tags)
-        store.client.update_run(resume_run_id, status="RUNNING")
-        store.send(resume_run_id, [{"kind": "tags", "values": tags}])
-        return store, resume_run_id
-    except tracking_errors() as error:
-        _log.warning(
-            "MLflow cannot be reached (%s).\n"
-            "  The stage goes on; what it tracks is kept in %s until a run reaches MLflow.",
-            reason(error),
-            layout.state / FOLDER,
-        )
-        return None, resume_run_id
-
-
-def _describe_output(tracker: RunTracker, stage: str, facts: StageFacts) -> None:
-    """Say which record the stage wrote; where that is music, its manifest is the run's data set."""
-    if facts.output is None:
-        return
-    tracker.tags({f"output.{role}": identity for role, identity in record_ids({"record": facts.output}).items()})
-    tracker.music({stage.replace("-", "_"): facts.output})
 
 
 @contextmanager

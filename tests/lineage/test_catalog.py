@@ -15,36 +15,28 @@ from mert_core.files import write_json
 from mert_core.lineage.catalog import fill, lineage, open_catalog, record_stage, records, score_id, tables
 from mert_core.paths import Layout
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
-
 
 def score(value: float) -> dict[str, object]:
-    return {
-        "metric": "accuracy",
-        "value": value,
-        "low": value - 0.02,
-        "high": value + 0.02,
-        "tracks": 700,
-        "input": 3,
-        "rate": 0.001,
-        "validation": value,
-        "per_seed": [value] * 3,
-    }
+    figures = {"value": value, "low": value - 0.02, "high": value + 0.02, "validation": value}
+    return {"metric": "accuracy", "tracks": 700, "input": 3, "rate": 0.001, "per_seed": [value] * 3} | figures
 
 
 def put(folder: Path, kind: str, inputs: dict[str, Record], run: str | None = None, seed: int = 1) -> Record:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "content.bin").write_bytes(f"{kind} {run} {seed}".encode())
     if kind == "scores":
-        tasks = {"demo/gs_key": score(0.4), "nsynth_pitch": score(0.7)}
-        write_json(folder / "scores.json", {"run": run, "tasks": tasks})
+        put_scores(folder, {"demo/gs_key": score(0.4), "nsynth_pitch": score(0.7)})
     ids = {role: record.id for role, record in inputs.items()}
     return write_record(folder, stage=kind, kind=kind, run=run, inputs=ids, params={"seed": seed}, facts={"n": 0.1})
 
 
+def put_scores(folder: Path, tasks: dict[str, dict[str, object]]) -> None:
+    write_json(folder / "scores.json", {"run": "tiny", "tasks": tasks, "skipped": {"mtt": "no data"}})
+
+
 @pytest.fixture
-def config() -> Config:
-    return load_config(PARAMS)
+def config(repository: Path) -> Config:
+    return load_config(repository / "params.yaml")
 
 
 @pytest.fixture
@@ -55,24 +47,17 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 @pytest.fixture
 def pipeline(layout: Layout) -> dict[str, Record]:
-    corpus = put(layout.corpus, "corpus", {})
-    probe_set = put(layout.probe_set, "probe_set", {})
-    teacher = put(layout.teacher("rvqvae"), "teacher", {"corpus": corpus})
-    targets = put(layout.targets("rvqvae"), "targets", {"corpus": corpus, "teacher": teacher})
-    checkpoint = put(
-        layout.model("tiny"), "checkpoint", {"corpus": corpus, "teacher": teacher, "targets": targets}, "tiny"
-    )
-    scores = put(layout.scores("tiny"), "scores", {"probe_set": probe_set, "checkpoint": checkpoint}, "tiny")
-    baseline = put(layout.scores("random-weights"), "scores", {"probe_set": probe_set}, "random-weights")
-    return {
-        "corpus": corpus,
-        "probe_set": probe_set,
-        "teacher": teacher,
-        "targets": targets,
-        "checkpoint": checkpoint,
-        "scores": scores,
-        "baseline": baseline,
-    }
+    made = {"corpus": put(layout.corpus, "corpus", {}), "probe_set": put(layout.probe_set, "probe_set", {})}
+
+    def after(*names: str) -> dict[str, Record]:
+        return {name: made[name] for name in names}
+
+    made["teacher"] = put(layout.teacher("rvqvae"), "teacher", after("corpus"))
+    made["targets"] = put(layout.targets("rvqvae"), "targets", after("corpus", "teacher"))
+    made["checkpoint"] = put(layout.model("tiny"), "checkpoint", after("corpus", "teacher", "targets"), "tiny")
+    made["scores"] = put(layout.scores("tiny"), "scores", after("probe_set", "checkpoint"), "tiny")
+    made["baseline"] = put(layout.scores("random-weights"), "scores", after("probe_set"), "random-weights")
+    return made
 
 
 def dump(config: Config, layout: Layout) -> dict[str, list[tuple[object, ...]]]:
@@ -119,14 +104,11 @@ def test_a_score_leads_back_to_the_music_with_every_hash(
 
 def test_the_weighted_sum_is_called_so_and_older_scores_are_refused(config: Config, layout: Layout) -> None:
     folder = layout.scores("tiny")
-    folder.mkdir(parents=True)
-    weighted = score(0.4) | {"input": "weighted"}
-    write_json(folder / "scores.json", {"run": "tiny", "tasks": {"demo/emo": weighted}, "skipped": {"mtt": "no data"}})
-    write_record(folder, stage="probe", kind="scores", run="tiny", inputs={}, params={}, facts={})
+    put(folder, "scores", {}, "tiny")
+    put_scores(folder, {"demo/emo": score(0.4) | {"input": "weighted"}})
     assert "(weighted sum of states, 700 test tracks)" in lineage(config, layout, "tiny/demo/emo").splitlines()[0]
-    weighted["layer"] = weighted.pop("input")
-    write_json(folder / "scores.json", {"run": "tiny", "tasks": {"demo/emo": weighted}})
-    write_record(folder, stage="probe", kind="scores", run="tiny", inputs={}, params={}, facts={})
+    put(folder, "scores", {}, "tiny", seed=2)
+    put_scores(folder, {"demo/emo": {key: value for key, value in score(0.4).items() if key != "input"}})
     with pytest.raises(MertError, match="demo/emo has no input; an earlier version wrote it"):
         lineage(config, layout, "tiny/demo/emo")
 
@@ -191,9 +173,9 @@ def test_a_missing_ancestor_is_named(config: Config, layout: Layout, pipeline: d
 
 
 def test_a_wrong_url_is_named_and_does_not_stop_a_stage(
-    layout: Layout, pipeline: dict[str, Record], caplog: pytest.LogCaptureFixture
+    layout: Layout, repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = load_config(PARAMS, ["catalog.url=nothing at all"])
+    config = load_config(repository / "params.yaml", ["catalog.url=nothing at all"])
     with pytest.raises(MertError, match=r"catalog\.url is 'nothing at all'"):
         lineage(config, layout, "tiny/demo/gs_key")
     record_stage(config, layout)

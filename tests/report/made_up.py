@@ -1,7 +1,9 @@
-"""A small, plausible set of stage outputs in their true formats."""
+"""A small, plausible set of stage outputs in their true formats, and what a page that was made of them shows."""
 
 from __future__ import annotations
 
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +56,13 @@ LEVELS = {name: tuple(map(deformation.label, deformation.levels)) for name, defo
 
 def write_corpus(layout: Layout, source: str = "scores", left_out: int = 3) -> Record:
     layout.corpus.mkdir(parents=True)
-    reasons = ["truncated", "silent", "too_short"]
-    rows = [
-        {"path": f"broken/track {number}.wav", "reason": reasons[number % 3], "detail": "0.4 s; needs 3 s"}
-        for number in range(left_out)
-    ]
-    schema = pa.schema([("path", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
-    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), layout.corpus / "quarantine.parquet")
+    columns = {
+        "path": [f"broken/track {number}.wav" for number in range(left_out)],
+        "reason": [("truncated", "silent", "too_short")[number % 3] for number in range(left_out)],
+        "detail": ["0.4 s; needs 3 s"] * left_out,
+    }
+    table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    parquet.write_table(table, layout.corpus / "quarantine.parquet")
     facts = {
         "tracks": 225,
         "seconds": 4500.0,
@@ -80,26 +82,23 @@ def write_targets(layout: Layout, corpus: Record) -> Record:
     folder = layout.targets("rvqvae")
     folder.mkdir(parents=True)
     random = np.random.default_rng(1)
-    rows = []
     counts = {split: np.zeros((CODEBOOKS, ENTRIES + 1), dtype=np.int64) for split in ("train", "valid", "test")}
     for codebook in range(CODEBOOKS):
         shares = random.dirichlet(np.full(ENTRIES, 0.25 + 0.1 * codebook))
         for split, frames in (("train", 285000), ("valid", 52500)):
             counts[split][codebook, :-1] = random.multinomial(frames, shares)
-    for split, table in counts.items():
-        rows += [
-            {"split": split, "codebook": codebook, "entry": entry, "count": int(table[codebook, entry])}
-            for codebook in range(CODEBOOKS)
-            for entry in range(ENTRIES)
-        ]
+    rows = [
+        {"split": split, "codebook": codebook, "entry": entry, "count": int(count)}
+        for split, table in counts.items()
+        for (codebook, entry), count in np.ndenumerate(table[:, :-1])
+    ]
     parquet.write_table(pa.Table.from_pylist(rows), folder / "usage.parquet")
     limits = load_config(PARAMS).targets.gate
     tracks = pa.table({"track_id": ["a", "b"], "frames": [1500, 750], "seconds": [20.0, 10.0]})
     checks = check_codebooks(np.stack([counts["train"], counts["valid"]]), limits) + check_lengths(tracks, limits)
     write_json(folder / "gate.json", {"passed": True, "checks": as_table(checks)})
-    example = {"targets": random.integers(0, ENTRIES, (450, CODEBOOKS)).astype(np.uint16)}
-    example["log_mel"] = random.gamma(2.0, 1.0, (450, 128)).astype(np.float16)
-    np.savez(folder / "example.npz", **example)
+    targets = random.integers(0, ENTRIES, (450, CODEBOOKS)).astype(np.uint16)
+    np.savez(folder / "example.npz", targets=targets, log_mel=random.gamma(2.0, 1.0, (450, 128)).astype(np.float16))
     inputs = {"corpus": corpus.id, "teacher": "7e" * 32}
     facts = {"kind": f"{CODEBOOKS} × {ENTRIES} codes"}
     return write_record(folder, stage="targets", kind="targets", run="rvqvae", inputs=inputs, params={}, facts=facts)
@@ -114,9 +113,8 @@ def write_training(layout: Layout, run: str, targets: Record, better: float = 0.
     rows = []
     for step in range(10, 1001, 10):
         learned = (1 - np.exp(-step / 260)) * (1 + better)
-        acoustic = sum(unigram) + 3.5 * np.exp(-step / 40) - sum(gains) * learned
         terms = {
-            "rvqvae": acoustic,
+            "rvqvae": sum(unigram) + 3.5 * np.exp(-step / 40) - sum(gains) * learned,
             "cqt": 2.6 * np.exp(-step / 180) + 0.9,
             "feature_penalty": 0.02 + 0.3 * np.exp(-step / 90),
             "accuracy": 0.01 + 0.09 * learned,
@@ -124,15 +122,13 @@ def write_training(layout: Layout, run: str, targets: Record, better: float = 0.
         terms["loss"] = terms["rvqvae"] + terms["cqt"] + 10 * terms["feature_penalty"]
         rows += [(step, "train", name, float(value * (1 + 0.01 * random.normal()))) for name, value in terms.items()]
         if step % 100 == 0:
+            codebooks = enumerate(zip(unigram, gains, strict=True))
+            terms |= {f"rvqvae_{index}": (base - gain * learned) / 1.01 for index, (base, gain) in codebooks}
             rows += [(step, "valid", name, float(value * 1.01)) for name, value in terms.items()]
-            rows += [
-                (step, "valid", f"rvqvae_{index}", float(base - gain * learned))
-                for index, (base, gain) in enumerate(zip(unigram, gains, strict=True))
-            ]
-    columns = list(zip(*rows, strict=True))
-    table = pa.table(dict(zip(("step", "split", "term", "value"), columns, strict=True)))
-    parquet.write_table(table, folder / "curve.parquet")
-    np.savez_compressed(folder / "example.npz", **_example(random))
+    table = [dict(zip(("step", "split", "term", "value"), row, strict=True)) for row in rows]
+    parquet.write_table(pa.Table.from_pylist(table), folder / "curve.parquet")
+    true = random.gamma(0.5, 0.5, (149, 336)).astype(np.float32)
+    np.savez(folder / "example.npz", true_cqt=true, predicted_cqt=true + 0.05, mask=np.arange(149) % 9 < 4)
     facts = {
         "steps": 1000,
         "parameters": 2412032,
@@ -142,31 +138,10 @@ def write_training(layout: Layout, run: str, targets: Record, better: float = 0.
             "rvqvae": {"kind": f"{CODEBOOKS} × {ENTRIES} codes", "targets": "stored"},
             "cqt": {"kind": "336 bins", "targets": "crop"},
         },
-        "unigram_cross_entropy": {"rvqvae": sum(unigram)},
         "unigram_cross_entropy_per_codebook": {"rvqvae": unigram},
     }
     inputs = {"corpus": targets.inputs["corpus"], "targets/rvqvae": targets.id}
     return write_record(folder, stage="pretrain", kind="checkpoint", run=run, inputs=inputs, params={}, facts=facts)
-
-
-def _example(random: np.random.Generator) -> dict[str, np.ndarray]:
-    frames, bins = 149, 336
-    true = np.abs(random.normal(0, 0.02, (frames, bins)))
-    for start, pitch in ((0, 57), (25, 61), (50, 64), (75, 69), (100, 64), (125, 61)):
-        for harmonic in range(1, 6):
-            center = 48 * np.log2(440 * 2 ** ((pitch - 69) / 12) * harmonic / 32.7)
-            if center < bins - 2:
-                shape = np.exp(-0.5 * ((np.arange(bins) - center) / 1.3) ** 2)
-                true[start : start + 60] += 4 / harmonic * shape * np.exp(-np.arange(60) / 30)[: frames - start, None]
-    kernel = np.exp(-0.5 * (np.arange(-6, 7) / 2.2) ** 2)
-    kernel /= kernel.sum()
-    smooth = np.apply_along_axis(lambda row: np.convolve(row, kernel, "same"), 1, true)
-    smooth = np.apply_along_axis(lambda row: np.convolve(row, kernel, "same"), 0, smooth)
-    mask = np.zeros(frames, dtype=bool)
-    for start in random.choice(frames - 5, 22, replace=False):
-        mask[start : start + 5] = True
-    noise = random.normal(0, 0.05, true.shape)
-    return {"true_cqt": true.astype(np.float32), "predicted_cqt": (smooth + noise).astype(np.float32), "mask": mask}
 
 
 def value_of(run: str, task: str, metric: str) -> float:
@@ -206,43 +181,39 @@ def write_scores(
     """Write what a probe leaves; ``tasks`` are entries, by default those of all proxy tasks."""
     folder = layout.scores(run)
     folder.mkdir(parents=True, exist_ok=True)
-    entries, layers, robustness = {}, {}, {}
+    skipped = {} if tasks is not None and "gs_key" in tasks else {"gs_key": NO_DATA}
+    if tasks is None:
+        values = {
+            task: {m: value_of(run, task, m) for m in METRICS[task.removeprefix("demo/")]} for task in PROXY_TASKS
+        }
+        tasks = {task: entry(task, metrics) for task, metrics in values.items()}
+    layers, robustness = {}, {}
     states = 1 if run == "mel-statistics" else LAYERS
-    for number, task in enumerate(PROXY_TASKS if tasks is None else tasks):
-        if tasks is None:
-            name = task.removeprefix("demo/")
-            entries[task] = entry(task, {metric: value_of(run, task, metric) for metric in METRICS[name]})
-        else:
-            entries[task] = tasks[task]
-        value, best = entries[task]["value"], number % (states + (states > 1))
+    for number, (task, score) in enumerate(tasks.items()):
+        value, best = score["value"], number % (states + (states > 1))
         rows = [[layer, value - 0.03 * abs(layer - best) + 0.01] for layer in range(states)]
         rows += [["weighted", value - 0.02 + 0.03 * (best == states)]] if states > 1 else []
-        layers[task] = rows
-        entries[task]["input"] = max(rows, key=lambda row: row[1])[0]
-    for task in [task for task in DEFORMED if task in entries]:
-        robustness[task] = {
-            kind: _deformed(entries[task], labels) for kind, labels in LEVELS.items() if _applies(task, kind)
-        }
-    skipped = {} if tasks is not None and "gs_key" in tasks else {"gs_key": NO_DATA}
-    write_json(folder / "scores.json", {"run": run, "tasks": entries, "skipped": skipped})
+        layers[task], score["input"] = rows, max(rows, key=lambda row: row[1])[0]
+        if task in DEFORMED:
+            robustness[task] = {
+                kind: [
+                    {
+                        "level": level,
+                        "label": label,
+                        "value": (v := value * 0.82**level),
+                        "low": v - 0.03,
+                        "high": v + 0.03,
+                    }
+                    for level, label in enumerate(("clean", *labels))
+                ]
+                for kind, labels in LEVELS.items()
+                if kind != "pitch" or task not in {"demo/gs_key", "demo/nsynth_pitch"}
+            }
+    write_json(folder / "scores.json", {"run": run, "tasks": tasks, "skipped": skipped})
     write_json(folder / "layers.json", layers)
     write_json(folder / "robustness.json", robustness)
     inputs = {"probe_set": "5e" * 32} | ({"checkpoint": checkpoint.id} if checkpoint else {})
-    return write_record(
-        folder, stage="probe", kind="scores", run=run, inputs=inputs, params={}, facts={"tasks": entries}
-    )
-
-
-def _applies(task: str, kind: str) -> bool:
-    return kind != "pitch" or task not in {"demo/gs_key", "demo/nsynth_pitch"}
-
-
-def _deformed(score: dict[str, Any], labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    values = [score["value"] * 0.82**number for number in range(1 + len(labels))]
-    return [
-        {"level": number, "label": label, "value": value, "low": value - 0.03, "high": value + 0.03}
-        for number, (label, value) in enumerate(zip(("clean", *labels), values, strict=True))
-    ]
+    return write_record(folder, stage="probe", kind="scores", run=run, inputs=inputs, params={}, facts={"tasks": tasks})
 
 
 def write_pipeline(root: Path, runs: tuple[str, ...] = ("tiny",), source: str = "scores", left_out: int = 3) -> Layout:
@@ -254,3 +225,26 @@ def write_pipeline(root: Path, runs: tuple[str, ...] = ("tiny",), source: str = 
     for baseline in BASELINES:
         write_scores(layout, baseline, None)
     return layout
+
+
+class Page(HTMLParser):
+    """Collects a page's text and sources, and checks that every tag is closed in turn."""
+
+    def __init__(self, raw: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.feed(raw)
+        self.text = re.sub(r"\s+", " ", " ".join(self.texts))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attributes if name in {"src", "href"}]
+        if tag not in {"meta", "img", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)

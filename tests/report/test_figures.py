@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,14 @@ from mert_core.config import Config
 from mert_core.paths import Layout
 from mert_core.report.figures.probes import layer_guide, robustness_curves, scores_against_baselines
 from mert_core.report.figures.style import look, save_png
-from mert_core.report.figures.targets import brightness_rank, teacher_example, usage
-from mert_core.report.figures.training import codebook_gain, loss_by_term, spectrum_example
+from mert_core.report.figures.training import (
+    brightness_rank,
+    codebook_gain,
+    loss_by_term,
+    spectrum_example,
+    teacher_example,
+    usage,
+)
 from mert_core.report.load import Labels, ReportData, Scores, load_report, read_scores
 from tests.report.made_up import DEFORMED, PROXY_TASKS, entry, write_pipeline
 
@@ -24,50 +32,49 @@ def data(config: Config, pipeline: Layout) -> ReportData:
     return load_report(config, pipeline)
 
 
-def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
-    """Return pairs of visible texts whose boxes overlap by more than a pixel's breadth."""
+@pytest.fixture(autouse=True)
+def house_style() -> Iterator[None]:
+    with look():
+        yield
+
+
+def assert_readable(figure: Figure | None) -> None:
+    """Assert that every visible text lies on the page, and that no two overlap by more than a pixel's breadth."""
+    assert figure is not None
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     undrawn = set()  # matplotlib also keeps the labels of ticks beyond the ends of an axis
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            ticks = axis.get_major_ticks()
-            undrawn |= {tick.label1 for tick in ticks if not low - 1e-9 <= tick.get_loc() <= high + 1e-9}
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        undrawn |= {tick.label1 for tick in axis.get_major_ticks() if not low - 1e-9 <= tick.get_loc() <= high + 1e-9}
     texts = [item for item in figure.findobj(Text) if item not in undrawn]
     visible = [item for item in texts if item.get_visible() and item.get_text().strip()]
-    boxes = [(item.get_text(), item.get_window_extent(renderer)) for item in visible]
     page = figure.bbox
+    boxes = [(item.get_text(), item.get_window_extent(renderer)) for item in visible]
     boxes = [(text, box) for text, box in boxes if box.overlaps(page)]
     assert all(page.contains(box.x0 + 1, box.y0 + 1) and page.contains(box.x1 - 1, box.y1 - 1) for _, box in boxes)
-    pairs = []
-    for index, (text, box) in enumerate(boxes):
-        for other, rival in boxes[index + 1 :]:
-            wide = min(box.x1, rival.x1) - max(box.x0, rival.x0)
-            high = min(box.y1, rival.y1) - max(box.y0, rival.y0)
-            if wide > 2 and high > 2:
-                pairs.append((text, other))
-    return pairs
+    for (text, box), (other, rival) in combinations(boxes, 2):
+        wide = min(box.x1, rival.x1) - max(box.x0, rival.x0)
+        high = min(box.y1, rival.y1) - max(box.y0, rival.y0)
+        assert not (wide > 2 and high > 2), f"{text!r} overlaps {other!r}"
 
 
 def test_no_text_overlaps_or_leaves_the_figure(data: ReportData) -> None:
-    with look():
-        assert overlapping_texts(scores_against_baselines(data.scores, data.tasks)) == []
-        assert overlapping_texts(layer_guide(data.scores, data.tasks)) == []
-        assert overlapping_texts(robustness_curves(data.scores, data.tasks)) == []
-        assert overlapping_texts(loss_by_term(data.trainings)) == []
-        assert overlapping_texts(spectrum_example(data.trainings[0], "cqt", 4.0)) == []
-        assert overlapping_texts(usage(data.labels[0])) == []
-        labels = data.labels[0]
-        assert overlapping_texts(teacher_example(labels)) == []
-        for bins in (48, 128, 336):
-            example = {**labels.example, "targets": np.resize(labels.example["log_mel"], (450, bins))}
-            assert overlapping_texts(teacher_example(replace(labels, teacher="a-long-name", example=example))) == []
+    labels = data.labels[0]
+    assert_readable(scores_against_baselines(data.scores, data.tasks))
+    assert_readable(layer_guide(data.scores, data.tasks))
+    assert_readable(robustness_curves(data.scores, data.tasks))
+    assert_readable(loss_by_term(data.trainings))
+    assert_readable(spectrum_example(data.trainings[0], "cqt", 4.0))
+    assert_readable(usage(labels))
+    assert_readable(teacher_example(labels))
+    for bins in (48, 128, 336):
+        example = {**labels.example, "targets": np.resize(labels.example["log_mel"], (450, bins))}
+        assert_readable(teacher_example(replace(labels, teacher="a-long-name", example=example)))
 
 
 def test_the_cqt_axis_is_in_hertz_and_the_example_is_cut(data: ReportData) -> None:
-    with look():
-        upper, strip, _ = spectrum_example(data.trainings[0], "cqt", 1.0).axes[:3]
+    upper, strip, _ = spectrum_example(data.trainings[0], "cqt", 1.0).axes[:3]
     assert upper.get_images()[0].get_array().shape == (336, 75)
     assert strip.get_images()[0].get_array().shape == (1, 75)
     labels = dict(zip([text.get_text() for text in upper.get_yticklabels()], upper.get_yticks(), strict=True))
@@ -83,8 +90,7 @@ def test_a_codes_color_is_the_brightness_of_its_frames() -> None:
 
 def test_an_example_shows_every_frame_under_its_sound(data: ReportData) -> None:
     example = data.labels[0].example
-    with look():
-        upper, lower = teacher_example(data.labels[0]).axes
+    upper, lower = teacher_example(data.labels[0]).axes
     assert upper.get_images()[0].get_array().shape == (128, 450)
     assert lower.get_images()[0].get_array().shape == (example["targets"].shape[1], 450)
     assert upper.get_images()[0].get_extent()[:2] == lower.get_images()[0].get_extent()[:2] == [0.0, 6.0]
@@ -104,18 +110,15 @@ def test_many_layers_and_no_layers(data: ReportData) -> None:
     tiny = data.scores[0]
     deep = {task: [*((layer, 0.3 + 0.01 * layer) for layer in range(25)), ("weighted", 0.5)] for task in PROXY_TASKS}
     flat = {task: [(0, 0.3)] for task in PROXY_TASKS}
-    with look():
-        for count in (1, 3):
-            figure = layer_guide([Scores("tiny", tiny.record, tiny.tasks, deep)] * count, PROXY_TASKS)
-            assert figure is not None
-            assert overlapping_texts(figure) == []
-        assert layer_guide([Scores("tiny", tiny.record, tiny.tasks, flat)], PROXY_TASKS) is None
+    for count in (1, 3):
+        figure = layer_guide([Scores("tiny", tiny.record, tiny.tasks, deep)] * count, PROXY_TASKS)
+        assert_readable(figure)
+    assert layer_guide([Scores("tiny", tiny.record, tiny.tasks, flat)], PROXY_TASKS) is None
 
 
 def test_the_layer_guide_frames_what_was_chosen(data: ReportData) -> None:
     tiny = data.scores[0]
-    with look():
-        axes = layer_guide(data.scores, PROXY_TASKS).axes[0]
+    axes = layer_guide(data.scores, PROXY_TASKS).axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "2", "3", "4", "sum"]
     framed = [round(patch.get_x() + 0.45) for patch in axes.patches]
     chosen = [tiny.tasks[task]["input"] for task in PROXY_TASKS]
@@ -126,8 +129,7 @@ def test_the_layer_guide_frames_what_was_chosen(data: ReportData) -> None:
 
 
 def test_separation_has_an_axis_of_its_own_and_r2_may_be_negative(data: ReportData) -> None:
-    with look():
-        shares, decibels = scores_against_baselines(data.scores, PROXY_TASKS).axes
+    shares, decibels = scores_against_baselines(data.scores, PROXY_TASKS).axes
     assert shares.get_xlim()[0] < -0.28  # random weights' R²
     assert [text.get_text() for text in decibels.get_yticklabels()] == ["demo/musdb18\nSDR, mean"]
     assert "dB" in decibels.get_xlabel() and "dB" not in shares.get_xlabel()
@@ -137,17 +139,15 @@ def test_separation_has_an_axis_of_its_own_and_r2_may_be_negative(data: ReportDa
 def test_an_r2_far_below_zero_does_not_squeeze_the_others(data: ReportData) -> None:
     bad = entry("demo/emo", {"r2_brightness": -40.0, "r2_density": -2.0})
     scores = [Scores(item.run, item.record, item.tasks | {"demo/emo": bad}, item.layers) for item in data.scores]
-    with look():
-        figure = scores_against_baselines(scores, ["demo/gs_key", "demo/emo"])
-        assert overlapping_texts(figure) == []
+    figure = scores_against_baselines(scores, ["demo/gs_key", "demo/emo"])
+    assert_readable(figure)
     assert figure.axes[0].get_xlim()[0] == -0.5
     assert "−21.000" in {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_robustness_draws_every_point_and_only_what_is_there(data: ReportData) -> None:
-    with look():
-        figure = robustness_curves(data.scores, PROXY_TASKS)
-        assert robustness_curves(data.scores, ["demo/emo"]) is None
+    figure = robustness_curves(data.scores, PROXY_TASKS)
+    assert robustness_curves(data.scores, ["demo/emo"]) is None
     tiny = data.scores[0].robustness
     drawn = [axes for axes in figure.axes if axes.get_visible()]
     probed = [(task, kind) for task in DEFORMED for kind in DEFORMATIONS if kind in tiny[task]]
@@ -169,10 +169,9 @@ def test_many_runs_and_deformations_do_not_overlap(tmp_path: Path) -> None:
         item.robustness["demo/gs_key"] |= {"reverb": item.robustness["demo/gs_key"]["gain"]}
         for task in ("demo/vocalset_technique", "demo/nsynth_instrument", "demo/gtzan_rhythm"):
             item.robustness[task] = {"noise": item.robustness["demo/gs_key"]["noise"]}
-    with look():
-        assert overlapping_texts(robustness_curves(scores, PROXY_TASKS)) == []
-        assert overlapping_texts(layer_guide(scores, PROXY_TASKS)) == []
-        assert overlapping_texts(scores_against_baselines(scores, PROXY_TASKS)) == []
+    assert_readable(robustness_curves(scores, PROXY_TASKS))
+    assert_readable(layer_guide(scores, PROXY_TASKS))
+    assert_readable(scores_against_baselines(scores, PROXY_TASKS))
 
 
 def test_png_bytes_do_not_depend_on_the_machine(

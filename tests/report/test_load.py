@@ -11,8 +11,7 @@ from mert_core.errors import MertError
 from mert_core.model.mert import MertModel
 from mert_core.paths import Layout
 from mert_core.probing.stage import probe, requested
-from mert_core.report.compare import compare_models
-from mert_core.report.leaderboard import leaderboard
+from mert_core.report.leaderboard import compare_models, leaderboard
 from mert_core.report.load import STALE, probed_models, read_all_scores
 from mert_core.tracking import NullTracker
 from tests.datasets.miniatures import write_nsynth

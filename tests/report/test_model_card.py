@@ -24,15 +24,8 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 def ledger() -> dict[str, Any]:
     """Return a whole ledger with round figures, as training on a CPU leaves it."""
-    totals = Totals(
-        updates=100,
-        clips=800,
-        masked_frames=4e4,
-        busy_seconds=50.0,
-        waited_seconds=5.0,
-        held_seconds=360.0,
-        peak_memory_bytes=3 * 2**30,
-    )
+    times = {"busy_seconds": 50.0, "waited_seconds": 5.0, "held_seconds": 360.0}
+    totals = Totals(updates=100, clips=800, masked_frames=4e4, **times, peak_memory_bytes=3 * 2**30)
     return CostMeter(totals, Worker(), 4.5, lambda masked: 2e9).card()
 
 
@@ -43,12 +36,8 @@ def cost_of(card: str) -> str:
 def test_the_exported_card_shows_what_training_cost(layout: Layout) -> None:
     write_card(layout.cards, write_trained_run(layout), ledger())
     card = model_card(layout, "95m")
-    assert [line for line in card.splitlines() if line.startswith("## ")] == [
-        "## Training",
-        "## Cost",
-        "## Scores",
-        "## Data and licence",
-    ]
+    headings = [line for line in card.splitlines() if line.startswith("## ")]
+    assert headings == ["## Training", "## Cost", "## Scores", "## Data and licence"]
     rows = {
         "| Updates per second | 2 |",
         "| Audio per second of training | 0.02 h |",

@@ -10,14 +10,12 @@ import pytest
 from mert_core.config import Config, load_config
 from mert_core.data.record import read_record
 from mert_core.errors import MertError
-from mert_core.files import sha256_file
 from mert_core.lineage.catalog import score_id
 from mert_core.paths import Layout
 from mert_core.report import stage
-from mert_core.report.board import Board, Column, proxy_board
+from mert_core.report.board import Column, proxy_board
 from mert_core.report.load import load_report, read_scores
 from mert_core.report.pages import report_page
-from mert_core.report.published import Average
 from mert_core.tracking import NullTracker
 from tests.report.made_up import (
     BASELINES,
@@ -25,6 +23,7 @@ from tests.report.made_up import (
     METRICS,
     PARAMS,
     PROXY_TASKS,
+    Page,
     entry,
     value_of,
     write_corpus,
@@ -33,7 +32,6 @@ from tests.report.made_up import (
     write_targets,
     write_training,
 )
-from tests.report.page_reader import Page
 
 FIGURES = {
     "scores.png",
@@ -46,6 +44,15 @@ FIGURES = {
 }
 
 
+def page_of(layout: Layout) -> str:
+    return Page((layout.report / "report.html").read_text()).text
+
+
+def plot(layout: Layout, name: str) -> list[dict[str, str]]:
+    with (layout.report / "plots" / name).open() as stream:
+        return list(csv.DictReader(stream))
+
+
 @pytest.fixture(scope="module")
 def reported(config: Config, pipeline: Layout) -> Layout:
     stage.run(config, pipeline, NullTracker())
@@ -53,27 +60,26 @@ def reported(config: Config, pipeline: Layout) -> Layout:
 
 
 def test_the_page_is_one_whole_file_with_all_of_it(reported: Layout) -> None:
-    page = Page((reported.report / "report.html").read_text())
+    raw = (reported.report / "report.html").read_text()
+    page = Page(raw)
     assert page.open == []
     assert len(page.sources) == len(FIGURES)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    raw = (reported.report / "report.html").read_text()
-    assert "http://" not in raw
-    assert "https://" not in raw
-    assert str(reported.root) not in raw
-    assert "tiny beats random weights on 3 of 14 proxy tasks (demo/gs_key, demo/emo, demo/nsynth_pitch)" in page.text
-    assert "tiny beats mel statistics on 3 of 14 proxy tasks (demo/gs_key, demo/emo, demo/musdb18)" in page.text
-    assert "Skipped: gs_key (tiny, random-weights, mel-statistics): no folder is given for giantsteps" in page.text
-    assert all(task in page.text for task in PROXY_TASKS)
-    assert "interval against interval" in page.text
-    assert "49.0 to 55.0" in page.text
-    assert "CC0 & more" in page.text
-    assert "broken/track 0.wav" in page.text
-    assert f"codebook {CODEBOOKS - 1}" in page.text
-    scores = read_record(reported.scores("tiny"))
-    targets = read_record(reported.targets("rvqvae"))
-    for identity in (scores.id, targets.id, score_id(scores.id, "demo/gs_key"), "7e" * 32):
-        assert identity in page.text
+    assert not any(text in raw for text in ("http://", "https://", str(reported.root)))
+    scores, targets = read_record(reported.scores("tiny")), read_record(reported.targets("rvqvae"))
+    for text in (
+        "tiny beats random weights on 3 of 14 proxy tasks (demo/gs_key, demo/emo, demo/nsynth_pitch)",
+        "tiny beats mel statistics on 3 of 14 proxy tasks (demo/gs_key, demo/emo, demo/musdb18)",
+        "Skipped: gs_key (tiny, random-weights, mel-statistics): no folder is given for giantsteps",
+        *PROXY_TASKS,
+        "interval against interval",
+        "49.0 to 55.0",
+        "CC0 & more",
+        "broken/track 0.wav",
+        f"codebook {CODEBOOKS - 1}",
+        *(scores.id, targets.id, score_id(scores.id, "demo/gs_key"), "7e" * 32),
+    ):
+        assert text in page.text
 
 
 def test_metrics_have_the_agreed_shape(reported: Layout) -> None:
@@ -89,38 +95,34 @@ def test_metrics_have_the_agreed_shape(reported: Layout) -> None:
 
 
 def test_plots_are_numbers_by_step(reported: Layout) -> None:
-    with (reported.report / "plots" / "tiny" / "valid.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = plot(reported, "tiny/valid.csv")
     assert [int(row["step"]) for row in rows] == list(range(100, 1001, 100))
     assert float(rows[-1]["rvqvae"]) < float(rows[0]["rvqvae"]) < float(rows[0]["rvqvae_unigram"])
-    with (reported.report / "plots" / "scores.csv").open() as stream:
-        values = {(row["task"], row["encoder"], row["metric"]): float(row["value"]) for row in csv.DictReader(stream)}
-    assert values == {
+    scores = plot(reported, "scores.csv")
+    assert {(row["task"], row["encoder"], row["metric"]): float(row["value"]) for row in scores} == {
         (task, run, metric): value_of(run, task, metric)
         for run in ("tiny", "random-weights", "mel-statistics")
         for task in PROXY_TASKS
         for metric in METRICS[task.removeprefix("demo/")]
     }
-    with (reported.report / "plots" / "robustness.csv").open() as stream:
-        points = [row for row in csv.DictReader(stream) if row["encoder"] == "tiny" and row["task"] == "demo/gs_key"]
+    points = [
+        row for row in plot(reported, "robustness.csv") if (row["encoder"], row["task"]) == ("tiny", "demo/gs_key")
+    ]
     assert {row["deformation"] for row in points} == {"noise", "gain", "mp3", "lowpass"}
     assert {float(row["value"]) for row in points if row["label"] == "clean"} == {0.52}
 
 
 def test_the_record_names_every_input_and_the_bytes_are_stable(config: Config, reported: Layout) -> None:
     first = read_record(reported.report)
+    encoders = ("tiny", "random-weights", "mel-statistics")
     assert set(first.inputs) == {
         "corpus",
         "targets/rvqvae",
         "checkpoint/tiny",
-        "scores/tiny",
-        "scores/random-weights",
-        "scores/mel-statistics",
+        *(f"scores/{name}" for name in encoders),
     }
-    pictures = {path.name: sha256_file(path) for path in (reported.report / "figures").iterdir()}
-    assert set(pictures) == FIGURES
-    again = stage.run(config, reported, NullTracker())
-    assert again == first
+    assert {path.name for path in (reported.report / "figures").iterdir()} == FIGURES
+    assert stage.run(config, reported, NullTracker()) == first
 
 
 def test_two_runs_a_folder_without_losses_and_one_of_the_fourteen(tmp_path: Path) -> None:
@@ -131,21 +133,17 @@ def test_two_runs_a_folder_without_losses_and_one_of_the_fourteen(tmp_path: Path
         write_scores(layout, run, checkpoint, read_scores(layout, run).tasks | pitch)
     config = load_config(PARAMS, ["report.runs=[tiny, 95m]", "report.teachers=[rvqvae]"])
     stage.run(config, layout, NullTracker())
-    page = Page((layout.report / "report.html").read_text())
-    assert "95m beats mel statistics on 3 of 14 proxy tasks" in page.text
-    assert "tiny beats random weights on 1 of 1 tasks (nsynth_pitch)" in page.text
+    page = page_of(layout)
+    assert "95m beats mel statistics on 3 of 14 proxy tasks" in page
+    assert "tiny beats random weights on 1 of 1 tasks (nsynth_pitch)" in page
     assert json.loads(layout.metrics.read_text())["beats"]["tiny"]["random-weights"] == 4
-    assert "every file could be used" in page.text
-    assert "44,100 Hz (200)" in page.text
+    assert "every file could be used" in page
+    assert "44,100 Hz (200)" in page
     names = {path.name for path in (layout.report / "figures").iterdir()}
     assert {"cqt-tiny.png", "cqt-95m.png"} <= names
     # The fourteen have figures of their own, and nothing was deformed for them.
     assert {"scores.png", "scores-fourteen.png", "layers.png", "layers-fourteen.png", "robustness.png"} <= names
     assert "robustness-fourteen.png" not in names
-
-
-def pairs_of(board: Board) -> list[tuple[Column, Average]]:
-    return list(zip(board.columns, board.averages, strict=True))
 
 
 def test_scores_of_another_protocol_are_called_not_comparable(tmp_path: Path, config: Config) -> None:
@@ -159,8 +157,9 @@ def test_scores_of_another_protocol_are_called_not_comparable(tmp_path: Path, co
     assert "Not comparable: mel-statistics was probed by another protocol or on other music at demo/emo." in text
     assert "tiny beats mel statistics on 2 of 13 proxy tasks (demo/gs_key, demo/musdb18)" in text
     assert "tiny beats random weights on 3 of 14 proxy tasks" in text
-    (average,) = [mean for column, mean in pairs_of(proxy_board(data.scores)) if column.model == "mel-statistics"]
-    assert average.value is None
+    board = proxy_board(data.scores)
+    averages = {column.model: mean.value for column, mean in zip(board.columns, board.averages, strict=True)}
+    assert averages["mel-statistics"] is None
 
 
 def test_a_run_without_training_or_scores_is_a_row_that_says_so(
@@ -174,10 +173,10 @@ def test_a_run_without_training_or_scores_is_a_row_that_says_so(
     changes = ["runs=" + str({name: {} for name in runs}), f"report.runs={runs}", "report.teachers=[rvqvae]"]
     config = load_config(PARAMS, changes)
     record = stage.run(config, layout, NullTracker())
-    page = Page((layout.report / "report.html").read_text())
-    assert "95m is not probed yet" in page.text and "330m is not pre-trained yet" in page.text
-    assert "skips is probed on nothing: every task was skipped" in page.text
-    assert "tiny beats random weights on 3 of 14 proxy tasks" in page.text
+    page = page_of(layout)
+    assert "95m is not probed yet" in page and "330m is not pre-trained yet" in page
+    assert "skips is probed on nothing: every task was skipped" in page
+    assert "tiny beats random weights on 3 of 14 proxy tasks" in page
     assert ["95m" in text for text in caplog.messages if "not probed yet" in text] == [True]
     assert {"checkpoint/95m", "scores/tiny"} <= set(record.inputs)
     assert not {"checkpoint/330m", "scores/95m"} & set(record.inputs)
@@ -190,8 +189,8 @@ def test_before_anything_is_trained_there_is_a_report(tmp_path: Path, config: Co
     layout = Layout.at(tmp_path)
     write_targets(layout, write_corpus(layout))
     stage.run(config, layout, NullTracker())
-    page = Page((layout.report / "report.html").read_text())
-    assert "tiny is not pre-trained yet random-weights is not probed yet mel-statistics is not probed yet" in page.text
+    page = page_of(layout)
+    assert "tiny is not pre-trained yet random-weights is not probed yet mel-statistics is not probed yet" in page
     assert json.loads(layout.metrics.read_text())["probe"] == {}
 
 

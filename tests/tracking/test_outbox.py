@@ -3,11 +3,8 @@ from __future__ import annotations
 import errno
 import logging
 import math
-import threading
+import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,16 +12,13 @@ import pytest
 from mert_core.config import Config
 from mert_core.paths import Layout
 from mert_core.tracking import open_run, outbox
-from mert_core.tracking.outbox import FOLDER, Outbox, _read
+from mert_core.tracking.mlflow_store import MlflowStore
+from mert_core.tracking.outbox import Outbox, read_events
 from mert_core.training.callbacks import BarObserver
 from mert_core.training.run import work
 from mert_core.training.worker import Worker
-from tests.tracking.test_run import client_of
+from tests.tracking.conftest import client_of, logged, unsent
 from tests.training.music import job, params
-
-
-def left(layout: Layout) -> list[Path]:
-    return list((layout.state / FOLDER).iterdir())
 
 
 def test_a_training_without_mlflow_goes_on_and_the_next_run_sends(
@@ -38,11 +32,11 @@ def test_a_training_without_mlflow_goes_on_and_the_next_run_sends(
     assert facts["steps"] == 3
     assert tracker.run_id is None
     assert "MLflow cannot be reached" in caplog.text
-    assert len(left(layout)) == 1
+    assert len(unsent(layout)) == 1
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with open_run(config, layout, "targets", "rvqvae"):
         pass
-    assert not left(layout)
+    assert not unsent(layout)
     client = client_of(layout)
     (run,) = client.search_runs(["1"], "tags.`mert.stage` = 'pretrain'")
     assert (run.info.run_name, run.info.status) == ("pretrain/tiny", "FINISHED")
@@ -71,52 +65,32 @@ def test_a_store_lost_on_the_way_is_caught_up_as_soon_as_it_is_back(
         while len(client_of(layout).get_metric_history(str(tracker.run_id), "loss")) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    run = client_of(layout).get_run(str(tracker.run_id))
+    run = logged(layout, tracker)
     assert run.info.status == "FINISHED"
     history = client_of(layout).get_metric_history(run.info.run_id, "loss")
     assert [point.value for point in history] == [3.0, 2.0, 1.0]
-    assert not left(layout)
-
-
-@contextmanager
-def silent_server() -> Iterator[str]:
-    """A server that takes every request and answers none until the block ends."""
-    ended = threading.Event()
-
-    class Silent(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            ended.wait()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        ended.set()
-        server.shutdown()
-        server.server_close()
+    assert not unsent(layout)
 
 
 def test_a_stage_does_not_wait_for_mlflow(tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    from mert_core.tracking.mlflow_store import MlflowStore
-
-    with silent_server() as address:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes every request and answers none
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         box = Outbox(tmp_path, "pretrain/tiny", {}, MlflowStore(address, MlflowClient(address), "1"), "a" * 32)
         began = time.monotonic()
         for step in range(2000):
             box.add({"kind": "metrics", "points": [["loss", 1.0, 1, step]]})
         assert time.monotonic() - began < 2
-        assert len(_read(box.path)) == 2001
+        assert len(read_events(box.path)) == 2001
 
 
 def test_a_run_that_still_goes_on_is_left_to_its_own_process(config: Config, layout: Layout) -> None:
     with open_run(config, layout, "pretrain", "tiny") as running:
         with open_run(config, layout, "targets", "rvqvae"):
             pass
-        assert client_of(layout).get_run(str(running.run_id)).info.status == "RUNNING"
-        assert len(left(layout)) == 1
+        assert logged(layout, running).info.status == "RUNNING"
+        assert len(unsent(layout)) == 1
 
 
 def test_what_mlflow_refuses_is_named_and_the_rest_is_kept(
@@ -126,7 +100,7 @@ def test_what_mlflow_refuses_is_named_and_the_rest_is_kept(
         tracker.params({"rate": 1, "other": 1})
         tracker.params({"rate": 2})  # a parameter cannot change
         tracker.metrics({"loss": 3.0}, step=1)
-    run = client_of(layout).get_run(str(tracker.run_id))
+    run = logged(layout, tracker)
     assert "MLflow refused the params of teachers" in caplog.text
     assert (run.info.status, run.data.params["rate"], run.data.metrics["loss"]) == ("FINISHED", "1", 3.0)
 
@@ -146,4 +120,4 @@ def test_an_outbox_on_a_full_disk_says_so_and_keeps_what_it_can(
         box.add({"kind": "tags", "values": {"after": "1"}})
     assert caplog.text.count("takes no more events") == 1
     assert f"[Errno {errno.ENOSPC}]" in caplog.text
-    assert [event["values"] for event in _read(box.path)[1:]] == [{"before": "1"}, {"after": "1"}]
+    assert [event["values"] for event in read_events(box.path)[1:]] == [{"before": "1"}, {"after": "1"}]

@@ -36,7 +36,14 @@ def scores_against_baselines(scores: Sequence[Scores], tasks: Sequence[str]) -> 
     figure = new_figure(ROW_INCHES * sum(rows) + 0.75 * len(groups) + 0.35)
     panels = np.atleast_1d(figure.subplots(len(groups), 1, height_ratios=[count + 1 for count in rows]))
     for axes, group in zip(panels, groups, strict=True):
-        low, high = _limits(scores, group)
+        # Shares go from 0, or from where an R² falls below it, to 1; dB by what is there.
+        entries = [item.tasks[task] for item in scores for task in group]
+        low, high = min(entry["low"] for entry in entries), max(entry["high"] for entry in entries)
+        if group is decibels:
+            span = max(high, 0.0) - min(low, 0.0) or 1.0
+            low, high = min(low, 0.0) - 0.03 * span, max(high, 0.0) + 0.1 * span
+        else:
+            low, high = max(min(np.floor(low * 10) / 10, 0.0), LOWEST_SHARE), 1.06
         _draw(axes, scores, group, low)
         axes.set_xlim(low, high)
         unit = "dB" if group is decibels else "1 is perfect"
@@ -47,44 +54,32 @@ def scores_against_baselines(scores: Sequence[Scores], tasks: Sequence[str]) -> 
 
 def _legend(figure: Figure, axes: Axes, scores: Sequence[Scores], **look: Any) -> None:
     """Name the encoders above all axes, in the look that their lines have."""
-    runs = _runs(scores)
-    handles = []
-    for item in scores:
-        handles += axes.plot(
-            [], [], label=plain(item.run), color=color_of(item.run, runs), marker=marker_of(item.run), **look
-        )
+    handles = [
+        axes.plot([], [], label=plain(item.run), color=color, marker=marker_of(item.run), **look)[0]
+        for item, color in zip(scores, _colors(scores), strict=True)
+    ]
     figure.legend(handles=handles, loc="outside upper right", ncols=min(len(handles), 6))
 
 
-def _runs(scores: Sequence[Scores]) -> list[str]:
-    """Return the pre-trained runs, whose order gives them their colors."""
-    return [item.run for item in scores if not item.is_baseline]
+def _colors(scores: Sequence[Scores]) -> list[str]:
+    """Return the encoders' colors; those of pre-trained runs go by their order."""
+    runs = [item.run for item in scores if not item.is_baseline]
+    return [color_of(item.run, runs) for item in scores]
 
 
 def _metric(scores: Sequence[Scores], task: str) -> str:
     return str(scores[0].tasks[task]["metric"])
 
 
-def _limits(scores: Sequence[Scores], tasks: Sequence[str]) -> tuple[float, float]:
-    """Return the axis's ends: shares from 0, or from where an R² falls below it, to 1; dB by what is there."""
-    entries = [item.tasks[task] for item in scores for task in tasks]
-    low, high = min(entry["low"] for entry in entries), max(entry["high"] for entry in entries)
-    if is_decibel(_metric(scores, tasks[0])):
-        span = max(high, 0.0) - min(low, 0.0) or 1.0
-        return min(low, 0.0) - 0.03 * span, max(high, 0.0) + 0.1 * span
-    return max(min(np.floor(low * 10) / 10, 0.0), LOWEST_SHARE), 1.06
-
-
 def _draw(axes: Axes, scores: Sequence[Scores], tasks: Sequence[str], left: float) -> None:
     """Draw one row per task and encoder; what lies beyond the axis's left end is drawn there."""
-    runs = _runs(scores)
     row, ticks = 0.0, []
     for task in tasks:
         rows = [row + position for position in range(len(scores))]
         ticks.append(float(np.mean(rows)))
         axes.axhspan(rows[0] - 0.6, rows[-1] + 0.6, color="#f6f8fa", linewidth=0, zorder=0)
-        for y, item in zip(rows, scores, strict=True):
-            score, color = item.tasks[task], color_of(item.run, runs)
+        for y, item, color in zip(rows, scores, _colors(scores), strict=True):
+            score = item.tasks[task]
             low, value, high = (max(score[name], left) for name in ("low", "value", "high"))
             axes.plot([low, high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
             marker = marker_of(item.run) if score["value"] >= left else "<"
@@ -103,7 +98,7 @@ def _draw(axes: Axes, scores: Sequence[Scores], tasks: Sequence[str], left: floa
     if left < 0:
         axes.axvline(0, color=SOFT, linewidth=0.9, zorder=1)
     axes.set_ylim(row - GAP_ROWS - 0.2, -0.8)
-    names = [f"{task_title(task)}\n{metric_title(scores[0].tasks[task]['metric'])}" for task in tasks]
+    names = [f"{task_title(task)}\n{metric_title(_metric(scores, task))}" for task in tasks]
     axes.set_yticks(ticks, names, color=INK, fontsize=8.5)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
@@ -142,8 +137,19 @@ def layer_guide(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure | None
         axes.set_xticks(range(columns), [*map(str, range(states)), *(["sum"] if weighted else [])])
         axes.set_yticks(range(len(tasks)), [task_title(task) for task in tasks], color=INK)
         axes.set_title(plain(item.run))
-        _cells(axes, item, tasks, table, scaled)
-        _frames(axes, item, tasks, states)
+        for edge in range(1, len(tasks)):
+            axes.axhline(edge - 0.5, color="white", linewidth=1.5)
+        for edge in range(1, columns):
+            axes.axvline(edge - 0.5, color="white", linewidth=1.5)
+        for row, task in enumerate(tasks):
+            score = item.tasks[task]
+            for column in np.flatnonzero(~np.isnan(table[row])) if columns <= MOST_COLUMNS_WITH_FIGURES else ():
+                color = "white" if scaled[row, column] > 0.55 else INK
+                text = score_text(table[row, column], score["metric"])
+                axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+            chosen = _column(score["input"], states)
+            frame = Rectangle((chosen - 0.45, row - 0.42), 0.9, 0.84, fill=False, edgecolor=FRAME, linewidth=2.0)
+            axes.add_patch(frame)
     for axes in panels[: len(shown)][-abreast:]:
         axes.set_xlabel(f"hidden state{', or their learned sum' if weighted else ''}")
     look: dict[str, Any] = {"pad": 0.015, "fraction": 0.025, "aspect": 26, "ticks": [0, 1]}
@@ -171,32 +177,6 @@ def _table(item: Scores, tasks: Sequence[str], states: int, columns: int) -> NDA
     return table
 
 
-def _cells(
-    axes: Axes, item: Scores, tasks: Sequence[str], table: NDArray[np.float64], scaled: NDArray[np.float64]
-) -> None:
-    """Separate the cells and, where there is room, write the scores."""
-    rows, columns = table.shape
-    for edge in range(1, rows):
-        axes.axhline(edge - 0.5, color="white", linewidth=1.5)
-    for edge in range(1, columns):
-        axes.axvline(edge - 0.5, color="white", linewidth=1.5)
-    if columns > MOST_COLUMNS_WITH_FIGURES:
-        return
-    for row, task in enumerate(tasks):
-        for column in np.flatnonzero(~np.isnan(table[row])).tolist():
-            color = "white" if scaled[row, column] > 0.55 else INK
-            text = score_text(table[row, column], item.tasks[task]["metric"])
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-
-
-def _frames(axes: Axes, item: Scores, tasks: Sequence[str], states: int) -> None:
-    """Frame what was chosen on validation."""
-    frame: dict[str, Any] = {"fill": False, "edgecolor": FRAME, "linewidth": 2.0}
-    for row, task in enumerate(tasks):
-        column = _column(item.tasks[task]["input"], states)
-        axes.add_patch(Rectangle((column - 0.45, row - 0.42), 0.9, 0.84, **frame))
-
-
 CURVE: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "linewidth": 1.8}
 MOST_ABREAST = 5
 TITLE_WIDTH = 18
@@ -207,26 +187,30 @@ def robustness_curves(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure 
 
     The first point of each line is the clean music. The panels of a task share its axis.
     """
+
+    def probed(task: str, kind: str) -> bool:
+        return any(item.robustness.get(task, {}).get(kind) for item in scores)
+
     shown = [task for task in tasks if any(task in item.robustness for item in scores)]
     if not shown:
         return None
-    probed = {kind for item in scores for task in shown for kind in item.robustness.get(task, ())}
-    kinds = [*(kind for kind in DEFORMATIONS if kind in probed), *sorted(probed - set(DEFORMATIONS))]
+    every = {kind for item in scores for task in shown for kind in item.robustness.get(task, ())}
+    kinds = [*(kind for kind in DEFORMATIONS if kind in every), *sorted(every - set(DEFORMATIONS))]
     bands = [kinds[start : start + MOST_ABREAST] for start in range(0, len(kinds), MOST_ABREAST)]
     rows = [(task, band) for task in shown for band in bands]
     figure = new_figure(1.5 * len(rows) + 1.0)
-    abreast = max(map(len, bands))
-    grid = figure.subplots(len(rows), abreast, squeeze=False, sharey="row")
+    grid = figure.subplots(len(rows), max(map(len, bands)), squeeze=False, sharey="row")
     # A deformation's title stands over its first panel, its levels below its last one.
-    first = {kind: next(task for task in shown if _has(scores, task, kind)) for kind in kinds}
-    last = {kind: next(task for task in reversed(shown) if _has(scores, task, kind)) for kind in kinds}
-    for number, (task, band) in enumerate(rows):
-        drawn = [(axes, kind) for axes, kind in zip(grid[number], band, strict=False) if _has(scores, task, kind)]
+    with_kind = {kind: [task for task in shown if probed(task, kind)] for kind in kinds}
+    for (task, band), panels in zip(rows, grid, strict=True):
+        drawn = [(axes, kind) for axes, kind in zip(panels, band, strict=False) if probed(task, kind)]
         for axes, kind in drawn:
-            _panel(axes, scores, task, kind, labelled=last[kind] == task)
-            if first[kind] == task:
-                axes.set_title(_title(kind), fontsize=9.5)
-        for axes in set(grid[number]) - {axes for axes, _ in drawn}:
+            _panel(axes, scores, task, kind, labelled=with_kind[kind][-1] == task)
+            if with_kind[kind][0] == task:
+                known = DEFORMATIONS.get(kind)
+                title = f"{known.title}, {known.unit}" if known else plain(kind).capitalize()
+                axes.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=9.5)
+        for axes in set(panels) - {axes for axes, _ in drawn}:
             axes.set_visible(False)
         if drawn:
             metric = next(item.tasks[task]["metric"] for item in scores if task in item.tasks)
@@ -238,36 +222,16 @@ def robustness_curves(scores: Sequence[Scores], tasks: Sequence[str]) -> Figure 
     return figure
 
 
-def _has(scores: Sequence[Scores], task: str, kind: str) -> bool:
-    return any(item.robustness.get(task, {}).get(kind) for item in scores)
-
-
-def _title(kind: str) -> str:
-    title = plain(kind).capitalize()
-    if kind in DEFORMATIONS:
-        title = f"{DEFORMATIONS[kind].title}, {DEFORMATIONS[kind].unit}"
-    return textwrap.fill(title, TITLE_WIDTH)
-
-
-def _labels(kind: str, points: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the levels without their unit, which the title has."""
-    unit = DEFORMATIONS[kind].unit if kind in DEFORMATIONS else ""
-    return [str(point["label"]).removesuffix(unit).rstrip() for point in points]
-
-
 def _panel(axes: Axes, scores: Sequence[Scores], task: str, kind: str, *, labelled: bool) -> None:
-    """Draw one deformation of one task."""
-    runs = _runs(scores)
+    """Draw one deformation of one task; its levels stand below without their unit, which the title has."""
+    unit = DEFORMATIONS[kind].unit if kind in DEFORMATIONS else ""
     labels: list[str] = []
-    for item in scores:
-        points = item.robustness.get(task, {}).get(kind)
-        if not points:
-            continue
-        labels = _labels(kind, points)
-        steps, color = range(len(points)), color_of(item.run, runs)
-        low, value, high = ([point[name] for point in points] for name in ("low", "value", "high"))
-        axes.fill_between(steps, low, high, color=color, alpha=0.16, linewidth=0)
-        axes.plot(steps, value, color=color, marker=marker_of(item.run), **CURVE)
+    for item, color in zip(scores, _colors(scores), strict=True):
+        if points := item.robustness.get(task, {}).get(kind):
+            labels = [str(point["label"]).removesuffix(unit).rstrip() for point in points]
+            low, value, high = ([point[name] for point in points] for name in ("low", "value", "high"))
+            axes.fill_between(range(len(points)), low, high, color=color, alpha=0.16, linewidth=0)
+            axes.plot(range(len(points)), value, color=color, marker=marker_of(item.run), **CURVE)
     shown = labels if labelled else [""] * len(labels)
     axes.set_xticks(range(len(labels)), shown, fontsize=8, color=INK)
     axes.set_xlim(-0.25, max(len(labels) - 0.75, 0.25))

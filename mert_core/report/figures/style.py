@@ -17,7 +17,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from mert_core.config import BASELINES
@@ -172,11 +171,8 @@ def to_decibels(magnitude: NDArray[np.float64], loudest: float) -> NDArray[np.fl
 
 def hertz_axis(axes: Axes, bins: int) -> None:
     """Label a constant-Q axis, which is logarithmic, at the As, in hertz."""
-    pitches = [hertz for hertz in (55, 110, 220, 440, 880, 1760, 3520) if _bin(hertz) < bins]
-    axes.yaxis.set_major_locator(FixedLocator([_bin(hertz) for hertz in pitches]))
-    axes.set_yticklabels([f"{hertz:,}" for hertz in pitches])
+    octaves = (55, 110, 220, 440, 880, 1760, 3520)
+    bin_of = {hertz: BINS_PER_OCTAVE * float(np.log2(hertz / MIN_HERTZ)) for hertz in octaves}
+    shown = {f"{hertz:,}": position for hertz, position in bin_of.items() if position < bins}
+    axes.set_yticks(list(shown.values()), list(shown))
     axes.set_ylabel("frequency, Hz")
-
-
-def _bin(hertz: float) -> float:
-    return BINS_PER_OCTAVE * float(np.log2(hertz / MIN_HERTZ))
