@@ -18,11 +18,11 @@ from mert_core.datasets.base import SPLITS, Clip, ClipSet
 from mert_core.datasets.keys import KEYS
 from mert_core.datasets.sounds import StoredSound
 from mert_core.errors import MertError
-from mert_core.synth.descriptors import DESCRIPTORS
-from mert_core.synth.instruments import NOTE_FAMILIES, NOTE_HIGHEST, NOTE_LOWEST, PROGRAM_NAMES
+from mert_core.synth.instruments import NOTE_FAMILIES, NOTE_HIGHEST, NOTE_LOWEST
 from mert_core.synth.labels import UNKNOWN_KEY
-from mert_core.synth.performers import PERFORMERS, TECHNIQUES
+from mert_core.synth.phrases import PERFORMERS, TECHNIQUES
 from mert_core.synth.stems import ROLES
+from mert_core.synth.track import DESCRIPTORS
 
 _FEWEST_CLIPS, _FEWEST_SHARE = 2, 0.01  # of each split, with a tag and without it, for the tag to be a class
 _TOP = 50  # as MTG-Jamendo and MagnaTagATune have
@@ -115,7 +115,9 @@ def _technique(probe_set: _ProbeSet) -> _Answers:
 
 
 def _instruments(labels: dict[str, Any]) -> list[str]:
-    return [PROGRAM_NAMES[program] for program in labels["programs"]]
+    from pretty_midi import program_to_instrument_name
+
+    return [program_to_instrument_name(program).lower() for program in labels["programs"]]
 
 
 def _all_tags(labels: dict[str, Any]) -> list[str]:

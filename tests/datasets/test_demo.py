@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from pretty_midi.constants import INSTRUMENT_MAP as PROGRAMS
 
 from mert_core.config import Config
 from mert_core.data.corpus import Corpus
@@ -20,8 +21,8 @@ from mert_core.datasets.keys import KEYS
 from mert_core.datasets.sounds import StoredSound
 from mert_core.errors import MertError
 from mert_core.probing.tasks import PUBLIC_TASKS
-from mert_core.synth.instruments import FAMILIES, PROGRAM_NAMES
-from mert_core.synth.performers import PERFORMERS, TECHNIQUES
+from mert_core.synth.instruments import FAMILIES
+from mert_core.synth.phrases import PERFORMERS, TECHNIQUES
 from mert_core.synth.stems import ROLES
 from tests.stored import write_corpus
 
@@ -116,7 +117,7 @@ def test_tags_are_common_enough_and_no_others_are_asked(
         found: set[str] = set()
         for name in names:
             values = columns[name][clip_id]
-            found |= {PROGRAM_NAMES[value] for value in values} if name == "programs" else set(values)  # type: ignore
+            found |= {PROGRAMS[value].lower() for value in values} if name == "programs" else set(values)  # type: ignore
         return found
 
     counts = {split: Counter(tag for clip in asked.of(split) for tag in tags(clip.clip_id)) for split in SPLITS}
