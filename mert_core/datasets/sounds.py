@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +17,6 @@ from mert_core.data.corpus import Corpus
 from mert_core.data.hashes import Stamp, hash_file
 from mert_core.data.manifest import MANIFEST_NAME
 from mert_core.data.shards import to_float32
-from mert_core.datasets.base import SPLITS, Clip
 from mert_core.errors import MertError
 
 
@@ -81,26 +78,6 @@ class FileSound:
 def _content(path: Path, stamp: Stamp) -> bytes:
     """Return the SHA-256 of a file that looks like ``stamp``."""
     return hash_file(path)[1]
-
-
-def find_audio(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path | None:
-    """Return the file of that name with the first of the suffixes that is there, or None."""
-    return next((path for suffix in suffixes if (path := folder / f"{stem}{suffix}").is_file()), None)
-
-
-def sorted_clips(clips: Iterable[Clip]) -> tuple[Clip, ...]:
-    """Return clips sorted by split (train, valid, test), then by id.
-
-    Raises:
-        MertError: two clips share an id.
-    """
-    ordered = sorted(clips, key=lambda clip: (SPLITS.index(clip.split), clip.clip_id))
-    if twice := sorted(name for name, count in Counter(clip.clip_id for clip in ordered).items() if count > 1):
-        raise MertError(
-            f"{len(twice)} clip(s) appear more than once, the first is {twice[0]!r}; each clip has one split and one "
-            "label. Put the data set's own label and split files back in place."
-        )
-    return tuple(ordered)
 
 
 @dataclass(frozen=True)

@@ -174,14 +174,16 @@ def test_a_mixture_without_a_stem_is_not_asked(
 ) -> None:
     few = _write(tmp_path / "few", items[:-1], scores_config)
     assert len(Demo().read(folder, "musdb18").clips) == 4
-    with pytest.raises(MertError, match="no clip for 'musdb18' in test"):
+    with pytest.raises(
+        MertError, match=r"demo/musdb18: no usable clip for test .*stem missing: 1.*probe_set in params"
+    ):
         Demo().read(few, "musdb18")
 
 
 def test_wrong_questions_and_old_probe_sets_are_refused(
     folder: Path, items: list[SourceTrack], scores_config: Config, tmp_path: Path
 ) -> None:
-    with pytest.raises(MertError, match=r"no question 'loops'; it has mtt, gs_key"):
+    with pytest.raises(MertError, match=r"cannot be asked 'loops'; it answers mtt, gs_key"):
         Demo().read(folder, "loops")
     few = _write(
         tmp_path / "few", [item for item in items if item.labels and item.labels["kind"] == "note"][:3], scores_config

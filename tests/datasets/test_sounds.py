@@ -12,9 +12,7 @@ import soxr
 
 from mert_core.audio.decode import decode, decode_channels
 from mert_core.audio.errors import UnusableAudio
-from mert_core.datasets.base import Clip
-from mert_core.datasets.sounds import FileSound, find_audio, sorted_clips
-from mert_core.errors import MertError
+from mert_core.datasets.sounds import FileSound
 from tests.datasets.miniatures import write_sound
 
 
@@ -61,14 +59,3 @@ def test_damaged_sound_says_so(tmp_path: Path) -> None:
     for call in (FileSound(path).waveform, FileSound(path).channels):
         with pytest.raises(UnusableAudio, match="0 bytes"):
             call()
-
-
-def test_sorting_and_finding(tmp_path: Path) -> None:
-    sound = FileSound(write_sound(tmp_path / "x.au"))
-    clips = [Clip("b", "test", sound, "l"), Clip("a", "valid", sound, "l"), Clip("c", "train", sound, "l")]
-    assert [clip.clip_id for clip in sorted_clips(clips)] == ["c", "a", "b"]
-    with pytest.raises(MertError, match="'b'"):
-        sorted_clips([*clips, Clip("b", "train", sound, "l")])
-    assert find_audio(tmp_path, "x", (".wav", ".au")) == tmp_path / "x.au"
-    assert find_audio(tmp_path, "y", (".wav", ".au")) is None
-    assert len(sound.waveform()) == 24000
