@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mert_core.audio.decode import decode, decode_channels
 from mert_core.audio.errors import UnusableAudio
-from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.data.corpus import Corpus
 from mert_core.data.hashes import Stamp, hash_file
 from mert_core.data.manifest import MANIFEST_NAME
@@ -22,21 +21,13 @@ from mert_core.errors import MertError
 
 @dataclass(frozen=True)
 class FileSound:
-    """The sound of a file in any format and at any rate that `mert_core.audio.decode` reads.
-
-    Attributes:
-        path: the audio file.
-        start_seconds: where in the file the sound begins.
-        seconds: length of the sound; None: to the file's end. A file that ends earlier gives what it has.
-    """
+    """The sound of a file in any format and at any rate that `mert_core.audio.decode` reads."""
 
     path: Path
-    start_seconds: float = 0.0
-    seconds: float | None = None
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of the file's bytes and the window; the bytes are read once while they stay the same.
+        """SHA-256 (hexadecimal) that follows the file's bytes, which are read once while they stay the same.
 
         Raises:
             UnusableAudio: the file cannot be read.
@@ -45,33 +36,23 @@ class FileSound:
             content = _content(self.path, Stamp.of(self.path))
         except OSError as error:
             raise UnusableAudio("unreadable", error.strerror or type(error).__name__) from error
-        window = f"{float(self.start_seconds)!r}:{None if self.seconds is None else float(self.seconds)!r}"
-        return hashlib.sha256(content + window.encode()).hexdigest()
+        return hashlib.sha256(content + b"0.0:None").hexdigest()  # the suffix stands in all stored identities
 
     def waveform(self) -> NDArray[np.float32]:
         """Return the mean of the channels at 24 kHz, (samples,).
 
         Raises:
-            UnusableAudio: it cannot be decoded, or ends before the window begins.
+            UnusableAudio: it cannot be decoded.
         """
-        return self._cut(decode(self.path).waveform)
+        return decode(self.path).waveform
 
     def channels(self) -> NDArray[np.float32]:
         """Return all channels at 24 kHz, (channels, samples).
 
         Raises:
-            UnusableAudio: it cannot be decoded, or ends before the window begins.
+            UnusableAudio: it cannot be decoded.
         """
-        return self._cut(decode_channels(self.path).waveform)
-
-    def _cut(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        start = round(self.start_seconds * SAMPLE_RATE)
-        stop = None if self.seconds is None else start + round(self.seconds * SAMPLE_RATE)
-        cut = samples[..., start:stop]
-        if not cut.shape[-1]:
-            length = f"{samples.shape[-1] / SAMPLE_RATE:.3f} s; the clip begins at {self.start_seconds:g} s"
-            raise UnusableAudio("too short", length)
-        return cut
+        return decode_channels(self.path).waveform
 
 
 @lru_cache(maxsize=1 << 20)
@@ -82,13 +63,7 @@ def _content(path: Path, stamp: Stamp) -> bytes:
 
 @dataclass(frozen=True)
 class StoredSound:
-    """One track of a corpus or probe set.
-
-    Attributes:
-        folder: the corpus or probe set.
-        row: index of the track in the manifest.
-        content_hash: SHA-256 of the track's int16 bytes; other bytes are refused.
-    """
+    """A track of the corpus or probe set in a folder, by its row in the manifest; bytes of another hash are refused."""
 
     folder: Path
     row: int

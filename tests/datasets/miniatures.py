@@ -41,8 +41,7 @@ def write_bytes(path: Path, content: bytes = b"") -> Path:
 
 
 def write_rows(path: Path, rows: list[list[object]], **dialect: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with write_bytes(path).open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, **dialect).writerows(rows)  # type: ignore[arg-type]
 
 
@@ -149,14 +148,14 @@ def write_jams(folder: Path, clip_id: str, beats: tuple[float, ...]) -> None:
     write_bytes(path, json.dumps(tree).encode())
 
 
-def write_emo(folder: Path, songs: int = 40) -> Path:
+def write_emo(folder: Path) -> Path:
     """Songs of eight artists, blanks around cells as published; every fourth is of the evaluation set. Song 7 has no
     sound, song 9 no rating."""
     segment = [f"{end} of the segment (min.sec)" for end in ("start", "end")]
     names = ["song_id", "file_name", "Artist", "Song title", *segment, "Genre", "Mediaeval 2013 set"]
     info: list[list[object]] = [[*names]]
     ratings: list[list[object]] = [["song_id", "mean_arousal", "std_arousal", "mean_valence", "std_valence"]]
-    for song in range(1, songs + 1):
+    for song in range(1, 41):
         part = "evaluation" if song % 4 == 0 else "development"
         name = f"\tThe Ärtist, No. {song % 8} {'abcdefgh'[song % 8]}\t"
         info.append([song, f"{song}.mp3", name, "Title", 0.1, 0.46, "Pop", part])
@@ -169,48 +168,28 @@ def write_emo(folder: Path, songs: int = 40) -> Path:
     return folder
 
 
-def note(pitch: int, family: int, seconds: float, rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def note(pitch: int, family: int, seconds: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a note at its true pitch: harmonics whose weights are the family's, a decay, and a little noise."""
-    time = np.arange(round(seconds * rate)) / rate
-    hertz = 440.0 * 2.0 ** ((pitch - 69) / 12)
+    time = np.arange(round(seconds * 16000)) / 16000
+    hertz = 440.0 * 2.0 ** ((pitch - 69) / 12) * np.arange(1, 7)[:, None]
     weights = np.random.default_rng(family).uniform(0.2, 1.0, 6) / np.arange(1, 7)
     weights[0] = 1.0
-    sound = np.zeros_like(time)
-    for number, weight in enumerate(weights, start=1):
-        if number * hertz < 0.45 * rate:
-            sound += weight * np.sin(2 * np.pi * (number * hertz * time + rng.random()))
-    sound *= np.exp(-time * rng.uniform(0.5, 2.0)) * rng.uniform(0.2, 0.4) / np.abs(weights).sum()
+    sound = weights @ np.sin(2 * np.pi * (hertz * time + rng.random((6, 1))))
+    sound *= np.exp(-time * rng.uniform(0.5, 2.0)) * rng.uniform(0.2, 0.4) / weights.sum()
     return sound + 1e-4 * rng.standard_normal(len(time))
 
 
 NSYNTH_REST = {"sample_rate": 16000, "qualities": [0] * 10, "qualities_str": [], "instrument_source_str": "synthetic"}
 
 
-def write_nsynth(
-    folder: Path,
-    per_class: int | tuple[int, int, int] = (8, 4, 4),
-    pitches: Sequence[int] = (48, 55, 60, 67),
-    families: Sequence[int] = (0, 3, 4),
-    seconds: float = 0.5,
-    missing: int = 1,
-    seed: int = 0,
-) -> Path:
-    """Write NSynth's layout: three folders with ``examples.json`` and ``audio/NOTE.wav`` at 16 kHz.
-
-    Args:
-        folder: gets ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test``.
-        per_class: notes per pitch in train, valid and test; their families take turns.
-        pitches: MIDI numbers.
-        families: numbers of instrument families.
-        seconds: length of a note.
-        missing: so many notes of train are named in the json and have no wav, as happens in incomplete copies.
-        seed: of levels, phases and decays.
-    """
-    rng = np.random.default_rng(seed)
-    counts = (per_class,) * 3 if isinstance(per_class, int) else per_class
-    for part, (split, count) in enumerate(zip(("train", "valid", "test"), counts, strict=True)):
+def write_nsynth(folder: Path, per_class: tuple[int, int, int] = (3, 2, 1), seconds: float = 0.3) -> Path:
+    """Notes of four pitches in train, valid and test, so many of each; three families take turns. One more note of
+    train is named in the json and has no wav, as happens in incomplete copies."""
+    rng = np.random.default_rng(0)
+    pitches, families = (48, 55, 60, 67), (0, 3, 4)
+    for part, (split, count) in enumerate(zip(("train", "valid", "test"), per_class, strict=True)):
         examples = {}
-        for number in range(count + (missing if split == "train" else 0)):
+        for number in range(count + (split == "train")):
             for pitch in pitches if number < count else pitches[:1]:
                 family = families[number % len(families)]
                 instrument = f"{FAMILIES[family]}_synthetic_{100 * part + number:03d}"
@@ -220,7 +199,7 @@ def write_nsynth(
                 sort = {"pitch": pitch, "instrument_family": family, "instrument_family_str": FAMILIES[family]}
                 examples[name] = {"note": len(examples), "note_str": name, **own, **sort, **NSYNTH_REST}
                 if number < count:
-                    sound = note(pitch, family, seconds, 16000, rng)
+                    sound = note(pitch, family, seconds, rng)
                     write_samples(folder / f"nsynth-{split}" / "audio" / f"{name}.wav", sound, 16000)
         (folder / f"nsynth-{split}" / "examples.json").write_text(json.dumps(examples, indent=4))
     return folder
@@ -300,16 +279,14 @@ MUSDB_TRAIN = ("A Classic Education - NightOwl", "ANiMAL - Rockshow", "Actions -
 MUSDB_TEST = ("AM Contra - Heart Peripheral", "PR - Oh No")
 
 
-def write_musdb18hq(
-    folder: Path, seconds: float = 0.25, without: tuple[str, str] = ("Actions - Devil's Words", "bass")
-) -> Path:
-    """Write MUSDB18-HQ's layout: stereo stems and their sum at 44.1 kHz; one song lacks a stem."""
+def write_musdb18hq(folder: Path) -> Path:
+    """MUSDB18-HQ's layout: stereo stems and their sum at 44.1 kHz; one song lacks its bass."""
     rng = np.random.default_rng(3)
     for part, songs in (("train", MUSDB_TRAIN), ("test", MUSDB_TEST)):
         for song in songs:
-            stems = {stem: 0.05 * rng.standard_normal((round(seconds * 44100), 2)) for stem in STEMS}
+            stems = {stem: 0.05 * rng.standard_normal((11025, 2)) for stem in STEMS}
             for name, sound in {**stems, "mixture": np.sum(list(stems.values()), axis=0)}.items():
-                if (song, name) != without:
+                if (song, name) != ("Actions - Devil's Words", "bass"):
                     write_samples(folder / part / song / f"{name}.wav", sound, 44100)
     return folder
 
@@ -319,7 +296,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "giantsteps": write_giantsteps,
     "gtzan": write_gtzan,
     "emo": write_emo,
-    "nsynth": lambda folder: write_nsynth(folder, per_class=(3, 2, 1), seconds=0.3),
+    "nsynth": write_nsynth,
     "vocalset": write_vocalset,
     "mtg_jamendo": write_jamendo,
     "musdb18": write_musdb18hq,
