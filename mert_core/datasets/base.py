@@ -34,15 +34,11 @@ class Sound(Protocol):
         """Return the mean of the channels, (samples,).
 
         Raises:
-            UnusableAudio: it cannot be decoded.
+            UnusableAudio: it cannot be decoded. `channels` raises it, too.
         """
 
     def channels(self) -> NDArray[np.float32]:
-        """Return all channels, (channels, samples).
-
-        Raises:
-            UnusableAudio: it cannot be decoded.
-        """
+        """Return all channels, (channels, samples)."""
 
 
 Label = str | tuple[str, ...] | tuple[float, ...] | NDArray[np.float64] | Mapping[str, Sound]

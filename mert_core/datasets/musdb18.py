@@ -39,31 +39,18 @@ _SLACK_SAMPLES = 2048  # two frames of AAC: what an encoder adds in front may be
 
 @dataclass(frozen=True)
 class StemSound:
-    """One stream of a file in the stems format, decoded by ``stempeg``, which ``musdb`` reads with.
-
-    Attributes:
-        path: of the ``.stem.mp4``.
-        stem: a name in `STREAMS`.
-    """
+    """One of the `STREAMS` of a ``.stem.mp4``, decoded by ``stempeg``, which ``musdb`` reads with."""
 
     path: Path
     stem: str
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of the file's identity and the stem.
-
-        Raises:
-            UnusableAudio: the file cannot be read.
-        """
+        """SHA-256 (hexadecimal) of the file's identity and the stem."""
         return hashlib.sha256(f"{FileSound(self.path).identity} stream {STREAMS[self.stem]}".encode()).hexdigest()
 
     def waveform(self) -> NDArray[np.float32]:
-        """Return the mean of the channels at 24 kHz, (samples,).
-
-        Raises:
-            UnusableAudio: it cannot be decoded.
-        """
+        """Return the mean of the channels at 24 kHz, (samples,), as `channels` decodes them."""
         return self.channels().mean(axis=0, dtype=np.float32)
 
     def channels(self) -> NDArray[np.float32]:
@@ -155,21 +142,13 @@ class Musdb18(Dataset):
 
 @dataclass(frozen=True)
 class _Song:
-    """A song of one of the set's two parts.
-
-    Attributes:
-        part: ``train`` or ``test``.
-        name: artist and title.
-        sounds: of the mixture and the stems, as far as they are there.
-        is_stems: whether they lie in one file that ffmpeg has to decode.
-        empty: names of its files that have no bytes.
-    """
+    """A song of one of the set's two parts."""
 
     part: Split
     name: str
-    sounds: Mapping[str, Sound]
-    is_stems: bool
-    empty: tuple[str, ...] = ()
+    sounds: Mapping[str, Sound]  # of the mixture and the stems, as far as they are there
+    is_stems: bool  # in one file that ffmpeg has to decode
+    empty: tuple[str, ...]  # names of its files that have no bytes
 
     @property
     def lack(self) -> str:
@@ -221,9 +200,6 @@ def _validation_names() -> frozenset[str]:
     """Return the songs that ``musdb`` keeps for validation.
 
     They are read from the package's file: importing the package asks for ffmpeg, which wav files do not need.
-
-    Raises:
-        MertError: the package is not installed, or the list is not where it was.
     """
     spec = importlib.util.find_spec("musdb")
     if spec is None or not spec.submodule_search_locations:

@@ -39,19 +39,11 @@ class FileSound:
         return hashlib.sha256(content + b"0.0:None").hexdigest()  # the suffix stands in all stored identities
 
     def waveform(self) -> NDArray[np.float32]:
-        """Return the mean of the channels at 24 kHz, (samples,).
-
-        Raises:
-            UnusableAudio: it cannot be decoded.
-        """
+        """Return the mean of the channels at 24 kHz, (samples,)."""
         return decode(self.path).waveform
 
     def channels(self) -> NDArray[np.float32]:
-        """Return all channels at 24 kHz, (channels, samples).
-
-        Raises:
-            UnusableAudio: it cannot be decoded.
-        """
+        """Return all channels at 24 kHz, (channels, samples)."""
         return decode_channels(self.path).waveform
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +50,7 @@ class Trimmed:
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of the sound's identity and what counts as silence.
-
-        Raises:
-            UnusableAudio: the sound cannot be read.
-        """
+        """SHA-256 (hexadecimal) of the sound's identity and what counts as silence."""
         rule = f"threshold_db={THRESHOLD_DB}, window_seconds={WINDOW_SECONDS}, pause_seconds={PAUSE_SECONDS}"
         return hashlib.sha256(f"{self.sound.identity} without silence: SilenceGate({rule})".encode()).hexdigest()
 
@@ -63,16 +58,12 @@ class Trimmed:
         """Return the mean of the channels at 24 kHz without silence, (samples,).
 
         Raises:
-            UnusableAudio: it cannot be decoded, or is silent from end to end.
+            UnusableAudio: it cannot be decoded, or is silent from end to end. `channels` raises it, too.
         """
         return _trim(self.sound.waveform()[None])[0]
 
     def channels(self) -> NDArray[np.float32]:
-        """Return all channels at 24 kHz, (channels, samples), without what is silence in their mean.
-
-        Raises:
-            UnusableAudio: it cannot be decoded, or is silent from end to end.
-        """
+        """Return all channels at 24 kHz, (channels, samples), without what is silence in their mean."""
         return _trim(self.sound.channels())
 
 
@@ -162,31 +153,23 @@ class VocalSet(Dataset):
         if root is None:
             raise MertError(_nothing(folder))
         recordings = _recordings(root, left_out)
-        if question == "technique":
-            asked = [item for item in recordings if item.technique in TECHNIQUES]
-            return [item.clip(_split_of(item.singer), item.technique, item.singer) for item in asked], TECHNIQUES
-        splits = _within_singers(recordings)
-        return [item.clip(splits[item.clip_id], item.singer) for item in recordings], SINGERS
-
-
-def _split_of(singer: str) -> Split:
-    if singer in TEST_SINGERS:
-        return "test"
-    return "valid" if singer in VALID_SINGERS else "train"
-
-
-def _within_singers(recordings: Iterable[_Recording]) -> dict[str, Split]:
-    """Divide each singer's recordings 12:8:5, in the order of the SHA-256 of their names."""
-    of: defaultdict[str, list[str]] = defaultdict(list)
-    for item in recordings:
-        of[item.singer].append(item.clip_id)
-    splits: dict[str, Split] = {}
-    for names in of.values():
-        names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-        for number, name in enumerate(names):
-            share = (number + 0.5) / len(names) * 25
-            splits[name] = "train" if share < 12 else "valid" if share < 20 else "test"
-    return splits
+        clips: list[Clip] = []
+        split: Split
+        if question == "technique":  # by unseen singers
+            for item in recordings:
+                if item.technique in TECHNIQUES:
+                    split = "valid" if item.singer in VALID_SINGERS else "train"
+                    split = "test" if item.singer in TEST_SINGERS else split
+                    clips.append(item.clip(split, item.technique, item.singer))
+            return clips, TECHNIQUES
+        # each singer's recordings 12:8:5, in the order of the SHA-256 of their names
+        recordings.sort(key=lambda item: hashlib.sha256(item.clip_id.encode()).digest())
+        totals, before = Counter(item.singer for item in recordings), Counter[str]()
+        for item in recordings:
+            share = (before[item.singer] + 0.5) / totals[item.singer] * 25
+            before[item.singer] += 1
+            clips.append(item.clip("train" if share < 12 else "valid" if share < 20 else "test", item.singer))
+        return clips, SINGERS
 
 
 def _root(folder: Path) -> Path | None:

@@ -42,13 +42,7 @@ before you publish the sound or use it commercially.
 
 
 def data_card(config: Config, kind: str, facts: dict[str, Any]) -> str:
-    """Return the data card of what was played.
-
-    Args:
-        config: parameters of the run.
-        kind: ``corpus`` or ``probe_set``.
-        facts: figures of the manifest, as the record has them.
-    """
+    """Return the data card of a ``corpus`` or ``probe_set``; ``facts`` are the manifest's figures in its record."""
     scores = config.corpus.scores
     title, what = "Performed scores to probe on", _probe_text(config)
     if kind == "corpus":

@@ -151,10 +151,7 @@ def count_probe_set(config: Config) -> int:
 def perform_corpus(config: Config, cache_folder: Path, library: Library | None = None) -> Iterator[SourceTrack]:
     """Play the corpus: as many tracks as ``minutes`` need, a tenth each of valid and test pieces.
 
-    Args:
-        config: seed, threads, ``corpus.scores`` and ``pieces`` count.
-        cache_folder: keeps parsed scores.
-        library: pieces to play instead of the whole library.
+    ``cache_folder`` keeps parsed scores; ``library`` gives the pieces to play instead of the whole library.
     """
     yield from _play_all(config, library or load_library(config, cache_folder), _corpus_jobs(config))
 

@@ -46,10 +46,8 @@ class ScoreExcerpt:
     """A stretch of a piece before anybody plays it; onsets, durations and lengths in quarter notes.
 
     Attributes:
-        piece: the score.
         parts: notes of the parts that sound, transposed; onsets from the stretch's start.
         start: onset in the piece.
-        length: length of the stretch.
         key, transposition, quarters_per_minute, start_bar: as of a `Performance`.
     """
 
@@ -112,12 +110,9 @@ def draw_excerpt(
 
 def perform(excerpt: ScoreExcerpt, instruments: list[Instrument], rng: np.random.Generator) -> Performance:
     """Draw how an excerpt is played by given instruments, one for each of its parts."""
-    parts = [
-        _play(part, instrument, excerpt.quarter_seconds, rng)
-        for part, instrument in zip(excerpt.parts, instruments, strict=True)
-    ]
+    playing = zip(excerpt.parts, instruments, strict=True)
     return Performance(
-        parts=tuple(parts),
+        parts=tuple(_play(part, instrument, excerpt.quarter_seconds, rng) for part, instrument in playing),
         families=tuple(instrument.family for instrument in instruments),
         beats=_beats(excerpt),
         key=excerpt.key,

@@ -262,11 +262,8 @@ def _keys(parts: list[Stream]) -> list[KeySignature]:
     keys = []
     for onset in onsets:
         now = {next((row[1:] for row in reversed(rows) if row[0] <= onset), (0, None)) for rows in per_part}
-        sharps = {signature[0] for signature in now}
-        modes = {signature[1] for signature in now}
-        keys.append(
-            KeySignature(onset, sharps.pop() if len(sharps) == 1 else None, modes.pop() if len(modes) == 1 else None)
-        )
+        sharps, mode = (values.pop() if len(values) == 1 else None for values in map(set, zip(*now, strict=True)))
+        keys.append(KeySignature(onset, sharps, mode))
     return keys
 
 

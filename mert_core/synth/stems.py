@@ -136,7 +136,7 @@ def _play(excerpt: ScoreExcerpt, samples: int, rng: np.random.Generator) -> dict
 
 def _drums(beats: tuple[tuple[float, bool], ...], rng: np.random.Generator) -> list[PlayedPart]:
     """Return a low drum on downbeats, a high one on every second beat after, and ticks on and between all beats."""
-    low: list[tuple[float, int]] = []
+    low: list[tuple[float, int]] = []  # seconds, velocity
     high: list[tuple[float, int]] = []
     tick: list[tuple[float, int]] = []
     since_downbeat = 0
@@ -150,16 +150,15 @@ def _drums(beats: tuple[tuple[float, bool], ...], rng: np.random.Generator) -> l
         following = beats[number + 1][0] if number + 1 < len(beats) else seconds
         if following - seconds > _SUBDIVIDE_SECONDS:
             tick.append(((seconds + following) / 2, 60))
-    return [_strike(hits, choice, rng) for hits, choice in ((low, _LOW_DRUMS), (high, _HIGH_DRUMS), (tick, _TICKS))]
-
-
-def _strike(hits: list[tuple[float, int]], choice: dict[int, tuple[int, int]], rng: np.random.Generator) -> PlayedPart:
-    program = sorted(choice)[int(rng.integers(len(choice)))]
-    lowest, highest = choice[program]
-    pitch = int(rng.integers(lowest, highest + 1))
-    accents = rng.normal(0, 6, len(hits))
-    notes = tuple(
-        PlayedNote(seconds, _DRUM_SECONDS, pitch, int(np.clip(round(velocity + accent), 25, 127)))
-        for (seconds, velocity), accent in zip(hits, accents.tolist(), strict=True)
-    )
-    return PlayedPart(notes, program, 10 ** (float(rng.uniform(-6, 0)) / 20), 0.0)
+    parts = []
+    for hits, choice in ((low, _LOW_DRUMS), (high, _HIGH_DRUMS), (tick, _TICKS)):
+        program = sorted(choice)[int(rng.integers(len(choice)))]
+        lowest, highest = choice[program]
+        pitch = int(rng.integers(lowest, highest + 1))
+        accents = rng.normal(0, 6, len(hits)).tolist()
+        notes = tuple(
+            PlayedNote(seconds, _DRUM_SECONDS, pitch, int(np.clip(round(velocity + accent), 25, 127)))
+            for (seconds, velocity), accent in zip(hits, accents, strict=True)
+        )
+        parts.append(PlayedPart(notes, program, 10 ** (float(rng.uniform(-6, 0)) / 20), 0.0))
+    return parts

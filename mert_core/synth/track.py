@@ -72,15 +72,7 @@ def draw_rendition(
 ) -> Rendition:
     """Draw performances of the composer whose turn it is until one is accepted and can be heard.
 
-    Args:
-        library: all pieces.
-        split: split to draw pieces from.
-        turn: number of the track, which decides the composer.
-        samples: length of the track.
-        rng: source of every random choice.
-        accept: predicate on a performance.
-        property_text: the accepted property in words for the error: "has a certain key".
-        patience: number of draws after which it is the next composer's turn.
+    After ``patience`` draws it is the next composer's turn. ``property_text`` says what is accepted, for the error.
 
     Raises:
         MertError: none of 400 is.
