@@ -11,7 +11,7 @@ import pytest
 from mert_core.datasets import mtt
 from mert_core.datasets.base import SPLITS
 from mert_core.datasets.giantsteps import TEST, TRACKS, TRAIN
-from mert_core.datasets.reading import find_audio
+from mert_core.datasets.reading import EMPTY, find_audio
 from mert_core.datasets.registry import DATASETS
 from mert_core.errors import MertError
 
@@ -90,16 +90,49 @@ def test_a_miniature_is_incomplete(made: Callable[[str], Path], name: str) -> No
     assert survey.notes
 
 
-def test_a_whole_set_is_complete_and_an_empty_file_is_damage(
-    copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("mtt", "c/artist-album-08-29-58.mp3", "1 mp3 file(s) have no bytes; unpack mp3.zip again"),
+        ("giantsteps", f"{TRAIN}/audio/5061.LOFI.mp3", f"{1486 - 11} of {TRAIN} have no sound"),
+        ("gtzan", "genres/pop/pop.00000.wav", "1 clip(s) have no bytes; unpack the archive again"),
+        ("emo", "clips_45seconds/10.mp3", "1 clip(s) have no bytes; unpack clips_45sec.tar.gz again"),
+        (
+            "nsynth",
+            "nsynth-valid/audio/bass_synthetic_100-048-025.wav",
+            "nsynth-valid: 1 wavs have no bytes, such as bass",
+        ),
+        (
+            "vocalset",
+            "FULL/female1/scales/belt/f1_scales_belt_a.wav",
+            "1 recording(s) have no bytes; unpack the archive",
+        ),
+        ("mtg_jamendo", "raw_30s/audio/01/1083401.mp3", "1 mp3s have no bytes, such as 01/1083401.mp3"),
+        (
+            "musdb18",
+            "train/Leaf - Summerghost/drums.wav",
+            "train/Leaf - Summerghost: drums.wav without bytes: left out; unpack it again.",
+        ),
+    ],
+)
+def test_sound_without_bytes_is_damage_and_left_out(
+    copied: Callable[[str], Path], name: str, file: str, said: str
 ) -> None:
+    dataset, folder = DATASETS[name], copied(name)
+    question = dataset.questions[-1]  # all tags of MTG-Jamendo: in each split a clip is left
+    before = len(dataset.read(folder, question).clips), dataset.read(folder, question).left_out.get(EMPTY, 0)
+    assert (folder / file).is_file()
+    (folder / file).write_bytes(b"")
+    survey = dataset.survey(folder)
+    assert (survey.state, survey.damaged) == ("incomplete", 1)
+    assert any(said in note for note in survey.notes)
+    clip_set = dataset.read(folder, question)
+    assert (len(clip_set.clips), clip_set.left_out[EMPTY]) == (before[0] - 1, before[1] + 1)
+
+
+def test_a_whole_set_is_complete(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mtt, "CLIPS", 17)  # as many as the miniature has
-    folder = copied("mtt")
-    assert DATASETS["mtt"].survey(folder).state == "complete"
-    (folder / "c/artist-album-08-29-58.mp3").write_bytes(b"")
-    survey = DATASETS["mtt"].survey(folder)
-    assert (survey.state, survey.damaged, survey.counts["clips"]) == ("incomplete", 1, (13, 14))
-    assert "unpack" in survey.notes[0]
+    assert DATASETS["mtt"].survey(made("mtt")).state == "complete"
 
 
 def test_giantsteps_compares_with_the_published_sums(

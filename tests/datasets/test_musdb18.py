@@ -17,7 +17,6 @@ from mert_core.audio.decode import resample
 from mert_core.audio.errors import UnusableAudio
 from mert_core.datasets.base import SPLITS
 from mert_core.datasets.musdb18 import ARCHIVES, STEMS, TRACKS, Musdb18, StemSound, _songs
-from mert_core.datasets.reading import EMPTY
 from mert_core.errors import MertError
 
 MUSDB = Musdb18()
@@ -63,14 +62,6 @@ def test_survey_names_a_song_without_a_stem(folder: Path, monkeypatch: pytest.Mo
     assert MUSDB.survey(folder, quick=True).state == "complete"
     bad = MUSDB.survey(folder)
     assert bad.damaged == 1 and "published is 900150983cd24fb0d6963f7d28e17f72" in bad.notes[0]
-
-
-def test_wavs_without_bytes_are_left_out(folder: Path) -> None:
-    (folder / "train" / "Leaf - Summerghost" / "drums.wav").write_bytes(b"")
-    assert MUSDB.read(folder, "stems").left_out == {"no bass": 1, EMPTY: 1}
-    found = MUSDB.survey(folder, quick=True)
-    assert found.damaged == 1 and found.counts["valid songs"] == (1, 14)
-    assert found.notes[1] == "train/Leaf - Summerghost: drums.wav without bytes: left out; unpack it again."
 
 
 def test_a_folder_without_any_stem_is_no_song(folder: Path) -> None:
