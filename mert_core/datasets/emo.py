@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 from mert_core.config import Split
-from mert_core.datasets.base import Clip, ClipSet, State, Survey
-from mert_core.datasets.reading import check_question, clip_set, count_sound, lack, number, read_table
-from mert_core.datasets.sounds import FileSound, find_audio
+from mert_core.datasets.base import Clip, Dataset, Survey
+from mert_core.datasets.reading import count_sound, find_audio, lack, number, read_table
+from mert_core.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
 SONGS, RATINGS = "songs_info.csv", "static_annotations.csv"
@@ -27,7 +27,7 @@ _TENTHS = 10
 _TRAIN_TENTHS = 8
 
 
-class Emomusic:
+class Emomusic(Dataset):
     """Emomusic as in jukemir and MARBLE: test is MediaEval 2013's evaluation set (125 songs).
 
     An artist's hash divides the development set (619 songs) 8 : 2 into train and valid. The labels are ratings from 1
@@ -41,11 +41,7 @@ class Emomusic:
     questions: tuple[str, ...] = ("emotion",)
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
-        """Count songs, ratings and clips. No checksum of single files is published: ``quick`` makes no difference.
-
-        Raises:
-            MertError: a table cannot be read or is not as published.
-        """
+        """Count songs, ratings and clips. No checksum of single files is published: ``quick`` makes no difference."""
         tables = _tables(folder)
         if missing := [name for name in (SONGS, RATINGS) if not (tables / name).is_file()]:
             return Survey("missing", notes=(f"{', '.join(missing)} not in {folder}; unpack annotations.tar.gz there.",))
@@ -56,27 +52,24 @@ class Emomusic:
         notes = [f"{empty} clip(s) have no bytes; unpack clips_45sec.tar.gz again."] if empty else []
         if present + empty < CLIPS:
             notes.append("clips are missing; unpack clips_45sec.tar.gz into the folder.")
-        state: State = "complete" if all(have >= want for have, want in counts.values()) else "incomplete"
-        return Survey(state, counts, tuple(notes), empty)
+        return Survey.of(counts, notes, empty)
 
-    def read(self, folder: Path, question: str) -> ClipSet:
-        """Return the clips with (valence, arousal). Artists are given where they decided about the split.
-
-        Raises:
-            MertError: a table is missing or not as published, or a split has no sound.
-        """
-        check_question(self.name, self.questions, question)
+    def _clips(self, folder: Path, question: str, left_out: Counter[str]) -> tuple[list[Clip], tuple[str, ...]]:
+        """Return the clips with (valence, arousal). Artists are given where they decided about the split."""
         tables = _tables(folder)
         songs, ratings = _songs(tables / SONGS), _ratings(tables / RATINGS)
-        clips, left_out = [], Counter[str]()
+        clips = []
         for song, (artist, part) in songs.items():
             path = _audio(folder, song)
             if reason := lack(path) or ("" if song in ratings else NO_RATING):
                 left_out[reason] += 1
                 continue
-            split: Split = "test" if part == "evaluation" else _split(artist)
+            split: Split = "test"
+            if part == "development":
+                tenth = int(hashlib.sha1(artist.encode()).hexdigest(), 16) % _TENTHS
+                split = "train" if tenth < _TRAIN_TENTHS else "valid"
             clips.append(Clip(f"{song:04d}", split, FileSound(path), ratings[song], "" if split == "test" else artist))
-        return clip_set(self.name, question, clips, CLASSES, left_out, folder)
+        return clips, CLASSES
 
 
 def _tables(folder: Path) -> Path:
@@ -84,13 +77,14 @@ def _tables(folder: Path) -> Path:
 
 
 def _songs(path: Path) -> dict[int, tuple[str, str]]:
-    """Return artist and part (development, evaluation) of every song."""
+    """Return artist, in small ASCII letters, which is what is hashed, and part (development, evaluation) of a song."""
     what = f"Emomusic's {SONGS}, with song_id, Artist and {_SET}"
     songs = {}
     for row in read_table(path, ("song_id", "Artist", _SET), what):
         if row[_SET] not in ("development", "evaluation"):
             raise MertError(f"{path}: song {row['song_id']} is of the set {row[_SET]!r}; expected {what}")
-        songs[_song(row["song_id"], path)] = _plain(row["Artist"]), row[_SET]
+        plain = [one for one in row["Artist"].lower() if one.isascii() and (one.isalpha() or one.isspace())]
+        songs[_song(row["song_id"], path)] = " ".join("".join(plain).split()), row[_SET]
     return songs
 
 
@@ -110,18 +104,5 @@ def _song(text: str, path: Path) -> int:
     return int(text)
 
 
-def _plain(artist: str) -> str:
-    """Return an artist's name in small ASCII letters, which is what is hashed."""
-    kept = "".join(letter for letter in artist.lower() if letter.isascii() and (letter.isalpha() or letter.isspace()))
-    return " ".join(kept.split())
-
-
-def _split(artist: str) -> Split:
-    tenth = int(hashlib.sha1(artist.encode()).hexdigest(), 16) % _TENTHS
-    return "train" if tenth < _TRAIN_TENTHS else "valid"
-
-
 def _audio(folder: Path, song: int) -> Path:
-    """Return where a song's clip is or should be."""
-    paths = (find_audio(folder / name, str(song), _SUFFIXES) for name in _AUDIO)
-    return next((path for path in paths if path), folder / _AUDIO[0] / f"{song}.mp3")
+    return find_audio([folder / name for name in _AUDIO], [str(song)], _SUFFIXES)

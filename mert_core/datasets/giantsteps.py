@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mert_core.config import Split
-from mert_core.datasets.base import Clip, ClipSet, State, Survey
+from mert_core.datasets.base import Clip, Dataset, Survey
 from mert_core.datasets.keys import KEYS, spell_key
-from mert_core.datasets.reading import check_question, clip_set, count_sound, lack, read_table, read_text
-from mert_core.datasets.sounds import FileSound, find_audio
+from mert_core.datasets.reading import count_sound, find_audio, lack, md5, read_table, read_text, usable
+from mert_core.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
 TRAIN, TEST = "giantsteps-mtg-key-dataset", "giantsteps-key-dataset"
@@ -40,7 +39,7 @@ class _KeyTrack:
     artist: str = ""
 
 
-class GiantSteps:
+class GiantSteps(Dataset):
     """Train and valid from GiantSteps-MTG-keys, test is the GiantSteps key set.
 
     Of the former only tracks count that have one key, and whose annotators were sure of it (C is 2), as in Korzeniowski
@@ -58,11 +57,7 @@ class GiantSteps:
     questions: tuple[str, ...] = ("key",)
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
-        """Count the tracks and, unless ``quick``, compare them with the MD5 sums that lie in the repositories.
-
-        Raises:
-            MertError: a file that says keys or artists cannot be read or is not as published.
-        """
+        """Count the tracks and, unless ``quick``, compare them with the MD5 sums that lie in the repositories."""
         counts, notes, damaged = {}, [], 0
         for part in (TRAIN, TEST):
             checkout = _find_part(folder, part)
@@ -72,7 +67,7 @@ class GiantSteps:
             if absent := [name for name in _LABELS[part] if not (checkout / name).exists()]:
                 notes.append(f"{checkout} lacks {', '.join(absent)}; check it out anew.")
                 continue
-            _tracks(checkout, part, Counter())  # what cannot be read is refused
+            _TRACKS_OF[part](checkout, Counter())  # what cannot be read is refused
             sums = _by_number(checkout / "md5", ".md5")
             audio = {
                 number: _audio(folder, checkout, number) for number in sums or _by_number(checkout / "annotations/key")
@@ -90,38 +85,26 @@ class GiantSteps:
             damaged += len(wrong) + empty
         if len(counts) < len(TRACKS):
             return Survey("missing", counts, tuple(notes), damaged)
-        state: State = "complete" if not damaged and all(a >= b for a, b in counts.values()) else "incomplete"
-        return Survey(state, counts, tuple(notes), damaged)
+        return Survey.of(counts, notes, damaged)
 
-    def read(self, folder: Path, question: str) -> ClipSet:
-        """Return the tracks with their key, one of `KEYS`.
-
-        Raises:
-            MertError: a repository, or a file that says keys or artists, is missing or not as published.
-        """
-        check_question(self.name, self.questions, question)
-        left_out = Counter[str]()
-        clips = [clip for part in (TRAIN, TEST) for clip in _clips(folder, part, left_out)]
-        return clip_set(self.name, question, clips, KEYS, left_out, folder)
-
-
-def _clips(folder: Path, part: str, left_out: Counter[str]) -> Iterator[Clip]:
-    """Yield a part's tracks that have a key and sound, and count the others by reason."""
-    checkout = _require_part(folder, part)
-    for track in _tracks(checkout, part, left_out):
-        path = _audio(folder, checkout, track.number)
-        if reason := lack(path):
-            left_out[reason] += 1
-            continue
-        yield Clip(f"{track.number:07d}", track.split, FileSound(path), track.key, track.artist)
-
-
-def _tracks(checkout: Path, part: str, left_out: Counter[str]) -> list[_KeyTrack]:
-    """Return a part's tracks that have a key, and count the others by reason; sound is not looked for."""
-    return (_train_tracks if part == TRAIN else _test_tracks)(checkout, left_out)
+    def _clips(self, folder: Path, question: str, left_out: Counter[str]) -> tuple[list[Clip], tuple[str, ...]]:
+        """Return the tracks with their key, one of `KEYS`."""
+        clips = []
+        for part in (TRAIN, TEST):
+            checkout = _find_part(folder, part)
+            if checkout is None:
+                raise MertError(
+                    f"{folder / part} is not there; clone https://github.com/GiantSteps/{part} into {folder}"
+                )
+            for track in _TRACKS_OF[part](checkout, left_out):
+                path = _audio(folder, checkout, track.number)
+                if usable(path, left_out):
+                    clips.append(Clip(f"{track.number:07d}", track.split, FileSound(path), track.key, track.artist))
+        return clips, KEYS
 
 
 def _train_tracks(checkout: Path, left_out: Counter[str]) -> list[_KeyTrack]:
+    """Return the tracks of `TRAIN` that have a key, and count the others by reason; sound is not looked for."""
     annotations, metadata = (checkout / name for name in _LABELS[TRAIN])
     keys = read_table(annotations, ("ID", "MANUAL KEY", "C"), "a tab-separated table ID, MANUAL KEY, C", "\t")
     artists = {
@@ -146,6 +129,7 @@ def _train_tracks(checkout: Path, left_out: Counter[str]) -> list[_KeyTrack]:
 
 
 def _test_tracks(checkout: Path, left_out: Counter[str]) -> list[_KeyTrack]:
+    """Return the tracks of `TEST` that have a key, as `_train_tracks` does."""
     annotations = _by_number(checkout / _LABELS[TEST][0])
     if not annotations:
         raise MertError(f"{checkout / _LABELS[TEST][0]} holds no .key files; check out the repository {TEST} anew")
@@ -162,6 +146,9 @@ def _test_tracks(checkout: Path, left_out: Counter[str]) -> list[_KeyTrack]:
     return tracks
 
 
+_TRACKS_OF = {TRAIN: _train_tracks, TEST: _test_tracks}
+
+
 def _doubt(text: str, confidence: str) -> str:
     """Return why a track does not count, or nothing; texts may be ``C minor / F# minor``, ``A-A# minor``, ``-``."""
     if text in ("", "-"):
@@ -172,8 +159,12 @@ def _doubt(text: str, confidence: str) -> str:
 
 
 def _valid_artists(artists: dict[str, list[str]]) -> set[str]:
-    """Return who is in the validation split."""
-    valid = {name for names in artists.values() for name in names if _hash(name) >= _TRAIN_RANGE}
+    """Return who is in the validation split: by the hash, and all who have worked with them."""
+
+    def hashed(artist: str) -> int:
+        return int(hashlib.sha1(artist.lower().encode()).hexdigest(), 16) % _HASH_RANGE
+
+    valid = {name for names in artists.values() for name in names if hashed(name) >= _TRAIN_RANGE}
     while True:
         joined = {name for names in artists.values() if valid.intersection(names) for name in names}
         if joined <= valid:
@@ -181,21 +172,10 @@ def _valid_artists(artists: dict[str, list[str]]) -> set[str]:
         valid |= joined
 
 
-def _hash(artist: str) -> int:
-    return int(hashlib.sha1(artist.lower().encode()).hexdigest(), 16) % _HASH_RANGE
-
-
 def _find_part(folder: Path, part: str) -> Path | None:
     """Return the folder of one repository, cloned or unpacked (then its name ends in a branch or commit)."""
     folders = sorted(path for path in folder.glob(f"{part}*") if path.is_dir())
     return folders[0] if folders else None
-
-
-def _require_part(folder: Path, part: str) -> Path:
-    checkout = _find_part(folder, part)
-    if checkout is None:
-        raise MertError(f"{folder / part} is not there; clone https://github.com/GiantSteps/{part} into {folder}")
-    return checkout
 
 
 def _by_number(folder: Path, suffix: str = ".key") -> dict[int, Path]:
@@ -206,20 +186,16 @@ def _by_number(folder: Path, suffix: str = ".key") -> dict[int, Path]:
 
 def _audio(folder: Path, checkout: Path, number: int) -> Path:
     """Return where a track's sound is or should be: its repository's ``audio``, or one for both, MARBLE's way."""
-    for audio in (checkout / "audio", folder / "audio"):
-        for stem in (f"{number}.LOFI", f"{number:07d}.LOFI"):
-            if path := find_audio(audio, stem, _SUFFIXES):
-                return path
-    return checkout / "audio" / f"{number}.LOFI.mp3"
+    folders, stems = (checkout / "audio", folder / "audio"), (f"{number}.LOFI", f"{number:07d}.LOFI")
+    return find_audio(folders, stems, _SUFFIXES)
 
 
 def _differing(audio: dict[int, Path], sums: dict[int, Path], part: str) -> list[int]:
+    """Return the tracks whose mp3 differs from its MD5 sum, as far as there are any."""
     wrong = []
     for number, path in tqdm(audio.items(), desc=part, unit=" files", dynamic_ncols=True, leave=False):
         if lack(path) or path.suffix != ".mp3" or number not in sums:
             continue
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "md5").hexdigest()
-        if read_text(sums[number], "an MD5 sum").split()[:1] != [content]:
+        if read_text(sums[number], "an MD5 sum").split()[:1] != [md5(path)]:
             wrong.append(number)
     return wrong

@@ -14,9 +14,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from mert_core.datasets.base import SPLITS, Clip, ClipSet, State, Survey
-from mert_core.datasets.reading import check_question, clip_set, count_sound, lack, number, read_text
-from mert_core.datasets.sounds import FileSound, find_audio
+from mert_core.datasets.base import SPLITS, Clip, Dataset, Survey
+from mert_core.datasets.reading import count_sound, find_audio, lack, number, read_text
+from mert_core.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -34,7 +34,7 @@ _BEAT_FILES = ("GTZAN-Rhythm*/**/*.jams", "jams/*.jams", "gtzan_tempo_beat*/**/*
 _CLIP = re.compile(r"(?:gtzan[._])?([a-z]+)[._](\d{5})\b")
 
 
-class Gtzan:
+class Gtzan(Dataset):
     """GTZAN on the division that Sturm's list of faults was taken out of (Kereliuk et al., 2015): 443, 197, 290 clips.
 
     Questions: ``genre``, and ``rhythm`` by GTZAN-Rhythm v2 (its jams, or text files with a beat a line).
@@ -66,20 +66,14 @@ class Gtzan:
             notes.append("clips are missing; the genres' folders belong into the folder genres.")
         if counts["beats"][0] < expected:
             notes.append(f"beats are missing, which only the rhythm needs; take GTZAN-Rhythm v2 from {_BEATS}.")
-        state: State = "complete" if all(have >= want for have, want in counts.values()) else "incomplete"
-        return Survey(state, counts, tuple(notes), empty)
+        return Survey.of(counts, notes, empty)
 
-    def read(self, folder: Path, question: str) -> ClipSet:
-        """Return the listed clips with their genre, or the seconds of their beats.
-
-        Raises:
-            MertError: a list is missing or not as published, beats cannot be read, or a split has no sound.
-        """
-        check_question(self.name, self.questions, question)
+    def _clips(self, folder: Path, question: str, left_out: Counter[str]) -> tuple[list[Clip], tuple[str, ...]]:
+        """Return the listed clips with their genre, or the seconds of their beats."""
         beats = _beat_files(folder) if question == "rhythm" else {}
         if question == "rhythm" and not beats:
             raise MertError(f"{folder} has no GTZAN-Rhythm*/jams/*.jams and no beats/*.beats; take v2 from {_BEATS}")
-        clips, left_out = [], Counter[str]()
+        clips = []
         for split in SPLITS:
             for clip_id in _read_list(folder, split):
                 path = _audio(folder, clip_id)
@@ -91,7 +85,7 @@ class Gtzan:
                     left_out[NO_BEATS] += 1
                     continue
                 clips.append(Clip(clip_id, split, FileSound(path), label))
-        return clip_set(self.name, question, clips, GENRES if question == "genre" else (), left_out, folder)
+        return clips, GENRES if question == "genre" else ()
 
 
 def _read_list(folder: Path, split: str) -> list[str]:
@@ -107,10 +101,8 @@ def _read_list(folder: Path, split: str) -> list[str]:
 
 
 def _audio(folder: Path, clip_id: str) -> Path:
-    """Return where a clip is or should be."""
     genre = clip_id.partition(".")[0]
-    paths = (find_audio(folder / name / genre, clip_id, _SUFFIXES) for name in _AUDIO)
-    return next((path for path in paths if path), folder / _AUDIO[0] / genre / f"{clip_id}.wav")
+    return find_audio([folder / name / genre for name in _AUDIO], [clip_id], _SUFFIXES)
 
 
 def _beat_files(folder: Path) -> dict[str, Path]:
@@ -127,7 +119,11 @@ def _beats(path: Path | None, audio: Path) -> NDArray[np.float64]:
     """Return the seconds of the beats, rising; some files go on after the sound has ended, which is cut."""
     if path is None:
         return np.empty(0)
-    times = _jams_beats(path) if path.suffix == ".jams" else _text_beats(path)
+    if path.suffix == ".jams":
+        times = _jams_beats(path)
+    else:
+        lines = read_text(path, "a beat a line, seconds first").splitlines()
+        times = [number(line.split()[0], path, "the time of a beat") for line in lines if line.strip()]
     try:
         seconds = soundfile.info(audio).duration
     except soundfile.LibsndfileError:  # decoding it will say what is wrong
@@ -150,8 +146,3 @@ def _jams_beats(path: Path) -> list[float]:
         raise MertError(
             f"{path}: {type(error).__name__}: {error}; expected {what}, with beats that have a time"
         ) from error
-
-
-def _text_beats(path: Path) -> list[float]:
-    lines = read_text(path, "a beat a line, seconds first").splitlines()
-    return [number(line.split()[0], path, "the time of a beat") for line in lines if line.strip()]

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from mert_core.config import Split
-from mert_core.datasets.base import Clip, ClipSet, Survey
-from mert_core.datasets.reading import EMPTY, check_question, clip_set, lack, read_text
+from mert_core.datasets.base import Clip, Dataset, Survey
+from mert_core.datasets.reading import EMPTY, lack, read_text, usable
 from mert_core.datasets.sounds import FileSound
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
@@ -43,13 +43,14 @@ _HEADER = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
 class _JamendoTrack:
     """A row of a label file. ``path`` is that of the mp3 at 320 kbit/s, such as ``48/948.mp3``."""
 
+    split: Split
     track_id: str
     artist: str
     path: str
     tags: tuple[str, ...]
 
 
-class MtgJamendo:
+class MtgJamendo(Dataset):
     """Adapter of the set's repository (labels of split 0) and of its mp3s, at 320 kbit/s or in the low-quality copy.
 
     Labels are looked for in ``data/splits/split-0`` of the folder, then of ``mtg-jamendo-dataset`` in it, then in
@@ -78,7 +79,7 @@ class MtgJamendo:
             if labels_folder is None:
                 notes.append(_no_labels(folder, question))
                 continue
-            tracks = [track for rows in _read(labels_folder, question).values() for track in rows]
+            tracks = list(_read(labels_folder, question))
             names = [name for track in tracks if (name := _find(track.path, there))]
             used |= {name: lack(root / name) for name in names if name not in used}
             counts[f"{question} tracks"] = (sum(not used[name] for name in names), len(tracks))
@@ -87,54 +88,36 @@ class MtgJamendo:
             notes.append(f"mp3s are missing in {root}; fetch them with the repository's scripts/download/download.py.")
         if empty := sorted(name for name, reason in used.items() if reason == EMPTY):
             notes.append(f"{len(empty)} mp3s have no bytes, such as {empty[0]}; download them again.")
-        sums = (
-            {}
-            if quick
-            else _published([labels_folder.parent.parent for labels_folder in labels.values() if labels_folder])
-        )
+        sums = {} if quick else _published(one.parent.parent for one in labels.values() if one)
         if not quick and not sums:
             notes.append("The repository's data/download holds no SHA-256 sums to compare with.")
         if damaged := _differing(root, sorted(name for name, reason in used.items() if not reason), sums):
             notes.append(
                 f"{len(damaged)} mp3s differ from their published SHA-256, such as {damaged[0]}; download them again."
             )
-        faults = len(damaged) + len(empty)
-        whole = not faults and all(labels.values()) and all(count == total for count, total in counts.values())
-        return Survey("complete" if whole else "incomplete", counts, tuple(notes), faults)
+        return Survey.of(counts, notes, len(damaged) + len(empty), usable=all(labels.values()))
 
-    def read(self, folder: Path, question: str) -> ClipSet:
-        """Return the tracks of one kind of tags. Tags are as the files have them, such as ``instrument---piano``.
-
-        Raises:
-            MertError: there is no such question, labels are missing or not as expected, or a split has no mp3.
-        """
-        check_question(self.name, self.questions, question)
+    def _clips(self, folder: Path, question: str, left_out: Counter[str]) -> tuple[list[Clip], tuple[str, ...]]:
+        """Return the tracks of one kind of tags. Tags are as the files have them, such as ``instrument---piano``."""
         labels_folder = _labels_folder(folder, question)
         if labels_folder is None:
             raise MertError(_no_labels(folder, question))
         root, there = _audio(folder)
         clips: list[Clip] = []
         tags: set[str] = set()
-        left_out = Counter[str]()
-        for split, tracks in _read(labels_folder, question).items():
-            for track in tracks:
-                tags.update(track.tags)
-                name = _find(track.path, there)
-                path = root / name
-                if reason := lack(path if name else None):
-                    left_out[reason] += 1
-                    continue
-                clips.append(Clip(track.track_id, split, FileSound(path), track.tags, track.artist))
-        return clip_set(self.name, question, clips, tuple(sorted(tags)), left_out, folder)
+        for track in _read(labels_folder, question):
+            tags.update(track.tags)
+            path = root / (_find(track.path, there) or track.path)
+            if usable(path, left_out):
+                clips.append(Clip(track.track_id, track.split, FileSound(path), track.tags, track.artist))
+        return clips, tuple(sorted(tags))
 
 
 def _labels_folder(folder: Path, question: str) -> Path | None:
-    """Return the first labels_folder that has the label files of a question."""
+    """Return the first folder that has the label files of a question."""
     names = [f"autotagging_{question}-{part}.tsv" for part in _FILES.values()]
-    places = [folder / name for name in _LABELS]
-    return next(
-        (labels_folder for labels_folder in places if all((labels_folder / name).is_file() for name in names)), None
-    )
+    folders = (folder / name for name in _LABELS)
+    return next((labels for labels in folders if all((labels / name).is_file() for name in names)), None)
 
 
 def _no_labels(folder: Path, question: str) -> str:
@@ -144,29 +127,24 @@ def _no_labels(folder: Path, question: str) -> str:
     )
 
 
-def _read(labels_folder: Path, question: str) -> dict[Split, list[_JamendoTrack]]:
-    return {
-        split: list(_rows(labels_folder / f"autotagging_{question}-{part}.tsv", question))
-        for split, part in _FILES.items()
-    }
-
-
-def _rows(path: Path, question: str) -> Iterator[_JamendoTrack]:
-    """Yield the tracks of a label file; a row has one field more for each further tag."""
+def _read(labels_folder: Path, question: str) -> Iterator[_JamendoTrack]:
+    """Yield the tracks of a question's label files; a row has one field more for each further tag."""
     kinds = (_KINDS[question],) if question in _KINDS else tuple(_KINDS.values())
-    lines = read_text(path, f"MTG-Jamendo's tracks and tags: {' '.join(_HEADER)}, separated by tabs").splitlines()
-    if not lines or tuple(lines[0].split("\t")) != _HEADER:
-        found = lines[0][:80] if lines else "nothing"
-        raise MertError(f"{path}: found the header {found!r}, expected {' '.join(_HEADER)}, separated by tabs")
-    for number, line in enumerate(lines[1:], start=2):
-        fields = line.split("\t")
-        tags = tuple(fields[5:])
-        if not tags or not all(tag.startswith(kinds) for tag in tags):
-            raise MertError(
-                f"{path}, line {number}: found {line[:100]!r}; expected five fields and then tags that begin with "
-                f"{' or '.join(kinds)}. Take the file from the set's repository again."
-            )
-        yield _JamendoTrack(fields[0], fields[1], fields[3], tags)
+    columns = f"{' '.join(_HEADER)}, separated by tabs"
+    for split, part in _FILES.items():
+        path = labels_folder / f"autotagging_{question}-{part}.tsv"
+        header, *lines = read_text(path, f"MTG-Jamendo's tracks and tags: {columns}").splitlines() or ["nothing"]
+        if tuple(header.split("\t")) != _HEADER:
+            raise MertError(f"{path}: found the header {header[:80]!r}, expected {columns}")
+        for number, line in enumerate(lines, start=2):
+            fields = line.split("\t")
+            tags = tuple(fields[len(_HEADER) - 1 :])
+            if not tags or not all(tag.startswith(kinds) for tag in tags):
+                raise MertError(
+                    f"{path}, line {number}: found {line[:100]!r}; expected five fields and then tags that begin with "
+                    f"{' or '.join(kinds)}. Take the file from the set's repository again."
+                )
+            yield _JamendoTrack(split, fields[0], fields[1], fields[3], tags)
 
 
 def _audio(folder: Path) -> tuple[Path, frozenset[str]]:
@@ -197,14 +175,7 @@ def _find(path: str, there: frozenset[str]) -> str:
 
 
 def _published(data: Iterable[Path]) -> dict[str, str]:
-    """Return the checksums which the set's repository publishes, by the file's name without its folder.
-
-    Args:
-        data: where ``download/…_sha256_tracks.txt`` may lie.
-
-    Raises:
-        MertError: a list is no text.
-    """
+    """Return the checksums in ``download`` of the repository's data, by the file's name without its folder."""
     published: dict[str, str] = {}
     for path in sorted({path for folder in data for path in folder.glob("download/*_audio*_sha256_tracks.txt")}):
         for line in read_text(path, "a SHA-256 and an mp3's path in every line").splitlines():

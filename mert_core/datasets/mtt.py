@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mert_core.config import Split
-from mert_core.datasets.base import Clip, ClipSet, State, Survey
-from mert_core.datasets.reading import check_question, clip_set, count_sound, lack, read_rows
+from mert_core.datasets.base import Clip, Dataset, Survey
+from mert_core.datasets.reading import count_sound, read_rows, usable
 from mert_core.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
@@ -24,11 +24,11 @@ _WHAT = f"MagnaTagATune's {ANNOTATIONS}: tab-separated and quoted, a header clip
 @dataclass(frozen=True)
 class _Row:
     clip_id: str
-    tags: tuple[int, ...]
+    tags: frozenset[str]
     mp3: str
 
 
-class MagnaTagATune:
+class MagnaTagATune(Dataset):
     """MagnaTagATune with its fifty commonest tags, divided by folder: 0–b train, c valid, d–f test.
 
     As in MARBLE, tags are counted over all rows, and clips that none of the fifty applies to stay in. Tags that are
@@ -52,31 +52,20 @@ class MagnaTagATune:
         notes = [f"{empty} mp3 file(s) have no bytes; unpack mp3.zip again."] if empty else []
         if present + empty < expected:
             notes.append("mp3 files are missing; unpack mp3.zip.001–003, joined, into the folder or into its mp3.")
-        state: State = "complete" if present >= expected and len(rows) >= CLIPS else "incomplete"
-        return Survey(state, {"clips": (present, expected), "rows": (len(rows), CLIPS)}, tuple(notes), empty)
+        return Survey.of({"clips": (present, expected), "rows": (len(rows), CLIPS)}, notes, empty)
 
-    def read(self, folder: Path, question: str) -> ClipSet:
-        """Return all clips with those of the fifty tags that apply to each.
-
-        Raises:
-            MertError: the annotations are missing or not as published, or a split has no sound.
-        """
-        check_question(self.name, self.questions, question)
+    def _clips(self, folder: Path, question: str, left_out: Counter[str]) -> tuple[list[Clip], tuple[str, ...]]:
+        """Return all clips with those of the fifty tags that apply to each."""
         names, rows = _read(folder / ANNOTATIONS)
         counts = Counter(tag for row in rows for tag in row.tags)
-        commonest = sorted(range(len(names)), key=lambda tag: (-counts[tag], names[tag]))[:_TAGS]
-        rank = {tag: number for number, tag in enumerate(commonest)}
-        classes = tuple(names[tag] for tag in commonest)
+        classes = tuple(sorted(names, key=lambda tag: (-counts[tag], tag))[:_TAGS])
         audio = _audio_folder(folder)
-        clips, left_out = [], Counter[str]()
+        clips = []
         for row in rows:
-            path = audio / row.mp3
-            if reason := lack(path):
-                left_out[reason] += 1
-                continue
-            label = tuple(classes[number] for number in sorted(rank[tag] for tag in row.tags if tag in rank))
-            clips.append(Clip(row.clip_id, _split(row.mp3), FileSound(path), label))
-        return clip_set(self.name, question, clips, classes, left_out, folder)
+            if usable(audio / row.mp3, left_out):
+                label = tuple(tag for tag in classes if tag in row.tags)
+                clips.append(Clip(row.clip_id, _split(row.mp3), FileSound(audio / row.mp3), label))
+        return clips, classes
 
 
 def _read(path: Path) -> tuple[list[str], list[_Row]]:
@@ -84,14 +73,15 @@ def _read(path: Path) -> tuple[list[str], list[_Row]]:
     (_, header), *lines = read_rows(path, _WHAT, "\t")
     if len(header) < _TAGS + 2 or header[0] != "clip_id" or header[-1] != "mp3_path":
         raise MertError(f"{path} has {len(header)} columns from {header[0]!r} to {header[-1]!r}; expected {_WHAT}")
-    rows = []
+    names, rows = header[1:-1], []
     for line, row in lines:
         if len(row) != len(header) or not set(row[1:-1]) <= {"0", "1"}:
             raise MertError(f"{path}, line {line}: expected {len(header)} cells, all tags 0 or 1; {_WHAT}")
-        rows.append(_Row(row[0], tuple(tag for tag, cell in enumerate(row[1:-1]) if cell == "1"), row[-1]))
+        tags = frozenset(tag for tag, cell in zip(names, row[1:-1], strict=True) if cell == "1")
+        rows.append(_Row(row[0], tags, row[-1]))
         if row[-1][:1] not in set("0123456789abcdef") or row[-1][1:2] != "/":
             raise MertError(f"{path}, line {line}: mp3_path is {row[-1]!r}; expected a folder 0 to f first")
-    return header[1:-1], rows
+    return names, rows
 
 
 def _audio_folder(folder: Path) -> Path:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from mert_core.audio.decode import resample
 from mert_core.audio.errors import UnusableAudio
 from mert_core.config import Split
-from mert_core.datasets.base import SPLITS, Clip, ClipSet, Sound, Survey
-from mert_core.datasets.reading import EMPTY, check_question, clip_set, lack
+from mert_core.datasets.base import Clip, Dataset, Sound, Survey
+from mert_core.datasets.reading import EMPTY, lack, md5
 from mert_core.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
@@ -39,31 +39,18 @@ _SLACK_SAMPLES = 2048  # two frames of AAC: what an encoder adds in front may be
 
 @dataclass(frozen=True)
 class StemSound:
-    """One stream of a file in the stems format, decoded by ``stempeg``, which ``musdb`` reads with.
-
-    Attributes:
-        path: of the ``.stem.mp4``.
-        stem: a name in `STREAMS`.
-    """
+    """One of the `STREAMS` of a ``.stem.mp4``, decoded by ``stempeg``, which ``musdb`` reads with."""
 
     path: Path
     stem: str
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of the file's identity and the stem.
-
-        Raises:
-            UnusableAudio: the file cannot be read.
-        """
+        """SHA-256 (hexadecimal) of the file's identity and the stem."""
         return hashlib.sha256(f"{FileSound(self.path).identity} stream {STREAMS[self.stem]}".encode()).hexdigest()
 
     def waveform(self) -> NDArray[np.float32]:
-        """Return the mean of the channels at 24 kHz, (samples,).
-
-        Raises:
-            UnusableAudio: it cannot be decoded.
-        """
+        """Return the mean of the channels at 24 kHz, (samples,), as `channels` decodes them."""
         return self.channels().mean(axis=0, dtype=np.float32)
 
     def channels(self) -> NDArray[np.float32]:
@@ -86,7 +73,9 @@ class StemSound:
                 str(self.path), stem_id=stream, info=facts, sample_rate=rate, dtype=np.float32, always_3d=True
             )
         except ffmpeg.Error as error:
-            raise UnusableAudio("not audio", f"ffprobe refuses it: {_last_words(error.stderr)}") from error
+            # the end of the last line, which follows the file's path
+            words = (error.stderr or b"").decode(errors="replace").strip().rpartition("\n")[2].rpartition(": ")[2]
+            raise UnusableAudio("not audio", f"ffprobe refuses it: {words}") from error
         except (Warning, RuntimeError, LookupError, ValueError) as error:  # what stempeg raises
             raise UnusableAudio("damaged", f"no stem {self.stem}: {error}") from error
         channels: NDArray[np.float32] = np.ascontiguousarray(samples[0].T)
@@ -96,7 +85,7 @@ class StemSound:
         return np.stack([resample(channel, rate) for channel in channels])
 
 
-class Musdb18:
+class Musdb18(Dataset):
     """Adapter of MUSDB18 (``train/SONG.stem.mp4``) and MUSDB18-HQ (``train/SONG/{mixture,vocals,…}.wav``).
 
     Where a song lies there in both forms, the wav files are taken if all of them are there.
@@ -110,70 +99,56 @@ class Musdb18:
 
     def survey(self, folder: Path, quick: bool = False) -> Survey:
         """Count the songs that have all stems; without ``quick`` compare an archive that lies there with its MD5."""
-        if lacking := [name for name in ("train", "test") if not (folder / name).is_dir()]:
-            return Survey("missing", notes=(_no_layout(folder, lacking),))
+        if fault := _no_layout(folder):
+            return Survey("missing", notes=(fault,))
         songs = _songs(folder)
-        whole = [song for song in songs if not song.lack]
         notes = [song.note for song in songs if song.lack]
+        validation, totals = frozenset[str](), dict(TRACKS)
         try:
             validation = _validation_names()
-        except MertError as error:
+        except MertError as error:  # then the validation songs count as songs for training
             notes.append(str(error))
-            counts = Counter({"train": sum(song.part == "train" for song in whole)})
-            counts["test"] = len(whole) - counts["train"]
-            totals = {"train": TRACKS["train"] + TRACKS["valid"], "test": TRACKS["test"]}
-        else:
-            counts = Counter(str(song.split(validation)) for song in whole)
-            totals = {str(split): total for split, total in TRACKS.items()}
+            totals["train"] += totals.pop("valid")
+        counts = Counter(song.split(validation) for song in songs if not song.lack)
         if any(song.is_stems for song in songs) and (fault := _cannot_decode()):
             notes.append(fault)
         archives = [] if quick else _damaged_archives(folder)
         notes += archives
         damaged = len(archives) + sum(len(song.empty) for song in songs)
         by_split = {f"{split} songs": (counts[split], total) for split, total in totals.items()}
-        enough = all(count == total for count, total in by_split.values())
-        return Survey("complete" if enough and not notes else "incomplete", by_split, tuple(notes), damaged)
+        return Survey.of(by_split, notes, damaged, usable=not notes)
 
-    def read(self, folder: Path, question: str) -> ClipSet:
+    def _clips(self, folder: Path, question: str, left_out: Counter[str]) -> tuple[list[Clip], tuple[str, ...]]:
         """Return the songs with their mixture and the sound of each stem, stereo by `Sound.channels`.
 
         Raises:
-            MertError: there is no such question, the folders are missing, a split has no whole song, ``musdb`` is not
-                installed, or there are stems files and no ffmpeg to decode them.
+            MertError: the folders are missing, ``musdb`` is not installed, or there are stems files and no ffmpeg to
+                decode them.
         """
-        check_question(self.name, self.questions, question)
-        if lacking := [name for name in ("train", "test") if not (folder / name).is_dir()]:
-            raise MertError(_no_layout(folder, lacking))
+        if fault := _no_layout(folder):
+            raise MertError(fault)
         validation = _validation_names()
         songs = _songs(folder)
         if any(song.is_stems for song in songs) and (fault := _cannot_decode()):
             raise MertError(fault)
-        left_out = Counter(song.lack for song in songs if song.lack)
+        left_out.update(song.lack for song in songs if song.lack)
         clips = [
             Clip(song.name, song.split(validation), song.sounds["mixture"], {stem: song.sounds[stem] for stem in STEMS})
             for song in songs
             if not song.lack
         ]
-        return clip_set(self.name, question, clips, STEMS, left_out, folder)
+        return clips, STEMS
 
 
 @dataclass(frozen=True)
 class _Song:
-    """A song of one of the set's two parts.
-
-    Attributes:
-        part: ``train`` or ``test``.
-        name: artist and title.
-        sounds: of the mixture and the stems, as far as they are there.
-        is_stems: whether they lie in one file that ffmpeg has to decode.
-        empty: names of its files that have no bytes.
-    """
+    """A song of one of the set's two parts."""
 
     part: Split
     name: str
-    sounds: Mapping[str, Sound]
-    is_stems: bool
-    empty: tuple[str, ...] = ()
+    sounds: Mapping[str, Sound]  # of the mixture and the stems, as far as they are there
+    is_stems: bool  # in one file that ffmpeg has to decode
+    empty: tuple[str, ...]  # names of its files that have no bytes
 
     @property
     def lack(self) -> str:
@@ -195,7 +170,7 @@ class _Song:
 def _songs(folder: Path) -> list[_Song]:
     """Return the songs of both parts, sorted, whether or not they have all stems."""
     songs: list[_Song] = []
-    parts: tuple[Split, ...] = tuple(split for split in SPLITS if split != "valid")
+    parts: tuple[Split, ...] = ("train", "test")
     for part in parts:
         files: dict[str, _Song] = {}
         for song in filter(None, (_song(part, path) for path in (folder / part).iterdir())):
@@ -225,9 +200,6 @@ def _validation_names() -> frozenset[str]:
     """Return the songs that ``musdb`` keeps for validation.
 
     They are read from the package's file: importing the package asks for ffmpeg, which wav files do not need.
-
-    Raises:
-        MertError: the package is not installed, or the list is not where it was.
     """
     spec = importlib.util.find_spec("musdb")
     if spec is None or not spec.submodule_search_locations:
@@ -257,24 +229,20 @@ def _cannot_decode() -> str:
     return ""
 
 
-def _last_words(output: bytes | None) -> str:
-    """Return the end of the last line, which follows the file's path."""
-    return (output or b"").decode(errors="replace").strip().rpartition("\n")[2].rpartition(": ")[2]
-
-
 def _damaged_archives(folder: Path) -> list[str]:
     """Return what to say of archives in or beside the folder that differ from what was published."""
     notes = []
     for path in (parent / name for name in ARCHIVES for parent in (folder, folder.parent)):
-        if path.is_file():
-            with path.open("rb") as stream:
-                md5 = hashlib.file_digest(stream, "md5").hexdigest()
-            if md5 != ARCHIVES[path.name]:
-                notes.append(f"{path} has the MD5 {md5}, published is {ARCHIVES[path.name]}: download it again.")
+        if path.is_file() and (content := md5(path)) != ARCHIVES[path.name]:
+            notes.append(f"{path} has the MD5 {content}, published is {ARCHIVES[path.name]}: download it again.")
     return notes
 
 
-def _no_layout(folder: Path, lacking: list[str]) -> str:
+def _no_layout(folder: Path) -> str:
+    """Return what to say of a folder that lacks one of the set's two parts, or nothing."""
+    lacking = [name for name in ("train", "test") if not (folder / name).is_dir()]
+    if not lacking:
+        return ""
     return (
         f"{folder} has no {' and no '.join(lacking)}; expected train/SONG.stem.mp4 and test/SONG.stem.mp4 (MUSDB18), "
         "or train/SONG/ and test/SONG/ with mixture.wav, vocals.wav, drums.wav, bass.wav and other.wav (MUSDB18-HQ)."

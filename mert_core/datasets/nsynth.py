@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mert_core.config import Split
-from mert_core.datasets.base import SPLITS, Clip, ClipSet, Survey
-from mert_core.datasets.reading import ABSENT, EMPTY, check_question, clip_set
+from mert_core.datasets.base import SPLITS, Clip, Dataset, Survey
+from mert_core.datasets.reading import ABSENT, EMPTY
 from mert_core.datasets.sounds import FileSound
 from mert_core.errors import MertError
 
@@ -26,7 +26,7 @@ PITCHES = tuple(str(number) for number in range(128))
 _Labels = dict[str, tuple[str, str]]  # note → family, pitch
 
 
-class NSynth:
+class NSynth(Dataset):
     """Adapter of NSynth in its layout of three archives: ``nsynth-SPLIT/examples.json`` and ``…/audio/NOTE.wav``."""
 
     name = "nsynth"
@@ -49,40 +49,32 @@ class NSynth:
             sounds, empty = _sounds(folder, split, quick)
             if not quick:
                 labels = _read_labels(_labels_path(folder, split))
-                if absent := sorted(labels.keys() - sounds - empty):
-                    notes.append(
-                        f"nsynth-{split}: {len(absent)} of {len(labels)} notes have no wav, such as {absent[0]}.wav; "
-                        "unpack the archive again."
-                    )
+                absent, bare = sorted(labels.keys() - sounds - empty), sorted(labels.keys() & empty)
+                again = "unpack the archive again."
+                if absent:
+                    what = f"{len(absent)} of {len(labels)} notes have no wav, such as {absent[0]}.wav"
+                    notes.append(f"nsynth-{split}: {what}; {again}")
+                if bare:
+                    notes.append(f"nsynth-{split}: {len(bare)} wavs have no bytes, such as {bare[0]}.wav; {again}")
                 sounds &= labels.keys()
-                if bare := sorted(labels.keys() & empty):
-                    notes.append(
-                        f"nsynth-{split}: {len(bare)} wavs have no bytes, such as {bare[0]}.wav; unpack the archive "
-                        "again."
-                    )
                 damaged += len(bare)
             counts[f"{split} notes"] = (len(sounds), NOTES[split])
-        whole = not notes and all(count == total for count, total in counts.values())
-        return Survey("complete" if whole else "incomplete", counts, tuple(notes), damaged)
+        return Survey.of(counts, notes, damaged, usable=not notes)
 
-    def read(self, folder: Path, question: str) -> ClipSet:
-        """Return the notes with their instrument family or their MIDI pitch.
-
-        Raises:
-            MertError: there is no such question, labels are missing or not as expected, or a split has no sound.
-        """
-        check_question(self.name, self.questions, question)
+    def _clips(self, folder: Path, question: str, left_out: Counter[str]) -> tuple[list[Clip], tuple[str, ...]]:
+        """Return the notes with their instrument family or their MIDI pitch."""
         column = self.questions.index(question)
         clips: list[Clip] = []
-        left_out = Counter[str]()
         for split in SPLITS:
             labels = _read_labels(_labels_path(folder, split))
             sounds, empty = _sounds(folder, split)
-            audio = _audio(folder, split)
-            there = [note for note in labels if note in sounds]
             left_out.update(EMPTY if note in empty else ABSENT for note in labels if note not in sounds)
-            clips += (Clip(note, split, FileSound(audio / f"{note}.wav"), labels[note][column]) for note in there)
-        return clip_set(self.name, question, clips, (FAMILIES, PITCHES)[column], left_out, folder)
+            clips += (
+                Clip(note, split, FileSound(_audio(folder, split) / f"{note}.wav"), label[column])
+                for note, label in labels.items()
+                if note in sounds
+            )
+        return clips, (FAMILIES, PITCHES)[column]
 
 
 def _labels_path(folder: Path, split: Split) -> Path:
@@ -98,12 +90,11 @@ def _sounds(folder: Path, split: Split, quick: bool = False) -> tuple[set[str], 
 
     One listing is quicker than asking for each of 289,205. With ``quick``, files are not told apart by their bytes.
     """
-    audio = _audio(folder, split)
     sounds: set[str] = set()
     empty: set[str] = set()
-    if not audio.is_dir():
+    if not _audio(folder, split).is_dir():
         return sounds, empty
-    with os.scandir(audio) as entries:
+    with os.scandir(_audio(folder, split)) as entries:
         for entry in entries:
             if entry.name.endswith(".wav") and entry.is_file():
                 (sounds if quick or entry.stat().st_size else empty).add(entry.name[:-4])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from mert_core.datasets.base import SPLITS, Clip, ClipSet
-from mert_core.datasets.sounds import sorted_clips
 from mert_core.errors import MertError
 
 ABSENT, EMPTY = "no sound file", "empty sound file"
@@ -85,43 +84,33 @@ def number(text: str, path: Path, what: str) -> float:
     return value
 
 
-def lack(path: Path | None) -> str:
+def lack(path: Path) -> str:
     """Return why a sound file cannot be used without opening it: `ABSENT`, `EMPTY`, or nothing."""
-    if path is None or not path.is_file():
+    if not path.is_file():
         return ABSENT
     return "" if path.stat().st_size else EMPTY
 
 
-def count_sound(paths: Iterable[Path | None]) -> tuple[int, int]:
+def count_sound(paths: Iterable[Path]) -> tuple[int, int]:
     """Return how many of some sound files hold bytes, and how many are there but empty."""
     lacks = Counter(lack(path) for path in paths)
     return lacks[""], lacks[EMPTY]
 
 
-def clip_set(
-    dataset: str, question: str, clips: Iterable[Clip], classes: tuple[str, ...], left_out: Counter[str], folder: Path
-) -> ClipSet:
-    """Put a question's clips together, sorted.
-
-    Raises:
-        MertError: a split has no clip, or an id appears twice.
-    """
-    ordered = sorted_clips(clips)
-    counts = Counter(clip.split for clip in ordered)
-    if empty := [split for split in SPLITS if not counts[split]]:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items())) or "none was left out"
-        raise MertError(
-            f"{dataset}: no usable clip for {' and '.join(empty)} in {folder} ({reasons}); "
-            "`mert doctor --datasets` says what is missing"
-        )
-    return ClipSet(dataset, question, ordered, classes, dict(sorted(left_out.items())))
+def usable(path: Path, left_out: Counter[str]) -> bool:
+    """Return whether a sound file holds bytes; if not, count it in ``left_out`` by its reason."""
+    reason = lack(path)
+    left_out.update([reason] if reason else [])
+    return not reason
 
 
-def check_question(name: str, questions: tuple[str, ...], question: str) -> None:
-    """Refuse what cannot be asked of a set.
+def find_audio(folders: Iterable[Path], stems: Iterable[str], suffixes: Iterable[str]) -> Path:
+    """Return the first file of one of these names that is there, or the first that should be."""
+    paths = [folder / f"{stem}{suffix}" for folder in folders for stem in stems for suffix in suffixes]
+    return next((path for path in paths if path.is_file()), paths[0])
 
-    Raises:
-        MertError: it is not among the questions.
-    """
-    if question not in questions:
-        raise MertError(f"{name} cannot be asked {question!r}; it answers {', '.join(questions)}")
+
+def md5(path: Path) -> str:
+    """Return a file's MD5, hexadecimal: what old sets publish."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from mert_core.config import Config
@@ -36,9 +36,7 @@ def folder_of(config: Config, layout: Layout, name: str) -> Path:
     return layout.root / (folder or Path(config.datasets.folder) / name)
 
 
-def survey_all(
-    config: Config, layout: Layout, quick: bool, datasets: Mapping[str, Dataset] = DATASETS
-) -> Iterator[tuple[Survey, str]]:
+def survey_all(config: Config, layout: Layout, quick: bool) -> Iterator[tuple[Survey, str]]:
     """Yield what of each data set is there, with a block of text that says so, one set after the other.
 
     A label file that cannot be read counts as damage.
@@ -47,9 +45,8 @@ def survey_all(
         config: parameters, which say where the sets lie.
         layout: paths of the working directory.
         quick: count files only; otherwise published checksums are compared, which reads every file.
-        datasets: adapters by name.
     """
-    for name, dataset in datasets.items():
+    for name, dataset in DATASETS.items():
         folder = folder_of(config, layout, name)
         try:
             survey = dataset.survey(folder, quick)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,32 +12,22 @@ from numpy.typing import NDArray
 
 from mert_core.audio.decode import decode, decode_channels
 from mert_core.audio.errors import UnusableAudio
-from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.data.corpus import Corpus
 from mert_core.data.hashes import Stamp, hash_file
 from mert_core.data.manifest import MANIFEST_NAME
 from mert_core.data.shards import to_float32
-from mert_core.datasets.base import SPLITS, Clip
 from mert_core.errors import MertError
 
 
 @dataclass(frozen=True)
 class FileSound:
-    """The sound of a file in any format and at any rate that `mert_core.audio.decode` reads.
-
-    Attributes:
-        path: the audio file.
-        start_seconds: where in the file the sound begins.
-        seconds: length of the sound; None: to the file's end. A file that ends earlier gives what it has.
-    """
+    """The sound of a file in any format and at any rate that `mert_core.audio.decode` reads."""
 
     path: Path
-    start_seconds: float = 0.0
-    seconds: float | None = None
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of the file's bytes and the window; the bytes are read once while they stay the same.
+        """SHA-256 (hexadecimal) that follows the file's bytes, which are read once while they stay the same.
 
         Raises:
             UnusableAudio: the file cannot be read.
@@ -48,33 +36,15 @@ class FileSound:
             content = _content(self.path, Stamp.of(self.path))
         except OSError as error:
             raise UnusableAudio("unreadable", error.strerror or type(error).__name__) from error
-        window = f"{float(self.start_seconds)!r}:{None if self.seconds is None else float(self.seconds)!r}"
-        return hashlib.sha256(content + window.encode()).hexdigest()
+        return hashlib.sha256(content + b"0.0:None").hexdigest()  # the suffix stands in all stored identities
 
     def waveform(self) -> NDArray[np.float32]:
-        """Return the mean of the channels at 24 kHz, (samples,).
-
-        Raises:
-            UnusableAudio: it cannot be decoded, or ends before the window begins.
-        """
-        return self._cut(decode(self.path).waveform)
+        """Return the mean of the channels at 24 kHz, (samples,)."""
+        return decode(self.path).waveform
 
     def channels(self) -> NDArray[np.float32]:
-        """Return all channels at 24 kHz, (channels, samples).
-
-        Raises:
-            UnusableAudio: it cannot be decoded, or ends before the window begins.
-        """
-        return self._cut(decode_channels(self.path).waveform)
-
-    def _cut(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        start = round(self.start_seconds * SAMPLE_RATE)
-        stop = None if self.seconds is None else start + round(self.seconds * SAMPLE_RATE)
-        cut = samples[..., start:stop]
-        if not cut.shape[-1]:
-            length = f"{samples.shape[-1] / SAMPLE_RATE:.3f} s; the clip begins at {self.start_seconds:g} s"
-            raise UnusableAudio("too short", length)
-        return cut
+        """Return all channels at 24 kHz, (channels, samples)."""
+        return decode_channels(self.path).waveform
 
 
 @lru_cache(maxsize=1 << 20)
@@ -83,35 +53,9 @@ def _content(path: Path, stamp: Stamp) -> bytes:
     return hash_file(path)[1]
 
 
-def find_audio(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path | None:
-    """Return the file of that name with the first of the suffixes that is there, or None."""
-    return next((path for suffix in suffixes if (path := folder / f"{stem}{suffix}").is_file()), None)
-
-
-def sorted_clips(clips: Iterable[Clip]) -> tuple[Clip, ...]:
-    """Return clips sorted by split (train, valid, test), then by id.
-
-    Raises:
-        MertError: two clips share an id.
-    """
-    ordered = sorted(clips, key=lambda clip: (SPLITS.index(clip.split), clip.clip_id))
-    if twice := sorted(name for name, count in Counter(clip.clip_id for clip in ordered).items() if count > 1):
-        raise MertError(
-            f"{len(twice)} clip(s) appear more than once, the first is {twice[0]!r}; each clip has one split and one "
-            "label. Put the data set's own label and split files back in place."
-        )
-    return tuple(ordered)
-
-
 @dataclass(frozen=True)
 class StoredSound:
-    """One track of a corpus or probe set.
-
-    Attributes:
-        folder: the corpus or probe set.
-        row: index of the track in the manifest.
-        content_hash: SHA-256 of the track's int16 bytes; other bytes are refused.
-    """
+    """A track of the corpus or probe set in a folder, by its row in the manifest; bytes of another hash are refused."""
 
     folder: Path
     row: int

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,99 +15,63 @@ from mert_core.audio.decode import SILENCE_RANGE
 from mert_core.audio.errors import UnusableAudio
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Split
-from mert_core.datasets.base import Clip, ClipSet, Sound, Survey
-from mert_core.datasets.reading import EMPTY, check_question, clip_set, lack
+from mert_core.datasets.base import Clip, Dataset, Sound, Survey
+from mert_core.datasets.reading import EMPTY, lack
 from mert_core.datasets.sounds import FileSound
 from mert_core.errors import MertError
 from mert_core.files import sha256_file
 
-
-@dataclass(frozen=True)
-class SilenceGate:
-    """What counts as silence.
-
-    The sound is looked at in windows side by side. A window is quiet whose mean power lies more than ``threshold_db``
-    below that of the loudest one. All quiet windows before the first and after the last loud one are taken out, and
-    those between two loud ones where they last ``pause_seconds`` or longer: articulation stays as it was sung.
-
-    Attributes:
-        threshold_db: decibels below the loudest window.
-        window_seconds: length of a window.
-        pause_seconds: the shortest silence that is taken out within the sound.
-    """
-
-    threshold_db: float = 40.0
-    window_seconds: float = 0.02
-    pause_seconds: float = 0.3
+THRESHOLD_DB, WINDOW_SECONDS, PAUSE_SECONDS = 40.0, 0.02, 0.3
+"""What counts as silence. The sound is looked at in windows side by side. A window is quiet whose mean power lies more
+than the threshold below that of the loudest one. All quiet windows before the first and after the last loud one are
+taken out, and those between two loud ones where they make a pause of that length: articulation stays as it was sung."""
 
 
-def sounding(waveform: NDArray[np.float32], gate: SilenceGate) -> NDArray[np.bool_]:
-    """Return which samples are kept, (samples,); none of a waveform that is silent from end to end.
-
-    Args:
-        waveform: (samples,) at 24 kHz.
-        gate: what counts as silence.
-    """
+def sounding(waveform: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which samples of a waveform (samples,) at 24 kHz are kept, (samples,); none if it is silent throughout."""
     if not len(waveform) or np.ptp(waveform) < SILENCE_RANGE:
         return np.zeros(len(waveform), dtype=np.bool_)
-    size = round(gate.window_seconds * SAMPLE_RATE)
-    starts = np.arange(0, len(waveform), size)
+    starts = np.arange(0, len(waveform), round(WINDOW_SECONDS * SAMPLE_RATE))
     lengths = np.diff(starts, append=len(waveform))
     power = np.add.reduceat(waveform.astype(np.float64) ** 2, starts) / lengths
-    loud = power >= power.max() * 10.0 ** (-gate.threshold_db / 10.0)
-    loud_windows = np.flatnonzero(loud)
+    loud = np.flatnonzero(power >= power.max() * 10.0 ** (-THRESHOLD_DB / 10.0))
     kept = np.zeros(len(starts), dtype=np.bool_)
-    kept[loud_windows[0] : loud_windows[-1] + 1] = True
-    pause = round(gate.pause_seconds / gate.window_seconds)
-    for pause_start in np.flatnonzero(np.diff(loud_windows) > pause):
-        kept[loud_windows[pause_start] + 1 : loud_windows[pause_start + 1]] = False
+    kept[loud[0] : loud[-1] + 1] = True
+    for pause in np.flatnonzero(np.diff(loud) > round(PAUSE_SECONDS / WINDOW_SECONDS)):
+        kept[loud[pause] + 1 : loud[pause + 1]] = False
     return np.repeat(kept, lengths)
 
 
 @dataclass(frozen=True)
 class Trimmed:
-    """A sound without its silence.
-
-    Attributes:
-        sound: as it was recorded.
-        gate: what counts as silence.
-    """
+    """A sound without its silence."""
 
     sound: Sound
-    gate: SilenceGate = SilenceGate()
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of the sound's identity and the gate.
-
-        Raises:
-            UnusableAudio: the sound cannot be read.
-        """
-        return hashlib.sha256(f"{self.sound.identity} without silence: {self.gate}".encode()).hexdigest()
+        """SHA-256 (hexadecimal) of the sound's identity and what counts as silence."""
+        rule = f"threshold_db={THRESHOLD_DB}, window_seconds={WINDOW_SECONDS}, pause_seconds={PAUSE_SECONDS}"
+        return hashlib.sha256(f"{self.sound.identity} without silence: SilenceGate({rule})".encode()).hexdigest()
 
     def waveform(self) -> NDArray[np.float32]:
         """Return the mean of the channels at 24 kHz without silence, (samples,).
 
         Raises:
-            UnusableAudio: it cannot be decoded, or is silent from end to end.
+            UnusableAudio: it cannot be decoded, or is silent from end to end. `channels` raises it, too.
         """
-        waveform = self.sound.waveform()
-        return waveform[_some(sounding(waveform, self.gate))]
+        return _trim(self.sound.waveform()[None])[0]
 
     def channels(self) -> NDArray[np.float32]:
-        """Return all channels at 24 kHz, (channels, samples), without what is silence in their mean.
-
-        Raises:
-            UnusableAudio: it cannot be decoded, or is silent from end to end.
-        """
-        channels = self.sound.channels()
-        return channels[:, _some(sounding(channels.mean(axis=0, dtype=np.float32), self.gate))]
+        """Return all channels at 24 kHz, (channels, samples), without what is silence in their mean."""
+        return _trim(self.sound.channels())
 
 
-def _some(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _trim(channels: NDArray[np.float32]) -> NDArray[np.float32]:
+    kept = sounding(channels.mean(axis=0, dtype=np.float32))
     if not kept.any():
         raise UnusableAudio("silent", "nothing is left when silence is taken out")
-    return kept
+    return channels[:, kept]
 
 
 SINGERS = tuple(f"f{number}" for number in range(1, 10)) + tuple(f"m{number}" for number in range(1, 12))
@@ -152,8 +115,11 @@ class _Recording:
     technique: str
     clip_id: str
 
+    def clip(self, split: Split, label: str, artist: str = "") -> Clip:
+        return Clip(self.clip_id, split, Trimmed(FileSound(self.path)), label, artist)
 
-class VocalSet:
+
+class VocalSet(Dataset):
     """Adapter of VocalSet as version 1.1 (``FULL``) and 1.2 (``data_by_singer``) unpack it."""
 
     name = "vocalset"
@@ -167,7 +133,8 @@ class VocalSet:
         root = _root(folder)
         if root is None:
             return Survey("missing", notes=(_nothing(folder),))
-        recordings, left_out = _recordings(root, quick)
+        left_out = Counter[str]()
+        recordings = _recordings(root, left_out, quick)
         counts = {
             "singers": (len({item.singer for item in recordings}), len(SINGERS)),
             "techniques": (len({item.technique for item in recordings}), len(TECHNIQUES + FURTHER_TECHNIQUES)),
@@ -178,52 +145,31 @@ class VocalSet:
         notes += [f"Left out: {count} ({reason})." for reason, count in sorted(left_out.items())]
         if empty := left_out[EMPTY]:
             notes.append(f"{empty} recording(s) have no bytes; unpack the archive again.")
-        whole = not empty and all(count == total for count, total in counts.values())
-        return Survey("complete" if whole else "incomplete", counts, tuple(notes), empty)
+        return Survey.of(counts, notes, empty)
 
-    def read(self, folder: Path, question: str) -> ClipSet:
-        """Return recordings without their silence, and their technique (of ten) or their singer.
-
-        Raises:
-            MertError: there is no such question, the folder is not in VocalSet's layout, or a split has no recording.
-        """
-        check_question(self.name, self.questions, question)
+    def _clips(self, folder: Path, question: str, left_out: Counter[str]) -> tuple[list[Clip], tuple[str, ...]]:
+        """Return recordings without their silence, and their technique (of ten) or their singer."""
         root = _root(folder)
         if root is None:
             raise MertError(_nothing(folder))
-        recordings, left_out = _recordings(root)
-        if question == "technique":
-            clips = [
-                Clip(item.clip_id, _split_of(item.singer), Trimmed(FileSound(item.path)), item.technique, item.singer)
-                for item in recordings
-                if item.technique in TECHNIQUES
-            ]
-            return clip_set(self.name, question, clips, TECHNIQUES, left_out, folder)
-        splits = _within_singers(recordings)
-        clips = [
-            Clip(item.clip_id, splits[item.clip_id], Trimmed(FileSound(item.path)), item.singer) for item in recordings
-        ]
-        return clip_set(self.name, question, clips, SINGERS, left_out, folder)
-
-
-def _split_of(singer: str) -> Split:
-    if singer in TEST_SINGERS:
-        return "test"
-    return "valid" if singer in VALID_SINGERS else "train"
-
-
-def _within_singers(recordings: Iterable[_Recording]) -> dict[str, Split]:
-    """Divide each singer's recordings 12:8:5, in the order of the SHA-256 of their names."""
-    of: defaultdict[str, list[str]] = defaultdict(list)
-    for item in recordings:
-        of[item.singer].append(item.clip_id)
-    splits: dict[str, Split] = {}
-    for names in of.values():
-        names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-        for number, name in enumerate(names):
-            share = (number + 0.5) / len(names) * 25
-            splits[name] = "train" if share < 12 else "valid" if share < 20 else "test"
-    return splits
+        recordings = _recordings(root, left_out)
+        clips: list[Clip] = []
+        split: Split
+        if question == "technique":  # by unseen singers
+            for item in recordings:
+                if item.technique in TECHNIQUES:
+                    split = "valid" if item.singer in VALID_SINGERS else "train"
+                    split = "test" if item.singer in TEST_SINGERS else split
+                    clips.append(item.clip(split, item.technique, item.singer))
+            return clips, TECHNIQUES
+        # each singer's recordings 12:8:5, in the order of the SHA-256 of their names
+        recordings.sort(key=lambda item: hashlib.sha256(item.clip_id.encode()).digest())
+        totals, before = Counter(item.singer for item in recordings), Counter[str]()
+        for item in recordings:
+            share = (before[item.singer] + 0.5) / totals[item.singer] * 25
+            before[item.singer] += 1
+            clips.append(item.clip("train" if share < 12 else "valid" if share < 20 else "test", item.singer))
+        return clips, SINGERS
 
 
 def _root(folder: Path) -> Path | None:
@@ -249,10 +195,9 @@ def _singer(path: Path) -> str:
     return singer if singer in SINGERS and path.is_dir() else ""
 
 
-def _recordings(root: Path, quick: bool = False) -> tuple[list[_Recording], Counter[str]]:
-    """Return what can be used, sorted, and how many recordings cannot, by reason."""
+def _recordings(root: Path, left_out: Counter[str], quick: bool = False) -> list[_Recording]:
+    """Return what can be used, sorted, and count the others by reason; ``quick`` does not compare bytes."""
     recordings: list[_Recording] = []
-    left_out: Counter[str] = Counter()
     for folder in sorted(root.iterdir()):
         if not (singer := _singer(folder)):
             continue
@@ -264,11 +209,20 @@ def _recordings(root: Path, quick: bool = False) -> tuple[list[_Recording], Coun
                 left_out[reason] += 1
             else:
                 recordings.append(_Recording(path, singer, technique, path.relative_to(root).as_posix()))
-    if not quick:
-        copies = _copies(recordings)
-        left_out.update({"copy of another recording": len(copies)} if copies else {})
-        recordings = [item for item in recordings if item.path not in copies]
-    return recordings, left_out
+    if quick:
+        return recordings
+    # files that equal an earlier one byte for byte; only files of equal size are read
+    sizes = Counter(item.path.stat().st_size for item in recordings)
+    seen: set[str] = set()
+    different = []
+    for item in recordings:
+        content = sha256_file(item.path) if sizes[item.path.stat().st_size] > 1 else ""
+        if content in seen:
+            left_out["copy of another recording"] += 1
+            continue
+        seen.update([content] if content else [])
+        different.append(item)
+    return different
 
 
 def _fault(name: str, singer: str, technique: str) -> str:
@@ -283,19 +237,3 @@ def _fault(name: str, singer: str, technique: str) -> str:
     if prefix and prefix[1] != singer:
         return "folder and file name give different singers"  # ``male8/…/m9_caro_vibrato.wav``
     return ""
-
-
-def _copies(recordings: Iterable[_Recording]) -> set[Path]:
-    """Return the files that equal an earlier one byte for byte; only files of equal size are read."""
-    sizes: defaultdict[int, list[Path]] = defaultdict(list)
-    for item in recordings:
-        sizes[item.path.stat().st_size].append(item.path)
-    copies: set[Path] = set()
-    for paths in sizes.values():
-        seen: set[str] = set()
-        for path in paths if len(paths) > 1 else ():
-            content = sha256_file(path)
-            if content in seen:
-                copies.add(path)
-            seen.add(content)
-    return copies

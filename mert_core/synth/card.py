@@ -7,7 +7,7 @@ from typing import Any
 from mert_core.config import Config
 from mert_core.data.statistics import size_table
 from mert_core.synth.instruments import FAMILIES, NOTE_FAMILIES, NOTE_HIGHEST, NOTE_LOWEST
-from mert_core.synth.performers import PERFORMERS, TECHNIQUES
+from mert_core.synth.phrases import PERFORMERS, TECHNIQUES
 from mert_core.synth.render import load_soundfont
 from mert_core.synth.stems import ROLES
 
@@ -42,44 +42,32 @@ before you publish the sound or use it commercially.
 
 
 def data_card(config: Config, kind: str, facts: dict[str, Any]) -> str:
-    """Return the data card of what was played.
-
-    Args:
-        config: parameters of the run.
-        kind: ``corpus`` or ``probe_set``.
-        facts: figures of the manifest, as the record has them.
-    """
-    corpus = kind == "corpus"
-    title = "Performed scores to pre-train on" if corpus else "Performed scores to probe on"
-    what = _corpus_text(config) if corpus else _probe_text(config)
-    return "\n".join(
-        [
-            f"# Data card: {title}",
-            "",
-            what,
-            "",
-            size_table(facts),
-            "",
-            f"Clipped samples: {facts['clipped_samples']:,}.",
-            "",
-            "## Origin",
-            _ORIGIN,
-            "## Licence",
-            _LICENCE,
-            "## How it was made",
-            "",
-            _making(config),
-            "",
-        ]
-    )
-
-
-def _corpus_text(config: Config) -> str:
+    """Return the data card of a ``corpus`` or ``probe_set``; ``facts`` are the manifest's figures in its record."""
     scores = config.corpus.scores
-    return (
-        f"Excerpts of {scores.track_seconds:g} s, {scores.minutes:g} minutes in all, played by a sampler from scores; "
-        "all composers equally often."
-    )
+    title, what = "Performed scores to probe on", _probe_text(config)
+    if kind == "corpus":
+        title = "Performed scores to pre-train on"
+        what = (
+            f"Excerpts of {scores.track_seconds:g} s, {scores.minutes:g} minutes in all, played by a sampler from "
+            "scores; all composers equally often."
+        )
+    return f"""\
+# Data card: {title}
+
+{what}
+
+{size_table(facts)}
+
+Clipped samples: {facts["clipped_samples"]:,}.
+
+## Origin
+{_ORIGIN}
+## Licence
+{_LICENCE}
+## How it was made
+
+{_making(config)}
+"""
 
 
 def _probe_text(config: Config) -> str:

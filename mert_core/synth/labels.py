@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from mert_core.synth.pieces import Piece
+from mert_core.synth.pieces import Part, Piece
 
 UNKNOWN_KEY = -1
 
@@ -20,31 +20,24 @@ _MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17
 _FEWEST_PITCH_CLASSES = 4  # fewer fit several keys equally well
 
 
-def _profiles() -> NDArray[np.float64]:
-    rows = np.array([np.roll(profile, tonic) for profile in (_MAJOR, _MINOR) for tonic in range(12)])
-    rows -= rows.mean(axis=1, keepdims=True)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-_PROFILES = _profiles()
+_PROFILES = np.array([np.roll(profile, tonic) for profile in (_MAJOR, _MINOR) for tonic in range(12)])
+_PROFILES -= _PROFILES.mean(axis=1, keepdims=True)
+_PROFILES /= np.linalg.norm(_PROFILES, axis=1, keepdims=True)
 
 
 def krumhansl_schmuckler(pitch_classes: NDArray[np.float64], candidates: Iterable[int] = range(24)) -> int:
-    """Return the key whose profile correlates best with the time that each pitch class sounds.
-
-    Args:
-        pitch_classes: (12,) seconds or quarter notes, from C on.
-        candidates: keys to choose from.
-    """
+    """Return the candidate whose profile correlates best with the time, (12,) from C on, that pitch classes sound."""
     if np.count_nonzero(pitch_classes) < _FEWEST_PITCH_CLASSES:
         return UNKNOWN_KEY
     scores = (_PROFILES * (pitch_classes - pitch_classes.mean())).sum(axis=1).round(9)
     return max(candidates, key=lambda key: (scores[key], -key))
 
 
-def pitch_class_times(pitches: NDArray[np.int64], durations: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how long each pitch class sounds, (12,)."""
-    times: NDArray[np.float64] = np.bincount(pitches % 12, weights=durations, minlength=12).astype(np.float64)
+def pitch_class_times(parts: Iterable[Part]) -> NDArray[np.float64]:
+    """Return how many quarter notes each pitch class sounds in all parts together, (12,) from C on."""
+    times = np.zeros(12)
+    for part in parts:
+        times += np.bincount(np.array(part.pitches) % 12, weights=part.durations, minlength=12)
     return times
 
 
@@ -55,24 +48,14 @@ def notated_key(piece: Piece, start: float, end: float) -> int:
     because many programs write it under every signature: the whole piece decides by Krumhansl and Schmuckler's
     method. Unknown when the signature changes inside, the parts' signatures differ, or a church mode is written.
     """
-    signatures = [piece.keys[0]]
-    for signature in piece.keys:
-        if signature.onset <= start:
-            signatures = [signature]
-        elif signature.onset < end:
-            signatures.append(signature)
-    distinct = {(signature.sharps, signature.mode) for signature in signatures}
+    first = max((number for number, signature in enumerate(piece.keys) if signature.onset <= start), default=0)
+    distinct = {(signature.sharps, signature.mode) for signature in piece.keys[first:] if signature.onset < end}
     sharps, mode = distinct.pop()
     if distinct or sharps is None or mode not in ("major", "minor", None):
         return UNKNOWN_KEY
     major = 7 * sharps % 12
     minor = 12 + (major + 9) % 12
-    if mode == "minor":
-        return minor
-    times = sum(
-        (pitch_class_times(np.array(part.pitches), np.array(part.durations)) for part in piece.parts), np.zeros(12)
-    )
-    return krumhansl_schmuckler(times, (major, minor))
+    return minor if mode == "minor" else krumhansl_schmuckler(pitch_class_times(piece.parts), (major, minor))
 
 
 def transpose_key(key: int, semitones: int) -> int:

@@ -6,8 +6,9 @@ import logging
 import multiprocessing
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from tqdm import tqdm
 
 from mert_core.config import Config, Split
 from mert_core.errors import MertError
-from mert_core.synth.parse import UnusableScoreError, cache_path, load_piece, split_songs
-from mert_core.synth.pieces import Candidate, Piece
+from mert_core.synth.pieces import Candidate, Piece, UnusableScoreError, cache_path, load_piece, split_songs
 from mert_core.synth.rng import generator
 
 logger = logging.getLogger(__name__)
@@ -110,36 +110,26 @@ def corpus_folder() -> Path:
     return folder
 
 
-def list_candidates(composer: str, seed: int, folder: Path | None = None) -> list[Candidate]:
+def list_candidates(composer: str, seed: int) -> list[Candidate]:
     """Return all scores of a composer that are quick to parse, in the order that the seed gives."""
-    folder = folder or corpus_folder()
+    folder = corpus_folder()
     source = COLLECTIONS[composer]
     candidates = []
     for path in sorted(folder.glob(source.pattern), key=lambda path: path.relative_to(folder).as_posix()):
         name = path.relative_to(folder).as_posix()
         if path.stat().st_size > source.largest or re.search(source.skip, name):
             continue
-        if source.songs:
-            numbers: Iterable[int] = sorted(split_songs(path.read_bytes()))
-        else:
-            numbers = (0,)
-        work = _work(source, name, path)
+        numbers = sorted(split_songs(path.read_bytes())) if source.songs else [0]
+        heading = source.header and re.search(
+            rf"^!!!{source.header}:\s*(.+)$", path.read_text(encoding="latin-1"), re.MULTILINE
+        )
+        match = heading or re.match(source.work, str(Path(name).with_suffix("")))
+        work = match.group(1).strip() if match else name
         for number in numbers:
             song = f"#{number}" if number else ""
-            candidates.append(
-                Candidate(name + song, composer, f"{composer}/{work}{song}", path.suffix, number, str(path))
-            )
+            candidates.append(Candidate(name + song, composer, f"{composer}/{work}{song}", number, path))
     order = generator(seed, "library", composer).permutation(len(candidates))
     return [candidates[index] for index in order]
-
-
-def _work(source: ScoreCollection, name: str, path: Path) -> str:
-    if source.header:
-        match = re.search(rf"^!!!{source.header}:\s*(.+)$", path.read_text(encoding="latin-1"), re.MULTILINE)
-        if match:
-            return match.group(1).strip()
-    match = re.match(source.work, str(Path(name).with_suffix("")))
-    return match.group(1) if match else name
 
 
 def load_library(config: Config, cache_folder: Path, composers: Iterable[str] | None = None) -> Library:
@@ -156,81 +146,50 @@ def load_library(config: Config, cache_folder: Path, composers: Iterable[str] | 
     pieces: dict[str, list[Piece]] = {name: [] for name in names}
     left_out: list[str] = []
     bar = tqdm(desc="scores", unit=" scores", dynamic_ncols=True)
-    with bar, _Parsers(config.threads, cache_folder, bar) as parse:
-        while batch := _next_batch(queues, pieces, config.pieces.per_composer):
+    pool = ProcessPoolExecutor(config.threads, multiprocessing.get_context("spawn"))  # starts processes when it is used
+    try:
+        while True:
+            batch: list[Candidate] = []
+            for name, queue in queues.items():
+                lacking = config.pieces.per_composer - len(pieces[name])
+                batch += queue[:lacking]
+                del queue[:lacking]
+            if not batch:
+                break
             bar.total = bar.n + len(batch)
-            for candidate, result in zip(batch, parse(batch), strict=True):
-                if isinstance(result, Piece):
-                    pieces[candidate.composer].append(result)
-                else:
-                    left_out.append(result)
-                    logger.warning("scores: left out %s", result)
+            missing = [one for one in batch if not cache_path(one, cache_folder).exists()]
+            parse_ahead = config.threads > 1 and len(missing) >= _WORTH_A_POOL
+            if parse_ahead:
+                missing.sort(key=_weight, reverse=True)
+                for future in as_completed([pool.submit(_fill_cache, one, cache_folder) for one in missing]):
+                    future.result()
+                    bar.update()
+            for candidate in batch:
+                try:
+                    pieces[candidate.composer].append(load_piece(candidate, cache_folder))
+                except UnusableScoreError as error:
+                    left_out.append(str(error))
+                    logger.warning("scores: left out %s", error)
+                bar.update(not parse_ahead)
+            bar.update(bar.total - bar.n)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
     chosen = [piece for name in names for piece in assign_splits(pieces[name], config)]
     return Library(tuple(chosen), tuple(left_out))
 
 
-def _next_batch(queues: dict[str, list[Candidate]], pieces: dict[str, list[Piece]], wanted: int) -> list[Candidate]:
-    batch = []
-    for name, queue in queues.items():
-        missing = wanted - len(pieces[name])
-        batch += queue[:missing]
-        del queue[:missing]
-    return batch
-
-
-class _Parsers:
-    """Parses candidates, in a few processes where that pays; the results keep the order of the candidates."""
-
-    def __init__(self, processes: int, cache_folder: Path, bar: tqdm) -> None:
-        self._processes = processes
-        self._cache_folder = cache_folder
-        self._bar = bar
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Callable[[list[Candidate]], list[Piece | str]]:
-        return self._parse
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def _parse(self, batch: list[Candidate]) -> list[Piece | str]:
-        missing = [one for one in batch if not cache_path(one, self._cache_folder).exists()]
-        if self._processes > 1 and len(missing) >= _WORTH_A_POOL:
-            self._fill_cache(missing)
-            self._bar.update(len(batch) - len(missing))
-            return [_try_load(one, self._cache_folder) for one in batch]
-        results = []
-        for one in batch:
-            results.append(_try_load(one, self._cache_folder))
-            self._bar.update()
-        return results
-
-    def _fill_cache(self, candidates: list[Candidate]) -> None:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
-        largest_first = sorted(candidates, key=lambda one: -_weight(one))
-        for future in as_completed([self._pool.submit(_fill, one, self._cache_folder) for one in largest_first]):
-            future.result()
-            self._bar.update()
-
-
-def _fill(candidate: Candidate, cache_folder: Path) -> None:
-    _try_load(candidate, cache_folder)
+def _fill_cache(candidate: Candidate, cache_folder: Path) -> None:
+    """Parse a score in another process; pieces come back through the cache, not through pickles."""
+    with suppress(UnusableScoreError):  # the cache says so, too
+        load_piece(candidate, cache_folder)
 
 
 def _weight(candidate: Candidate) -> float:
     """Return roughly how long music21 takes, in kilobytes of compressed MusicXML."""
     if candidate.number:
         return 1.0
-    return Path(candidate.path).stat().st_size / 1000 * {".xml": 0.06, ".krn": 2.0}.get(candidate.suffix, 1.0)
-
-
-def _try_load(candidate: Candidate, cache_folder: Path) -> Piece | str:
-    try:
-        return load_piece(candidate, cache_folder)
-    except UnusableScoreError as error:
-        return str(error)
+    return candidate.path.stat().st_size / 1000 * {".xml": 0.06, ".krn": 2.0}.get(candidate.path.suffix, 1.0)
 
 
 def assign_splits(pieces: list[Piece], config: Config) -> list[Piece]:
@@ -264,7 +223,8 @@ def _join_same_melodies(pieces: list[Piece]) -> list[list[Piece]]:
     label = {piece.score: piece.group for piece in pieces}
     by_melody: dict[tuple[int, ...], set[str]] = defaultdict(set)
     for piece in pieces:
-        by_melody[_melody(piece)].add(piece.group)
+        steps = np.diff(piece.parts[0].pitches)
+        by_melody[tuple(steps[steps != 0][:_MELODY_NOTES].tolist())].add(piece.group)
     for groups in by_melody.values():
         now = {label[piece.score] for piece in pieces if piece.group in groups}
         for piece in pieces:
@@ -274,8 +234,3 @@ def _join_same_melodies(pieces: list[Piece]) -> list[list[Piece]]:
     for piece in sorted(pieces, key=lambda piece: piece.score):
         works[label[piece.score]].append(replace(piece, group=label[piece.score]))
     return [works[name] for name in sorted(works)]
-
-
-def _melody(piece: Piece) -> tuple[int, ...]:
-    steps = np.diff(piece.parts[0].pitches)
-    return tuple(int(step) for step in steps[steps != 0][:_MELODY_NOTES])

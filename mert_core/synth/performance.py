@@ -46,10 +46,8 @@ class ScoreExcerpt:
     """A stretch of a piece before anybody plays it; onsets, durations and lengths in quarter notes.
 
     Attributes:
-        piece: the score.
         parts: notes of the parts that sound, transposed; onsets from the stretch's start.
         start: onset in the piece.
-        length: length of the stretch.
         key, transposition, quarters_per_minute, start_bar: as of a `Performance`.
     """
 
@@ -82,18 +80,28 @@ def draw_excerpt(
     It starts with a measure. A piece that is too short, or an excerpt that reaches its end, begins again from the top.
     """
     transposition = int(rng.integers(-6, 6))
-    tempo = _tempo(piece, rng) if quarters_per_minute is None else quarters_per_minute
+    tempo = quarters_per_minute
+    if tempo is None:
+        durations = np.concatenate([part.durations for part in piece.parts])
+        written = piece.quarters_per_minute or float(np.median(durations)) * 60 / _MEDIAN_NOTE_SECONDS
+        tempo = float(written * np.exp(rng.uniform(*np.log(_TEMPO_FACTORS))))
     length = seconds * tempo / 60
-    start_bar = _start_bar(piece, length, rng)
+    fitting = [index for index, bar in enumerate(piece.bars) if bar.onset + length <= piece.length]
+    start_bar = int(rng.choice(fitting)) if fitting else int(rng.integers(len(piece.bars)))
     start = piece.bars[start_bar].onset
     cut = [_cut(part, start, length, piece.length) for part in piece.parts]
     sounding = [part for part in cut if part.onsets]
+    # the key stands if the signature and the excerpt's own notes agree on it
+    wraps = start + length > piece.length
+    key = notated_key(piece, 0.0 if wraps else start, piece.length if wraps else start + length)
+    if krumhansl_schmuckler(pitch_class_times(sounding)) != key:
+        key = UNKNOWN_KEY
     return ScoreExcerpt(
         piece=piece,
         parts=tuple(replace(part, pitches=tuple(pitch + transposition for pitch in part.pitches)) for part in sounding),
         start=start,
         length=length,
-        key=transpose_key(_key(piece, sounding, start, length), transposition),
+        key=transpose_key(key, transposition),
         transposition=transposition,
         quarters_per_minute=tempo,
         start_bar=start_bar,
@@ -102,30 +110,16 @@ def draw_excerpt(
 
 def perform(excerpt: ScoreExcerpt, instruments: list[Instrument], rng: np.random.Generator) -> Performance:
     """Draw how an excerpt is played by given instruments, one for each of its parts."""
-    parts = [
-        _play(part, instrument, excerpt.quarter_seconds, rng)
-        for part, instrument in zip(excerpt.parts, instruments, strict=True)
-    ]
+    playing = zip(excerpt.parts, instruments, strict=True)
     return Performance(
-        parts=tuple(parts),
+        parts=tuple(_play(part, instrument, excerpt.quarter_seconds, rng) for part, instrument in playing),
         families=tuple(instrument.family for instrument in instruments),
-        beats=beats_of(excerpt),
+        beats=_beats(excerpt),
         key=excerpt.key,
         transposition=excerpt.transposition,
         quarters_per_minute=excerpt.quarters_per_minute,
         start_bar=excerpt.start_bar,
     )
-
-
-def _tempo(piece: Piece, rng: np.random.Generator) -> float:
-    durations = np.concatenate([part.durations for part in piece.parts])
-    written = piece.quarters_per_minute or float(np.median(durations)) * 60 / _MEDIAN_NOTE_SECONDS
-    return float(written * np.exp(rng.uniform(*np.log(_TEMPO_FACTORS))))
-
-
-def _start_bar(piece: Piece, length: float, rng: np.random.Generator) -> int:
-    fitting = [index for index, bar in enumerate(piece.bars) if bar.onset + length <= piece.length]
-    return int(rng.choice(fitting)) if fitting else int(rng.integers(len(piece.bars)))
 
 
 def _cut(part: Part, start: float, length: float, piece_length: float) -> Part:
@@ -139,25 +133,17 @@ def _cut(part: Part, start: float, length: float, piece_length: float) -> Part:
         heard = np.flatnonzero(ends - begins > 1e-3)
         rows += zip(begins[heard].tolist(), (ends - begins)[heard].tolist(), pitches[heard].tolist(), strict=True)
         offset += piece_length
-    return Part(tuple(row[0] for row in rows), tuple(row[1] for row in rows), tuple(row[2] for row in rows))
-
-
-def _key(piece: Piece, excerpt: list[Part], start: float, length: float) -> int:
-    """Return the excerpt's key if the signature and the excerpt's own notes agree on it."""
-    wraps = start + length > piece.length
-    key = notated_key(piece, 0.0 if wraps else start, piece.length if wraps else start + length)
-    times = sum((pitch_class_times(np.array(part.pitches), np.array(part.durations)) for part in excerpt), np.zeros(12))
-    return key if key != UNKNOWN_KEY and krumhansl_schmuckler(times) == key else UNKNOWN_KEY
+    return Part(*zip(*rows, strict=True)) if rows else Part((), (), ())
 
 
 def draw_instruments(
     pitches: list[tuple[int, ...]], rng: np.random.Generator, among: Sequence[Instrument] = INSTRUMENTS
 ) -> list[Instrument]:
     """Draw family, then program, among those that can play each part; never looking at who wrote the music."""
-    possible = [
-        [one for one in among if one.lowest <= min(part) and max(part) <= one.highest] or _nearest(part, among)
-        for part in pitches
-    ]
+    possible = []
+    for part in pitches:  # a part too wide for all of them: those that miss the fewest of its notes
+        missed = [sum(not one.lowest <= pitch <= one.highest for pitch in part) for one in among]
+        possible.append([one for one, count in zip(among, missed, strict=True) if count == min(missed)])
     shared = sorted(set.intersection(*({one.family for one in fitting} for fitting in possible))) if possible else []
     ensemble = shared[int(rng.integers(len(shared)))] if shared and rng.random() < _ENSEMBLE_CHANCE else None
     chosen = []
@@ -167,12 +153,6 @@ def draw_instruments(
         programs = [one for one in fitting if one.family == family]
         chosen.append(programs[int(rng.integers(len(programs)))])
     return chosen
-
-
-def _nearest(pitches: tuple[int, ...], among: Sequence[Instrument]) -> list[Instrument]:
-    """Return the instruments that miss the fewest notes of a part too wide for all of them."""
-    missed = [sum(not one.lowest <= pitch <= one.highest for pitch in pitches) for one in among]
-    return [one for one, count in zip(among, missed, strict=True) if count == min(missed)]
 
 
 def into_range(pitch: int, instrument: Instrument) -> int:
@@ -185,6 +165,7 @@ def into_range(pitch: int, instrument: Instrument) -> int:
 
 
 def _play(part: Part, instrument: Instrument, quarter_seconds: float, rng: np.random.Generator) -> PlayedPart:
+    """Draw loudness with swells and accents, articulation, gain and panorama of one part."""
     loudness = rng.uniform(55, 105)
     articulation = rng.uniform(0.75, 1.0)
     swell, phase = rng.uniform(0, 14), rng.uniform(0, 2 * np.pi)
@@ -200,7 +181,7 @@ def _play(part: Part, instrument: Instrument, quarter_seconds: float, rng: np.ra
     return PlayedPart(tuple(notes), instrument.program, gain, float(rng.uniform(-0.8, 0.8)))
 
 
-def beats_of(excerpt: ScoreExcerpt) -> tuple[tuple[float, bool], ...]:
+def _beats(excerpt: ScoreExcerpt) -> tuple[tuple[float, bool], ...]:
     """Return the beats that the score's measures give, (seconds, downbeat), rising."""
     beats = []
     offset = -excerpt.start

@@ -12,6 +12,7 @@ limit the band when it moves a sample's pitch: beside the harmonics of the violi
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -26,12 +27,12 @@ from mert_core.files import sha256_file
 
 # Generators (section 8.1.2) that matter here; those of a preset add to its instruments', but ranges intersect.
 _PAN, _INSTRUMENT, _KEYS, _VELOCITIES, _ATTENUATION = 17, 41, 43, 44, 48
-_ENVELOPE = (33, 34, 35, 36, 37, 38)  # delay, attack, hold, decay, sustain, release
+_TIMES, _SUSTAIN = (33, 34, 35, 36, 38), 37  # of the envelope: delay, attack, hold, decay, release
 _COARSE_TUNE, _FINE_TUNE, _SAMPLE, _SAMPLE_MODES, _SCALE_TUNING, _ROOT_KEY = 51, 52, 53, 54, 56, 58
 _LOOP_OFFSETS = ((2, 45), (3, 50))  # (fine, coarse) of loop start and loop end
-_RANGES = (_KEYS, _VELOCITIES)
-_DEFAULTS = {33: -12000, 34: -12000, 35: -12000, 36: -12000, 38: -12000, _SCALE_TUNING: 100, _ROOT_KEY: -1}
-_EMPTY_RANGE = 0 | (127 << 8)
+_UNSIGNED = (_KEYS, _VELOCITIES, _INSTRUMENT, _SAMPLE, _SAMPLE_MODES)
+_DEFAULTS = {**dict.fromkeys(_TIMES, -12000), _SCALE_TUNING: 100, _ROOT_KEY: -1}
+_WHOLE_RANGE = 127 << 8  # high byte: the last; low byte: the first
 
 _RECORDS = {
     "phdr": struct.Struct("<20sHHHIII"),
@@ -84,23 +85,26 @@ class Zone:
     envelope: Envelope
 
 
-def default_path() -> Path:
-    """Return the General MIDI SoundFont that the package pretty_midi ships."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("pretty_midi")
-    path = Path(spec.origin).parent / "TimGM6mb.sf2" if spec and spec.origin else None
-    if path is None or not path.is_file():
-        raise MertError("the SoundFont TimGM6mb.sf2 of the package pretty_midi is missing; run `make setup`")
-    return path
-
-
 class SoundFont:
     """A SoundFont: samples and, per program of bank 0, its zones."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        chunks = _chunks(path)
+        data = path.read_bytes()
+        if data[:4] != b"RIFF" or data[8:12] != b"sfbk":
+            raise MertError(f"{path} is not a SoundFont 2 file")
+        chunks: dict[str, bytes] = {}
+        position = 12
+        while position + 8 <= len(data):
+            name, size = struct.unpack_from("<4sI", data, position)
+            if name == b"LIST":  # its chunks follow its name
+                position += 12
+            else:
+                chunks[name.decode("ascii", "replace")] = data[position + 8 : position + 8 + size]
+                position += 8 + size + size % 2
+        missing = sorted({*_RECORDS, "smpl"} - set(chunks))
+        if missing:
+            raise MertError(f"{path} lacks the chunks {missing}; the file is damaged")
         self._tables = {name: list(layout.iter_unpack(chunks[name])) for name, layout in _RECORDS.items()}
         self._pcm = np.frombuffer(chunks["smpl"], dtype="<i2")
         self._presets = {row[1]: index for index, row in enumerate(self._tables["phdr"][:-1]) if row[2] == 0}
@@ -125,26 +129,50 @@ class SoundFont:
         if program not in self._zones:
             if program not in self._presets:
                 raise MertError(f"{self.path.name} has no program {program} in bank 0; it has {sorted(self._presets)}")
-            self._zones[program] = tuple(self._read(self._presets[program]))
+            zones = (
+                self._zone(outer, inner)
+                for outer in self._generators("p", "phdr", self._presets[program], 3, _INSTRUMENT)
+                for inner in self._generators("i", "inst", outer[_INSTRUMENT], 1, _SAMPLE)
+            )
+            self._zones[program] = tuple(zone for zone in zones if zone is not None)
         return self._zones[program]
 
-    def _read(self, preset: int) -> list[Zone]:
+    def _generators(self, level: str, header: str, number: int, column: int, wanted: int) -> list[dict[int, int]]:
+        """Return the generators of each zone that names an instrument or a sample, on top of the global zone's."""
+        first, last = self._tables[header][number][column], self._tables[header][number + 1][column]
+        bags, generators = self._tables[f"{level}bag"], self._tables[f"{level}gen"]
+        common: dict[int, int] = {}
         zones = []
-        for outer in _bags(self._tables, "p", "phdr", preset, 3, _INSTRUMENT):
-            for inner in _bags(self._tables, "i", "inst", outer[_INSTRUMENT], 1, _SAMPLE):
-                ranges = {kind: _narrow(outer.get(kind), inner.get(kind)) for kind in _RANGES}
-                if all(low <= high for low, high in ranges.values()):
-                    zones.append(self._zone(_sum(outer, inner), ranges))
+        for bag in range(first, last):
+            own = {
+                kind: raw if kind in _UNSIGNED else raw - ((raw & 0x8000) << 1)
+                for kind, raw in generators[bags[bag][0] : bags[bag + 1][0]]
+            }
+            if wanted in own:
+                zones.append({**common, **own})
+            elif bag == first:
+                common = own
         return zones
 
-    def _zone(self, values: dict[int, int], ranges: dict[int, tuple[int, int]]) -> Zone:
+    def _zone(self, outer: dict[int, int], inner: dict[int, int]) -> Zone | None:
+        """Return the zone of a preset's and an instrument's generators; None where their ranges do not meet."""
+        ranges = {}
+        for kind in (_KEYS, _VELOCITIES):
+            own = [one.get(kind, _WHOLE_RANGE) for one in (outer, inner)]
+            ranges[kind] = max(value & 0xFF for value in own), min(value >> 8 for value in own)
+            if ranges[kind][0] > ranges[kind][1]:
+                return None
+        values = {**_DEFAULTS, **inner}
+        for kind, value in outer.items():
+            if kind not in (*_UNSIGNED, _ROOT_KEY):
+                values[kind] = values.get(kind, 0) + value
         _, start, _, loop_start, loop_end, rate, original, correction, _, _ = self._tables["shdr"][values[_SAMPLE]]
         offsets = [values.get(fine, 0) + 32768 * values.get(coarse, 0) for fine, coarse in _LOOP_OFFSETS]
         loop = (loop_start + offsets[0] - start, loop_end + offsets[1] - start)
         looped = values.get(_SAMPLE_MODES, 0) & 1 and 0 <= loop[0] < loop[1]
         root = values[_ROOT_KEY] if values[_ROOT_KEY] >= 0 else (original if original <= 127 else 60)
         tuning = values.get(_COARSE_TUNE, 0) + (values.get(_FINE_TUNE, 0) + correction) / 100
-        times = [2 ** (max(values.get(kind, 0), -12000) / 1200) for kind in _ENVELOPE]
+        delay, attack, hold, decay, release = (2 ** (max(values.get(kind, 0), -12000) / 1200) for kind in _TIMES)
         return Zone(
             keys=ranges[_KEYS],
             velocities=ranges[_VELOCITIES],
@@ -156,76 +184,19 @@ class SoundFont:
             attenuation_db=0.04 * values.get(_ATTENUATION, 0),  # centibel, of which 0.4 count, as in FluidSynth
             pan=float(np.clip(values.get(_PAN, 0) / 500, -1, 1)),
             envelope=Envelope(
-                delay=times[0],
-                attack=times[1],
-                hold=times[2],
-                decay=times[3],
-                sustain_db=float(np.clip(values.get(_ENVELOPE[4], 0) / 10, 0, 100)),
-                release=times[5],
+                delay, attack, hold, decay, float(np.clip(values.get(_SUSTAIN, 0) / 10, 0, 100)), release
             ),
         )
 
 
 @lru_cache(maxsize=1)
-def load_soundfont(path: Path | None = None) -> SoundFont:
-    """Return the SoundFont, by default pretty_midi's, read once per process."""
-    return SoundFont(path or default_path())
-
-
-def _chunks(path: Path) -> dict[str, bytes]:
-    data = path.read_bytes()
-    if data[:4] != b"RIFF" or data[8:12] != b"sfbk":
-        raise MertError(f"{path} is not a SoundFont 2 file")
-    chunks: dict[str, bytes] = {}
-
-    def walk(position: int, end: int) -> None:
-        while position + 8 <= end:
-            name, size = struct.unpack_from("<4sI", data, position)
-            if name == b"LIST":
-                walk(position + 12, position + 8 + size)
-            else:
-                chunks[name.decode("ascii", "replace")] = data[position + 8 : position + 8 + size]
-            position += 8 + size + size % 2
-
-    walk(12, len(data))
-    missing = sorted({*_RECORDS, "smpl"} - set(chunks))
-    if missing:
-        raise MertError(f"{path} lacks the chunks {missing}; the file is damaged")
-    return chunks
-
-
-def _bags(
-    tables: dict[str, list[tuple]], level: str, header: str, number: int, column: int, wanted: int
-) -> list[dict[int, int]]:
-    """Return the generators of each zone that names an instrument or a sample, on top of the global zone's."""
-    first, last = tables[header][number][column], tables[header][number + 1][column]
-    common: dict[int, int] = {}
-    zones = []
-    for bag in range(first, last):
-        begin, end = tables[f"{level}bag"][bag][0], tables[f"{level}bag"][bag + 1][0]
-        own = {kind: _signed(kind, raw) for kind, raw in tables[f"{level}gen"][begin:end]}
-        if wanted in own:
-            zones.append({**common, **own})
-        elif bag == first:
-            common = own
-    return zones
-
-
-def _signed(kind: int, raw: int) -> int:
-    return raw if kind in (*_RANGES, _INSTRUMENT, _SAMPLE, _SAMPLE_MODES) else raw - ((raw & 0x8000) << 1)
-
-
-def _sum(outer: dict[int, int], inner: dict[int, int]) -> dict[int, int]:
-    values = {**_DEFAULTS, **inner}
-    for kind, value in outer.items():
-        if kind not in (*_RANGES, _INSTRUMENT, _SAMPLE, _SAMPLE_MODES, _ROOT_KEY):
-            values[kind] = values.get(kind, 0) + value
-    return values
-
-
-def _narrow(outer: int | None, inner: int | None) -> tuple[int, int]:
-    ranges = [_EMPTY_RANGE if value is None else value for value in (outer, inner)]
-    return max(value & 0xFF for value in ranges), min(value >> 8 for value in ranges)
+def load_soundfont() -> SoundFont:
+    """Return the General MIDI SoundFont that the package pretty_midi ships, read once per process."""
+    spec = importlib.util.find_spec("pretty_midi")
+    path = Path(spec.origin).parent / "TimGM6mb.sf2" if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise MertError("the SoundFont TimGM6mb.sf2 of the package pretty_midi is missing; run `make setup`")
+    return SoundFont(path)
 
 
 _VIBRATO_GROWS_SECONDS = 0.1
@@ -251,7 +222,7 @@ class Expression:
     slide_cents: float = 0.0
     slide_seconds: float = 0.0
     attack_seconds: float = 0.0
-    levels_db: tuple[float, ...] = (0.0,)
+    levels_db: tuple[float, ...] = (0.0, 0.0)
 
     def cents(self, length: int) -> NDArray[np.float64]:
         """Return how far the pitch is from the key's at each sample, (length,)."""
@@ -267,9 +238,7 @@ class Expression:
     def level(self, held: int, length: int) -> NDArray[np.float32]:
         """Return the gain at each sample, (length,), of a note whose key is held for ``held`` samples."""
         time = np.arange(length)
-        moments = np.linspace(0, held, max(len(self.levels_db), 2))
-        levels_db = self.levels_db * 2 if len(self.levels_db) == 1 else self.levels_db
-        gain = 10 ** (np.interp(time, moments, levels_db) / 20)
+        gain = 10 ** (np.interp(time, np.linspace(0, held, len(self.levels_db)), self.levels_db) / 20)
         if self.attack_seconds:
             gain *= np.clip(time / (self.attack_seconds * SAMPLE_RATE), 0, 1)
         return gain.astype(np.float32)
@@ -303,15 +272,6 @@ class PlayedPart:
     pan: float
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A sample, oversampled and band-limited, with the difference to each next point."""
-
-    values: NDArray[np.float32]
-    slopes: NDArray[np.float32]
-    loop: tuple[int, int] | None
-
-
 def render_stems(parts: list[PlayedPart], samples: int) -> NDArray[np.float32]:
     """Play every part on its own.
 
@@ -340,7 +300,8 @@ def _play(font: SoundFont, stem: NDArray[np.float32], note: PlayedNote, part: Pl
         in_keys = zone.keys[0] <= note.pitch <= zone.keys[1]
         if not (in_keys and zone.velocities[0] <= note.velocity <= zone.velocities[1]):
             continue
-        release = round(_release_seconds(zone.envelope) * SAMPLE_RATE)
+        release_seconds = np.clip(zone.envelope.release, 2 * _SHORTEST_FADE_SECONDS, _LONGEST_RELEASE_SECONDS)
+        release = round(float(release_seconds) * SAMPLE_RATE)
         length = min(held + release, stem.shape[1] - start)
         if length <= 0:
             continue
@@ -364,39 +325,42 @@ def _oscillate(font: SoundFont, zone: Zone, note: PlayedNote, length: int) -> ND
         position = np.cumsum(np.append(0.0, bend[:-1])) * (step * _OVERSAMPLING)
         step *= float(bend.max())
     half_octaves_down = max(int(np.ceil(np.log2(step) * 2)), 0)
-    table = _table(font, zone.sample, zone.loop, half_octaves_down)
+    values, slopes, loop = _table(font, zone.sample, zone.loop, half_octaves_down)
     # from the loop's end on round and round; without one, as far as the sample reaches
-    if table.loop is not None:
-        first, end = table.loop
+    if loop is not None:
+        first, end = loop
         turn = int(np.searchsorted(position, end))
         position[turn:] = first + (position[turn:] - first) % (end - first)
     else:
-        position = position[: int(np.searchsorted(position, table.values.size - 1))]
+        position = position[: int(np.searchsorted(position, values.size - 1))]
     index = position.astype(np.int32)
     fraction = (position - index).astype(np.float32)
-    return table.values[index] + fraction * table.slopes[index]
+    return values[index] + fraction * slopes[index]
 
 
 @lru_cache(maxsize=1024)
-def _table(font: SoundFont, sample: int, loop: tuple[int, int] | None, half_octaves_down: int) -> _Table:
-    """Prepare a sample for steps up to 2 ** (half_octaves_down / 2): nothing above the new Nyquist is left."""
+def _table(
+    font: SoundFont, sample: int, loop: tuple[int, int] | None, half_octaves_down: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int] | None]:
+    """Prepare a sample for steps up to 2 ** (half_octaves_down / 2): nothing above the new Nyquist is left.
+
+    Returns:
+        The sample, oversampled and band-limited; the difference to each next point; the loop.
+    """
     wave = font.sample(sample)
     margin = int(np.ceil(_TAPS * 2 ** (half_octaves_down / 2))) + 1
-    looped = loop is not None and loop[1] <= wave.size
-    if looped and loop is not None:
+    if loop is not None and loop[1] <= wave.size:
         first, end = loop
         span = end - first
         lead = -(-margin // span) * span  # the loop that is used lies this far behind the first, clear of both ends
         turns = np.arange(first, first + 2 * lead + span)
         wave = np.concatenate([wave[:end], wave[first + (turns - first) % span]])
+        loop = (_OVERSAMPLING * (first + lead), _OVERSAMPLING * (end + lead))
+        points = _oversample(wave, half_octaves_down)[: loop[1] + 2]
     else:
-        wave = np.concatenate([wave, np.zeros(margin, np.float32)])
-    points = _oversample(wave, half_octaves_down)
-    bounds = None
-    if looped and loop is not None:
-        bounds = (_OVERSAMPLING * (loop[0] + lead), _OVERSAMPLING * (loop[1] + lead))
-        points = points[: bounds[1] + 2]
-    return _Table(points, np.append(np.diff(points), np.float32(0)), bounds)
+        loop = None
+        points = _oversample(np.concatenate([wave, np.zeros(margin, np.float32)]), half_octaves_down)
+    return points, np.append(np.diff(points), np.float32(0)), loop
 
 
 def _oversample(wave: NDArray[np.float32], half_octaves_down: int) -> NDArray[np.float32]:
@@ -409,10 +373,6 @@ def _oversample(wave: NDArray[np.float32], half_octaves_down: int) -> NDArray[np
     size = 1 << int(np.ceil(np.log2(stuffed.size + kernel.size)))
     filtered = np.fft.irfft(np.fft.rfft(stuffed, size) * np.fft.rfft(kernel * _OVERSAMPLING / kernel.sum(), size), size)
     return filtered[reach : reach + stuffed.size].astype(np.float32)
-
-
-def _release_seconds(envelope: Envelope) -> float:
-    return float(np.clip(envelope.release, 2 * _SHORTEST_FADE_SECONDS, _LONGEST_RELEASE_SECONDS))
 
 
 @lru_cache(maxsize=256)

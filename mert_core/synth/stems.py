@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mert_core.audio.grid import SAMPLE_RATE
 from mert_core.config import Config, Split
 from mert_core.data.shards import to_float32, to_int16
 from mert_core.data.track import SourceTrack
 from mert_core.errors import MertError
-from mert_core.synth.instruments import INSTRUMENTS
-from mert_core.synth.items import probe_track
+from mert_core.synth.instruments import FAMILIES, INSTRUMENTS
 from mert_core.synth.library import Library
-from mert_core.synth.performance import Performance, ScoreExcerpt, draw_excerpt, draw_instruments, perform
-from mert_core.synth.pieces import Part
+from mert_core.synth.performance import ScoreExcerpt, draw_excerpt, draw_instruments, perform
 from mert_core.synth.render import PlayedNote, PlayedPart, mix_mono, render_stems
 from mert_core.synth.rng import generator
-from mert_core.synth.track import LEVELS_DB, PEAK, REDRAWS, Rendition, level_gain, rms, whole_samples
+from mert_core.synth.track import (
+    LEVELS_DB,
+    PEAK,
+    REDRAWS,
+    SILENT_RMS,
+    Rendition,
+    level_gain,
+    probe_track,
+    rms,
+    whole_samples,
+)
 
 ROLES = ("vocals", "drums", "bass", "other")
 PERCUSSION = "percussion"
@@ -36,7 +42,6 @@ _SUBDIVIDE_SECONDS = 0.3  # a tick between two beats that are further apart
 _FEWEST_PARTS = 3
 _BASS_MEAN_PITCH = 46  # the lowest part moves down by octaves until it is there
 _BALANCE_DB = (-4.0, 4.0)  # of a stem, against equally loud ones
-_SILENT_RMS = 1e-4
 
 
 def stem_items(config: Config, library: Library, split: Split, index: int) -> list[SourceTrack]:
@@ -54,8 +59,23 @@ def stem_items(config: Config, library: Library, split: Split, index: int) -> li
         if len(excerpt.parts) < _FEWEST_PARTS:
             continue
         stems = _play(excerpt, samples, rng)
-        if stems is not None:
-            return _tracks(f"stem-{split}-{index:05d}", stems)
+        if stems is None:
+            continue
+        mix, first = f"stem-{split}-{index:05d}", stems[ROLES[0]]
+        performances = [stems[role].performance for role in ROLES]
+        whole = replace(
+            first,
+            performance=replace(
+                first.performance,
+                parts=tuple(part for one in performances for part in one.parts),
+                families=tuple(family for one in performances for family in one.families),
+            ),
+            waveform=np.stack([stems[role].waveform for role in ROLES]).sum(axis=0),
+        )
+        return [
+            probe_track(mix, whole, "stem:mix", mix=mix),
+            *(probe_track(f"{mix}-{role}", stems[role], f"stem:{role}", mix=mix) for role in ROLES),
+        ]
     raise MertError(
         f"no {split} piece has {_FEWEST_PARTS} parts and a beat in {samples / SAMPLE_RATE:g} s, "
         f"though {REDRAWS} were tried; raise pieces.per_composer"
@@ -64,18 +84,34 @@ def stem_items(config: Config, library: Library, split: Split, index: int) -> li
 
 def _play(excerpt: ScoreExcerpt, samples: int, rng: np.random.Generator) -> dict[str, Rendition] | None:
     """Return each role's performance and sound at its final level; None where one can hardly be heard."""
-    roles = _cast(excerpt)
-    performance = perform(*_instrumented(excerpt, roles, rng), rng)
+    # the highest part on average sings, the lowest is the bass, at an octave where basses play
+    means = [float(np.mean(part.pitches)) for part in excerpt.parts]
+    roles = ["other"] * len(means)
+    bass = int(np.argmin(means))
+    roles[bass] = "bass"
+    roles[int(np.argmax(means)) if max(means) > min(means) else bass - 1] = "vocals"
+    octaves = max(int(np.ceil((means[bass] - _BASS_MEAN_PITCH) / 12)), 0)
+    lowered = tuple(pitch - 12 * octaves for pitch in excerpt.parts[bass].pitches)
+    parts = list(excerpt.parts)
+    parts[bass] = replace(parts[bass], pitches=lowered)
+    families = {"vocals": ("voice",), "bass": ("bass",)}
+    others = tuple(family for family in FAMILIES if family not in ("voice", "bass"))
+    instruments = []
+    for part, role in zip(parts, roles, strict=True):
+        among = [one for one in INSTRUMENTS if one.family in families.get(role, others)]
+        instruments += draw_instruments([part.pitches], rng, among)
+    performance = perform(replace(excerpt, parts=tuple(parts)), instruments, rng)
     if len(performance.beats) < _FEWEST_BEATS:
         return None
-    drums = _drums(performance.beats, rng)
-    parts: dict[str, list[tuple[PlayedPart, str]]] = {role: [] for role in ROLES}
-    for role, part, family in zip(roles, performance.parts, performance.families, strict=True):
-        parts[role].append((part, family))
-    parts["drums"] = [(part, PERCUSSION) for part in drums]
-    sounds = {role: mix_mono(render_stems([part for part, _ in parts[role]], samples)) for role in ROLES}
+    played: dict[str, list[tuple[PlayedPart, str]]] = {role: [] for role in ROLES}
+    for role, one, family in zip(roles, performance.parts, performance.families, strict=True):
+        played[role].append((one, family))
+    played["drums"] = [(one, PERCUSSION) for one in _drums(performance.beats, rng)]
+
+    # stems equally loud but for a random balance, then the level of the whole
+    sounds = {role: mix_mono(render_stems([one for one, _ in played[role]], samples)) for role in ROLES}
     loudness = {role: rms(waveform) for role, waveform in sounds.items()}
-    if min(loudness.values()) < _SILENT_RMS:
+    if min(loudness.values()) < SILENT_RMS:
         return None
     gains = {role: 10 ** (float(rng.uniform(*_BALANCE_DB)) / 20) / loudness[role] for role in ROLES}
     balanced = np.stack([sounds[role] * np.float32(gains[role]) for role in ROLES])
@@ -88,45 +124,19 @@ def _play(excerpt: ScoreExcerpt, samples: int, rng: np.random.Generator) -> dict
             excerpt.piece,
             replace(
                 performance,
-                parts=tuple(replace(part, gain=part.gain * gains[role]) for part, _ in parts[role]),
-                families=tuple(family for _, family in parts[role]),
+                parts=tuple(replace(one, gain=one.gain * gains[role]) for one, _ in played[role]),
+                families=tuple(family for _, family in played[role]),
             ),
-            _rounded(waveform * np.float32(whole)),
+            to_float32(to_int16(waveform * np.float32(whole))[0]),
             whole,
         )
         for role, waveform in zip(ROLES, balanced, strict=True)
     }
 
 
-def _cast(excerpt: ScoreExcerpt) -> list[str]:
-    """Return the role of each part: the highest on average sings, the lowest is the bass."""
-    means = [float(np.mean(part.pitches)) for part in excerpt.parts]
-    roles = ["other"] * len(means)
-    roles[int(np.argmin(means))] = "bass"
-    roles[int(np.argmax(means)) if max(means) > min(means) else int(np.argmin(means)) - 1] = "vocals"
-    return roles
-
-
-def _instrumented(excerpt: ScoreExcerpt, roles: list[str], rng: np.random.Generator) -> tuple[ScoreExcerpt, list[Any]]:
-    """Return the excerpt with its bass where basses play, and an instrument for each part."""
-    parts = tuple(_lowered(part) if role == "bass" else part for part, role in zip(excerpt.parts, roles, strict=True))
-    families = {"vocals": ("voice",), "bass": ("bass",)}
-    others = tuple(one.family for one in INSTRUMENTS if one.family not in ("voice", "bass"))
-    instruments = []
-    for part, role in zip(parts, roles, strict=True):
-        among = [one for one in INSTRUMENTS if one.family in families.get(role, others)]
-        instruments += draw_instruments([part.pitches], rng, among)
-    return replace(excerpt, parts=parts), instruments
-
-
-def _lowered(part: Part) -> Part:
-    octaves = max(int(np.ceil((np.mean(part.pitches) - _BASS_MEAN_PITCH) / 12)), 0)
-    return replace(part, pitches=tuple(pitch - 12 * octaves for pitch in part.pitches))
-
-
 def _drums(beats: tuple[tuple[float, bool], ...], rng: np.random.Generator) -> list[PlayedPart]:
     """Return a low drum on downbeats, a high one on every second beat after, and ticks on and between all beats."""
-    low: list[tuple[float, int]] = []
+    low: list[tuple[float, int]] = []  # seconds, velocity
     high: list[tuple[float, int]] = []
     tick: list[tuple[float, int]] = []
     since_downbeat = 0
@@ -140,35 +150,15 @@ def _drums(beats: tuple[tuple[float, bool], ...], rng: np.random.Generator) -> l
         following = beats[number + 1][0] if number + 1 < len(beats) else seconds
         if following - seconds > _SUBDIVIDE_SECONDS:
             tick.append(((seconds + following) / 2, 60))
-    return [_strike(hits, choice, rng) for hits, choice in ((low, _LOW_DRUMS), (high, _HIGH_DRUMS), (tick, _TICKS))]
-
-
-def _strike(hits: list[tuple[float, int]], choice: dict[int, tuple[int, int]], rng: np.random.Generator) -> PlayedPart:
-    program = sorted(choice)[int(rng.integers(len(choice)))]
-    lowest, highest = choice[program]
-    pitch = int(rng.integers(lowest, highest + 1))
-    accents = rng.normal(0, 6, len(hits))
-    notes = tuple(
-        PlayedNote(seconds, _DRUM_SECONDS, pitch, int(np.clip(round(velocity + accent), 25, 127)))
-        for (seconds, velocity), accent in zip(hits, accents.tolist(), strict=True)
-    )
-    return PlayedPart(notes, program, 10 ** (float(rng.uniform(-6, 0)) / 20), 0.0)
-
-
-def _rounded(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    return to_float32(to_int16(waveform)[0])
-
-
-def _tracks(mix: str, stems: dict[str, Rendition]) -> list[SourceTrack]:
-    performances = [stem.performance for stem in stems.values()]
-    whole: Performance = replace(
-        performances[0],
-        parts=tuple(part for one in performances for part in one.parts),
-        families=tuple(family for one in performances for family in one.families),
-    )
-    waveform = np.stack([stem.waveform for stem in stems.values()]).sum(axis=0)
-    first = next(iter(stems.values()))
-    return [
-        probe_track(mix, replace(first, performance=whole, waveform=waveform), "stem:mix", mix=mix),
-        *(probe_track(f"{mix}-{role}", stem, f"stem:{role}", mix=mix) for role, stem in stems.items()),
-    ]
+    parts = []
+    for hits, choice in ((low, _LOW_DRUMS), (high, _HIGH_DRUMS), (tick, _TICKS)):
+        program = sorted(choice)[int(rng.integers(len(choice)))]
+        lowest, highest = choice[program]
+        pitch = int(rng.integers(lowest, highest + 1))
+        accents = rng.normal(0, 6, len(hits)).tolist()
+        notes = tuple(
+            PlayedNote(seconds, _DRUM_SECONDS, pitch, int(np.clip(round(velocity + accent), 25, 127)))
+            for (seconds, velocity), accent in zip(hits, accents, strict=True)
+        )
+        parts.append(PlayedPart(notes, program, 10 ** (float(rng.uniform(-6, 0)) / 20), 0.0))
+    return parts

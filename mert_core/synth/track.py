@@ -1,10 +1,15 @@
-"""From a performance to a track: rendered sound at its level, and rows of labels, notes and beats."""
+"""From a performance to a track: sound at its level, and rows of labels, notes and beats.
+
+Moods, genres and two continuous descriptors follow from what is stored (notes, beats, key, composer, samples) by
+rules, so that anybody can draw the same labels from a probe set's tables. Bounds were set so that each tag holds for
+a tenth to a third of the demo's excerpts, the commonest key mode aside.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +19,8 @@ from mert_core.audio.grid import HOP_SAMPLES, SAMPLE_RATE
 from mert_core.config import Split
 from mert_core.data.track import SourceTrack
 from mert_core.errors import MertError
-from mert_core.synth.library import Library
+from mert_core.synth.labels import UNKNOWN_KEY
+from mert_core.synth.library import COLLECTIONS, Library
 from mert_core.synth.performance import Performance, draw_performance
 from mert_core.synth.pieces import Piece
 from mert_core.synth.render import mix_mono, render_stems
@@ -24,17 +30,15 @@ REDRAWS = 400
 LEVELS_DB = (-28.0, -16.0)  # root mean square of a track, below full scale
 
 PEAK = 0.98
-_SILENT_RMS = 1e-4  # as played, before the level is set
+SILENT_RMS = 1e-4  # as played, before the level is set
 _LAST_SHARE = 0.25  # of an item in which something must still be heard
 
 
 @dataclass(frozen=True)
 class Rendition:
-    """A performance and its sound.
+    """A performance of a piece and its sound.
 
     Attributes:
-        piece: the score.
-        performance: notes, beats and key as played.
         waveform: float32 (samples,), mono at its final level.
         gain: linear gain that brought it there.
     """
@@ -68,15 +72,7 @@ def draw_rendition(
 ) -> Rendition:
     """Draw performances of the composer whose turn it is until one is accepted and can be heard.
 
-    Args:
-        library: all pieces.
-        split: split to draw pieces from.
-        turn: number of the track, which decides the composer.
-        samples: length of the track.
-        rng: source of every random choice.
-        accept: predicate on a performance.
-        property_text: the accepted property in words for the error: "has a certain key".
-        patience: number of draws after which it is the next composer's turn.
+    After ``patience`` draws it is the next composer's turn. ``property_text`` says what is accepted, for the error.
 
     Raises:
         MertError: none of 400 is.
@@ -112,7 +108,7 @@ def level_gain(waveform: NDArray[np.float32], level_db: float) -> float | None:
     None where (almost) nothing is heard, or nothing towards the end.
     """
     loudness = rms(waveform)
-    if loudness < _SILENT_RMS or rms(waveform[-int(len(waveform) * _LAST_SHARE) :]) < 0.03 * loudness:
+    if loudness < SILENT_RMS or rms(waveform[-int(len(waveform) * _LAST_SHARE) :]) < 0.03 * loudness:
         return None
     return min(10 ** (level_db / 20) / loudness, PEAK / float(np.abs(waveform).max()))
 
@@ -162,3 +158,85 @@ def as_track(track_id: str, rendition: Rendition, labels: dict[str, Any]) -> Sou
         ],
         beats=[{"seconds": np.float32(seconds), "downbeat": downbeat} for seconds, downbeat in performance.beats],
     )
+
+
+def probe_track(track_id: str, rendition: Rendition, kind: str, **own: Any) -> SourceTrack:
+    """Return an item of the probe set; labels that its kind does not have are empty."""
+    labels = {"kind": kind, "pitch": np.int16(-1), "family": "", "technique": "", "performer": "", "mix": "", **own}
+    track = as_track(track_id, rendition, labels)
+    return replace(track, labels={**(track.labels or {}), **describe(track)})
+
+
+DESCRIPTORS = ("density", "register")
+
+SLOW_SECONDS, FAST_SECONDS = 0.5, 0.33  # median time from a note to the next of its part
+SPARSE, DENSE = 3.0, 9.0  # notes per second
+SOFT_DB, LOUD_DB = -25.0, -19.0  # root mean square below full scale
+LOW_PITCH, HIGH_PITCH = 60.0, 69.0  # mean pitch: below middle C; from the A above it on
+STEPWISE, LEAPING = 1.5, 3.0  # semitones: mean interval of the highest part
+CHROMATIC = 0.05  # share of the sounding time that lies outside the key's scale
+POLYPHONIC, HOMOPHONIC = 0.5, 0.7  # share of the parts that move whenever one does
+_SAME = 1e-3  # seconds: notes that begin together
+# Steps above the tonic; minor with both forms of the sixth and the seventh.
+_SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 9, 10, 11))
+
+
+def describe(track: SourceTrack) -> dict[str, Any]:
+    """Return the labels ``moods``, ``genres``, ``density`` and ``register`` of a track.
+
+    ``density`` is the natural logarithm of the notes heard per second; ``register`` the mean MIDI pitch, each note
+    counted for as long as it is held.
+    """
+    assert track.notes and track.labels and track.beats is not None
+    part, pitch = (np.array([row[name] for row in track.notes]) for name in ("part", "pitch"))
+    begins, held = (
+        np.array([row[name] for row in track.notes], np.float64) for name in ("onset_seconds", "duration_seconds")
+    )
+    density = len(part) / (len(track.waveform) / SAMPLE_RATE)
+    register = float(np.average(pitch, weights=held))
+    level_db = 20 * np.log10(rms(track.waveform))
+
+    # how fast each part goes from note to note, chords counted once, and how often parts move together
+    onsets = np.rint(begins / _SAME).astype(np.int64)
+    numbers = np.unique(part)
+    struck = [np.unique(onsets[part == number]) for number in numbers]
+    gaps = np.concatenate([np.diff(own * _SAME) for own in struck])
+    pace = float(np.median(gaps)) if gaps.size else math.nan
+    together = sum(map(len, struck)) / len(np.unique(onsets)) / len(numbers)
+
+    # the line of the part that is highest on average: the top of each of its chords
+    mine = part == max(numbers, key=lambda number: pitch[part == number].mean())
+    line = [pitch[mine & (onsets == onset)].max() for onset in np.unique(onsets[mine])]
+    interval = float(np.abs(np.diff(line)).mean()) if len(line) > 1 else math.nan
+
+    key = int(track.labels["key"])
+    mode, tonic = divmod(key, 12)
+    foreign = np.isin((pitch - tonic) % 12, _SCALES[mode], invert=True)
+    moods = {
+        "slow": pace >= SLOW_SECONDS,
+        "fast": pace <= FAST_SECONDS,
+        "sparse": density <= SPARSE,
+        "dense": density >= DENSE,
+        "soft": level_db <= SOFT_DB,
+        "loud": level_db >= LOUD_DB,
+        "low": register < LOW_PITCH,
+        "high": register >= HIGH_PITCH,
+        "stepwise": interval <= STEPWISE,
+        "leaping": interval >= LEAPING,
+        "major": 0 <= key < 12,
+        "minor": key >= 12,
+        "chromatic": key != UNKNOWN_KEY and float(np.average(foreign, weights=held)) >= CHROMATIC,
+    }
+    downbeats = np.flatnonzero([beat["downbeat"] for beat in track.beats])
+    genres = {
+        "solo": len(numbers) == 1,
+        "polyphonic": len(numbers) > 1 and together <= POLYPHONIC,
+        "homophonic": len(numbers) > 1 and together >= HOMOPHONIC,
+        "triple": len(downbeats) > 1 and downbeats[1] - downbeats[0] == 3,
+    }
+    return {
+        "moods": sorted(tag for tag, holds in moods.items() if holds),
+        "genres": sorted({*COLLECTIONS[track.artist].genres, *(tag for tag, holds in genres.items() if holds)}),
+        "density": np.float32(np.log(density)),
+        "register": np.float32(register),
+    }

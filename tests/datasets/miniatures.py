@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+
+from mert_core.datasets.musdb18 import STEMS
+from mert_core.datasets.nsynth import FAMILIES
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 MTT_TAGS = tuple(f"tag {number:02d}" for number in range(55))
@@ -19,16 +22,26 @@ BEATS = (0.1, 0.35, 0.6, 0.85)
 
 def write_sound(path: Path, seconds: float = 1.0, rate: int = 22050, frequency: float = 440.0) -> Path:
     """A sine in a quiet noise; the format by the suffix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(round(frequency)).normal(0, 0.01, len(time))
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * time) + noise, rate)
+    return write_samples(path, 0.3 * np.sin(2 * np.pi * frequency * time) + noise, rate)
+
+
+def write_samples(path: Path, samples: NDArray[np.float64], rate: int) -> Path:
+    """Write (samples,) or (samples, channels), with 16 bits where the format has bits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate)
+    return path
+
+
+def write_bytes(path: Path, content: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
     return path
 
 
 def write_rows(path: Path, rows: list[list[object]], **dialect: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with write_bytes(path).open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, **dialect).writerows(rows)  # type: ignore[arg-type]
 
 
@@ -46,8 +59,7 @@ def write_mtt(folder: Path) -> Path:
         if number < 14:
             write_sound(folder / mp3, 0.5, 16000, 200.0 + number)
         else:
-            (folder / mp3).parent.mkdir(parents=True, exist_ok=True)
-            (folder / mp3).write_bytes(b"")
+            write_bytes(folder / mp3)
     write_rows(folder / "annotations_final.csv", rows, delimiter="\t", quoting=csv.QUOTE_ALL)
     return folder
 
@@ -70,26 +82,17 @@ GS_TRAIN = (  # number, key as annotated, confidence, artists
 GS_TEST = ((10089, "Bb major"), (774875, "Gb minor"), (3687442, "D minor"))
 
 
-def held_out_artist() -> str:
-    """A name whose hash puts it into the validation split."""
-    names = (f"Held Out {number}" for number in range(1000))
-    return next(name for name in names if _artist_hash(name) >= 100)
-
-
-def kept_artist(name: str) -> str:
-    """A name like this one whose hash puts it into the training split."""
-    return next(text for text in (f"{name}{'!' * n}" for n in range(1000)) if _artist_hash(text) < 100)
-
-
-def _artist_hash(name: str) -> int:
-    return int(hashlib.sha1(name.lower().encode("utf-8")).hexdigest(), 16) % 116
+def artist(name: str, held_out: bool = False) -> str:
+    """A name like this one whose hash puts it into the training split, or into the validation split."""
+    names = (f"{name}{'!' * n}" for n in range(1000))
+    return next(
+        one for one in names if (int(hashlib.sha1(one.lower().encode()).hexdigest(), 16) % 116 >= 100) == held_out
+    )
 
 
 def write_giantsteps(folder: Path) -> Path:
     """Both repositories with sound and MD5 sums; two keys, no key and a doubtful key occur."""
-    names = {"Held Out": held_out_artist()} | {
-        name: kept_artist(name) for name in ("DJ A", "DJ B", "Friend", "Friend of Friend")
-    }
+    names = {name: artist(name, name == "Held Out") for row in GS_TRAIN for name in row[3].split(", ")}
     train, test = folder / "giantsteps-mtg-key-dataset", folder / "giantsteps-key-dataset-master"
     keys: list[list[object]] = [["ID", "MANUAL KEY", "C"], *([*row[:3]] for row in GS_TRAIN)]
     write_rows(train / "annotations/annotations.txt", keys, delimiter="\t")
@@ -98,16 +101,13 @@ def write_giantsteps(folder: Path) -> Path:
         metadata.append([number, ", ".join(names[name] for name in artists.split(", ")), "Title"])
     write_rows(train / "annotations/beatport_metadata.txt", metadata, delimiter="\t")
     for repository, numbers in ((train, [row[0] for row in GS_TRAIN]), (test, [row[0] for row in GS_TEST])):
-        (repository / "md5").mkdir(parents=True)
         for number in numbers:
             path = write_sound(repository / "audio" / f"{number}.LOFI.mp3", 0.5, 44100, 300.0 + number % 97)
             content = hashlib.md5(path.read_bytes()).hexdigest()
-            (repository / "md5" / f"{number}.LOFI.md5").write_text(f"{content}\n")
+            write_bytes(repository / "md5" / f"{number}.LOFI.md5", f"{content}\n".encode())
     (train / "audio/77.LOFI.mp3").unlink()
     for number, key in GS_TEST:
-        path = test / "annotations/key" / f"{number}.LOFI.key"
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_text(key)
+        write_bytes(test / "annotations/key" / f"{number}.LOFI.key", key.encode())
     return folder
 
 
@@ -144,40 +144,21 @@ def write_jams(folder: Path, clip_id: str, beats: tuple[float, ...]) -> None:
     ]
     annotations.append({"namespace": "tag_open", "sandbox": {"swing": "no", "ternary": "no"}, "data": []})
     path = folder / "GTZAN-Rhythm_v2_ismir2015_lbd/jams" / f"{clip_id}.wav.jams"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"annotations": annotations, "file_metadata": {"duration": 30.0}, "sandbox": {}}))
+    tree = {"annotations": annotations, "file_metadata": {"duration": 30.0}, "sandbox": {}}
+    write_bytes(path, json.dumps(tree).encode())
 
 
-def write_emo(folder: Path, songs: int = 40) -> Path:
+def write_emo(folder: Path) -> Path:
     """Songs of eight artists, blanks around cells as published; every fourth is of the evaluation set. Song 7 has no
     sound, song 9 no rating."""
-    info: list[list[object]] = [
-        [
-            "song_id",
-            "file_name",
-            "Artist",
-            "Song title",
-            "start of the segment (min.sec)",
-            "end of the segment (min.sec)",
-            "Genre",
-            "Mediaeval 2013 set",
-        ]
-    ]
+    segment = [f"{end} of the segment (min.sec)" for end in ("start", "end")]
+    names = ["song_id", "file_name", "Artist", "Song title", *segment, "Genre", "Mediaeval 2013 set"]
+    info: list[list[object]] = [[*names]]
     ratings: list[list[object]] = [["song_id", "mean_arousal", "std_arousal", "mean_valence", "std_valence"]]
-    for song in range(1, songs + 1):
+    for song in range(1, 41):
         part = "evaluation" if song % 4 == 0 else "development"
-        info.append(
-            [
-                song,
-                f"{song}.mp3",
-                f"\tThe Ärtist, No. {song % 8} {'abcdefgh'[song % 8]}\t",
-                "Title",
-                0.1,
-                0.46,
-                "Pop",
-                part,
-            ]
-        )
+        name = f"\tThe Ärtist, No. {song % 8} {'abcdefgh'[song % 8]}\t"
+        info.append([song, f"{song}.mp3", name, "Title", 0.1, 0.46, "Pop", part])
         if song != 9:
             ratings.append([song, 1 + song / 10, 1.0, 9 - song / 10, 1.5])
         if song != 7:
@@ -187,89 +168,38 @@ def write_emo(folder: Path, songs: int = 40) -> Path:
     return folder
 
 
-NSYNTH_FAMILIES = (
-    "bass",
-    "brass",
-    "flute",
-    "guitar",
-    "keyboard",
-    "mallet",
-    "organ",
-    "reed",
-    "string",
-    "synth_lead",
-    "vocal",
-)
-
-
-def write_samples(path: Path, samples: NDArray[np.float64], rate: int) -> Path:
-    """Write (samples,) or (samples, channels) as 16-bit wav, or as mp3 by the file's name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, rate, **({} if path.suffix == ".mp3" else {"subtype": "PCM_16"}))
-    return path
-
-
-def note(pitch: int, family: int, seconds: float, rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def note(pitch: int, family: int, seconds: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a note at its true pitch: harmonics whose weights are the family's, a decay, and a little noise."""
-    time = np.arange(round(seconds * rate)) / rate
-    hertz = 440.0 * 2.0 ** ((pitch - 69) / 12)
+    time = np.arange(round(seconds * 16000)) / 16000
+    hertz = 440.0 * 2.0 ** ((pitch - 69) / 12) * np.arange(1, 7)[:, None]
     weights = np.random.default_rng(family).uniform(0.2, 1.0, 6) / np.arange(1, 7)
     weights[0] = 1.0
-    sound = np.zeros_like(time)
-    for number, weight in enumerate(weights, start=1):
-        if number * hertz < 0.45 * rate:
-            sound += weight * np.sin(2 * np.pi * (number * hertz * time + rng.random()))
-    sound *= np.exp(-time * rng.uniform(0.5, 2.0)) * rng.uniform(0.2, 0.4) / np.abs(weights).sum()
+    sound = weights @ np.sin(2 * np.pi * (hertz * time + rng.random((6, 1))))
+    sound *= np.exp(-time * rng.uniform(0.5, 2.0)) * rng.uniform(0.2, 0.4) / weights.sum()
     return sound + 1e-4 * rng.standard_normal(len(time))
 
 
-def write_nsynth(
-    folder: Path,
-    per_class: int | tuple[int, int, int] = (8, 4, 4),
-    pitches: Sequence[int] = (48, 55, 60, 67),
-    families: Sequence[int] = (0, 3, 4),
-    seconds: float = 0.5,
-    missing: int = 1,
-    seed: int = 0,
-) -> Path:
-    """Write NSynth's layout: three folders with ``examples.json`` and ``audio/NOTE.wav`` at 16 kHz.
+NSYNTH_REST = {"sample_rate": 16000, "qualities": [0] * 10, "qualities_str": [], "instrument_source_str": "synthetic"}
 
-    Args:
-        folder: gets ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test``.
-        per_class: notes per pitch in train, valid and test; their families take turns.
-        pitches: MIDI numbers.
-        families: numbers of instrument families.
-        seconds: length of a note.
-        missing: so many notes of train are named in the json and have no wav, as happens in incomplete copies.
-        seed: of levels, phases and decays.
-    """
-    rng = np.random.default_rng(seed)
-    counts = (per_class,) * 3 if isinstance(per_class, int) else per_class
-    for part, (split, count) in enumerate(zip(("train", "valid", "test"), counts, strict=True)):
+
+def write_nsynth(folder: Path, per_class: tuple[int, int, int] = (3, 2, 1), seconds: float = 0.3) -> Path:
+    """Notes of four pitches in train, valid and test, so many of each; three families take turns. One more note of
+    train is named in the json and has no wav, as happens in incomplete copies."""
+    rng = np.random.default_rng(0)
+    pitches, families = (48, 55, 60, 67), (0, 3, 4)
+    for part, (split, count) in enumerate(zip(("train", "valid", "test"), per_class, strict=True)):
         examples = {}
-        for number in range(count + (missing if split == "train" else 0)):
+        for number in range(count + (split == "train")):
             for pitch in pitches if number < count else pitches[:1]:
                 family = families[number % len(families)]
-                instrument = f"{NSYNTH_FAMILIES[family]}_synthetic_{100 * part + number:03d}"
+                instrument = f"{FAMILIES[family]}_synthetic_{100 * part + number:03d}"
                 velocity = (25, 50, 75, 100, 127)[number % 5]
                 name = f"{instrument}-{pitch:03d}-{velocity:03d}"
-                examples[name] = {
-                    "note": len(examples),
-                    "note_str": name,
-                    "instrument": 100 * part + number,
-                    "instrument_str": instrument,
-                    "pitch": pitch,
-                    "velocity": velocity,
-                    "sample_rate": 16000,
-                    "qualities": [0] * 10,
-                    "qualities_str": [],
-                    "instrument_family": family,
-                    "instrument_family_str": NSYNTH_FAMILIES[family],
-                    "instrument_source": 2,
-                    "instrument_source_str": "synthetic",
-                }
+                own = {"instrument": 100 * part + number, "instrument_str": instrument, "velocity": velocity}
+                sort = {"pitch": pitch, "instrument_family": family, "instrument_family_str": FAMILIES[family]}
+                examples[name] = {"note": len(examples), "note_str": name, **own, **sort, **NSYNTH_REST}
                 if number < count:
-                    sound = note(pitch, family, seconds, 16000, rng)
+                    sound = note(pitch, family, seconds, rng)
                     write_samples(folder / f"nsynth-{split}" / "audio" / f"{name}.wav", sound, 16000)
         (folder / f"nsynth-{split}" / "examples.json").write_text(json.dumps(examples, indent=4))
     return folder
@@ -329,16 +259,14 @@ def write_jamendo(
     kinds = {"instrument": ("instrument---",), "moodtheme": ("mood/theme---",), "genre": ("genre---",)}
     kinds["top50tags"] = ("genre---", "instrument---", "mood/theme---")
     labels = folder / "data" / "splits" / "split-0"
-    labels.mkdir(parents=True)
     for question, prefixes in kinds.items():
         for part, rows in JAMENDO_ROWS.items():
             lines = ["TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS"]
             for track, artist, path, tags in rows:
                 if kept := [tag for tag in tags if tag.startswith(prefixes)]:
-                    lines.append(
-                        "\t".join([f"track_{track}", f"artist_{artist}", "album_000149", path, "212.7", *kept])
-                    )
-            (labels / f"autotagging_{question}-{part}.tsv").write_text("\n".join(lines) + "\n")
+                    fields = [f"track_{track}", f"artist_{artist}", "album_000149", path, "212.7", *kept]
+                    lines.append("\t".join(fields))
+            write_bytes(labels / f"autotagging_{question}-{part}.tsv", ("\n".join(lines) + "\n").encode())
     rng = np.random.default_rng(2)
     for path in (row[2] for rows in JAMENDO_ROWS.values() for row in rows):
         if path not in missing:
@@ -349,18 +277,28 @@ def write_jamendo(
 
 MUSDB_TRAIN = ("A Classic Education - NightOwl", "ANiMAL - Rockshow", "Actions - Devil's Words", "Leaf - Summerghost")
 MUSDB_TEST = ("AM Contra - Heart Peripheral", "PR - Oh No")
-MUSDB_STEMS = ("vocals", "drums", "bass", "other")
 
 
-def write_musdb18hq(
-    folder: Path, seconds: float = 0.25, without: tuple[str, str] = ("Actions - Devil's Words", "bass")
-) -> Path:
-    """Write MUSDB18-HQ's layout: stereo stems and their sum at 44.1 kHz; one song lacks a stem."""
+def write_musdb18hq(folder: Path) -> Path:
+    """MUSDB18-HQ's layout: stereo stems and their sum at 44.1 kHz; one song lacks its bass."""
     rng = np.random.default_rng(3)
     for part, songs in (("train", MUSDB_TRAIN), ("test", MUSDB_TEST)):
         for song in songs:
-            stems = {stem: 0.05 * rng.standard_normal((round(seconds * 44100), 2)) for stem in MUSDB_STEMS}
+            stems = {stem: 0.05 * rng.standard_normal((11025, 2)) for stem in STEMS}
             for name, sound in {**stems, "mixture": np.sum(list(stems.values()), axis=0)}.items():
-                if (song, name) != without:
+                if (song, name) != ("Actions - Devil's Words", "bass"):
                     write_samples(folder / part / song / f"{name}.wav", sound, 44100)
     return folder
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "mtt": write_mtt,
+    "giantsteps": write_giantsteps,
+    "gtzan": write_gtzan,
+    "emo": write_emo,
+    "nsynth": write_nsynth,
+    "vocalset": write_vocalset,
+    "mtg_jamendo": write_jamendo,
+    "musdb18": write_musdb18hq,
+}
+"""By the sets' names in the registry."""

@@ -8,77 +8,16 @@ import pytest
 import yaml
 
 from mert_core.config import Config, load_config
-from mert_core.datasets import mtt
-from mert_core.datasets.base import Dataset
-from mert_core.datasets.emo import Emomusic
-from mert_core.datasets.giantsteps import TEST, TRACKS, TRAIN, GiantSteps
-from mert_core.datasets.gtzan import Gtzan
-from mert_core.datasets.mtt import MagnaTagATune
 from mert_core.datasets.registry import DATASETS, folder_of, survey_all
 from mert_core.errors import MertError
 from mert_core.paths import Layout
 from tests.datasets import miniatures
 
-OURS: dict[str, Dataset] = {"mtt": MagnaTagATune(), "giantsteps": GiantSteps(), "gtzan": Gtzan(), "emo": Emomusic()}
 
-
-def test_a_miniature_is_incomplete_and_an_empty_folder_missing(tmp_path: Path) -> None:
-    expected = {
-        "mtt": {"clips": (14, 25_860), "rows": (17, 25_863)},
-        "giantsteps": {TRAIN: (12, 1486), TEST: (3, 604)},
-        "gtzan": {"lists": (3, 3), "clips": (30, 929), "beats": (30, 929)},
-        "emo": {"clips": (39, 744), "songs": (40, 744), "ratings": (39, 744)},
-    }
-    writers = {
-        "mtt": miniatures.write_mtt,
-        "giantsteps": miniatures.write_giantsteps,
-        "gtzan": miniatures.write_gtzan,
-        "emo": miniatures.write_emo,
-    }
-    for name, dataset in OURS.items():
-        nothing = dataset.survey(tmp_path / name)
-        assert nothing.state == "missing" and nothing.notes and not nothing.damaged
-        found = dataset.survey(writers[name](tmp_path / name))
-        assert (found.state, found.counts, found.damaged) == ("incomplete", expected[name], 0)
-        assert found.notes
-
-
-def test_a_whole_set_is_complete_and_an_empty_file_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mtt, "CLIPS", 17)  # as many as the miniature has
-    folder = miniatures.write_mtt(tmp_path)
-    assert MagnaTagATune().survey(folder).state == "complete"
-    (folder / "c/artist-album-08-29-58.mp3").write_bytes(b"")
-    found = MagnaTagATune().survey(folder)
-    assert (found.state, found.damaged, found.counts["clips"]) == ("incomplete", 1, (13, 14))
-    assert "unpack" in found.notes[0]
-
-
-def test_giantsteps_compares_with_the_published_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = miniatures.write_giantsteps(tmp_path)
-    (folder / "giantsteps-mtg-key-dataset/md5/77.LOFI.md5").unlink()
-    assert GiantSteps().survey(folder).state == "incomplete"  # though there is sound for every sum
-    for part, count in ((TRAIN, 12), (TEST, 3)):  # as many as the miniature has
-        monkeypatch.setitem(TRACKS, part, count)
-    assert GiantSteps().survey(folder).state == "complete"
-    path = folder / "giantsteps-key-dataset-master/audio/774875.LOFI.mp3"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    assert GiantSteps().survey(folder, quick=True).state == "complete"
-    found = GiantSteps().survey(folder)
-    assert (found.state, found.damaged) == ("incomplete", 1)
-    assert "774875" in found.notes[0]
-
-
-def test_lists_or_repositories_that_are_missing_are_named(tmp_path: Path) -> None:
-    folder = miniatures.write_gtzan(tmp_path / "gtzan")
-    (folder / "test_filtered.txt").unlink()
-    found = Gtzan().survey(folder)
-    assert found.state == "missing" and "test_filtered.txt" in found.notes[0] and "dnn-mgr" in found.notes[0]
-    folder = miniatures.write_giantsteps(tmp_path / "gs")
-    (folder / "giantsteps-mtg-key-dataset/annotations/beatport_metadata.txt").unlink()
-    found = GiantSteps().survey(folder)
-    assert found.state == "missing" and "beatport_metadata.txt" in found.notes[0]
+@pytest.fixture
+def tree_at(tmp_path: Path, repository: Path) -> Path:
+    (tmp_path / "params.yaml").write_bytes((repository / "params.yaml").read_bytes())
+    return tmp_path
 
 
 def test_the_table_and_its_status(tree_at: Path) -> None:
@@ -106,11 +45,10 @@ def test_the_table_and_its_status(tree_at: Path) -> None:
 def test_label_files_that_cannot_be_read_are_damage(
     tmp_path: Path, config: Config, name: str, file: str, said: str
 ) -> None:
-    write = {"emo": miniatures.write_emo, "giantsteps": miniatures.write_giantsteps}[name]
-    (write(tmp_path / "datasets" / name) / file).write_text("\x01 garbage\n")
+    (miniatures.WRITERS[name](tmp_path / "datasets" / name) / file).write_text("\x01 garbage\n")
     with pytest.raises(MertError, match=said):
-        OURS[name].survey(tmp_path / "datasets" / name, quick=True)
-    surveys = list(survey_all(config, Layout.at(tmp_path), True, OURS))
+        DATASETS[name].survey(tmp_path / "datasets" / name, quick=True)
+    surveys = list(survey_all(config, Layout.at(tmp_path), True))
     assert [said in text for survey, text in surveys if survey.damaged] == [True]
 
 
@@ -125,22 +63,6 @@ def test_every_set_has_its_place(config: Config, tree_at: Path) -> None:
     misspelt = load_config(tree_at / "params.yaml", ["datasets.places={emoo: /data}"])
     with pytest.raises(MertError, match=r"datasets\.places: no data set is named 'emoo'"):
         folder_of(misspelt, layout, "mtt")
-
-
-@pytest.mark.parametrize("name", DATASETS)
-def test_every_set_says_what_it_is(name: str, tmp_path: Path) -> None:
-    dataset = DATASETS[name]
-    assert dataset.name == name and dataset.questions
-    assert dataset.title and dataset.licence and dataset.source
-    assert dataset.survey(tmp_path / "nowhere").state == "missing"
-    with pytest.raises(MertError):
-        dataset.read(tmp_path / "nowhere", dataset.questions[0])
-
-
-@pytest.fixture
-def tree_at(tmp_path: Path, repository: Path) -> Path:
-    (tmp_path / "params.yaml").write_bytes((repository / "params.yaml").read_bytes())
-    return tmp_path
 
 
 def test_quick_belongs_to_datasets(tree_at: Path) -> None:

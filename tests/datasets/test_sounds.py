@@ -12,9 +12,7 @@ import soxr
 
 from mert_core.audio.decode import decode, decode_channels
 from mert_core.audio.errors import UnusableAudio
-from mert_core.datasets.base import Clip
-from mert_core.datasets.sounds import FileSound, find_audio, sorted_clips
-from mert_core.errors import MertError
+from mert_core.datasets.sounds import FileSound
 from tests.datasets.miniatures import write_sound
 
 
@@ -31,22 +29,11 @@ def test_channels_are_each_resampled_and_their_mean_is_the_waveform(tmp_path: Pa
     assert decode_channels(path).source_seconds == decode(path).source_seconds == 1.0
 
 
-def test_a_window_is_cut_from_the_whole(tmp_path: Path) -> None:
-    path = write_sound(tmp_path / "a.mp3", 2.0)
-    whole = FileSound(path).waveform()
-    np.testing.assert_array_equal(FileSound(path, 0.5, 1.0).waveform(), whole[12000:36000])
-    np.testing.assert_array_equal(FileSound(path, 1.5, 9.0).waveform(), whole[36000:])
-    assert FileSound(path, 0.5, 1.0).channels().shape == (1, 24000)
-    with pytest.raises(UnusableAudio, match="too short"):
-        FileSound(path, 30.0).waveform()
-
-
-def test_identity_follows_the_bytes_and_the_window(tmp_path: Path) -> None:
+def test_identity_follows_the_bytes(tmp_path: Path) -> None:
     one, two = write_sound(tmp_path / "a.wav"), tmp_path / "b.wav"
     two.write_bytes(one.read_bytes())
-    assert FileSound(one).identity == FileSound(two).identity == FileSound(one, 0).identity
-    assert len({FileSound(one).identity, FileSound(one, 0.5).identity, FileSound(one, 0.5, 1.0).identity}) == 3
     before = FileSound(two).identity
+    assert FileSound(one).identity == before
     write_sound(two, frequency=330.0)
     os.utime(two, (time.time() + 5, time.time() + 5))
     assert FileSound(two).identity != before
@@ -61,14 +48,3 @@ def test_damaged_sound_says_so(tmp_path: Path) -> None:
     for call in (FileSound(path).waveform, FileSound(path).channels):
         with pytest.raises(UnusableAudio, match="0 bytes"):
             call()
-
-
-def test_sorting_and_finding(tmp_path: Path) -> None:
-    sound = FileSound(write_sound(tmp_path / "x.au"))
-    clips = [Clip("b", "test", sound, "l"), Clip("a", "valid", sound, "l"), Clip("c", "train", sound, "l")]
-    assert [clip.clip_id for clip in sorted_clips(clips)] == ["c", "a", "b"]
-    with pytest.raises(MertError, match="'b'"):
-        sorted_clips([*clips, Clip("b", "train", sound, "l")])
-    assert find_audio(tmp_path, "x", (".wav", ".au")) == tmp_path / "x.au"
-    assert find_audio(tmp_path, "y", (".wav", ".au")) is None
-    assert len(sound.waveform()) == 24000

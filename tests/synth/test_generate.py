@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,19 @@ import pytest
 from mert_core.config import Config
 from mert_core.data.track import SourceTrack
 from mert_core.synth.card import data_card
-from mert_core.synth.generate import corpus_track, count_corpus, count_probe_set, perform_corpus
+from mert_core.synth.generate import (
+    corpus_track,
+    count_corpus,
+    count_probe_set,
+    has_steady_pulse,
+    mix_item,
+    note_item,
+    perform_corpus,
+)
 from mert_core.synth.instruments import FAMILIES, NOTE_FAMILIES
-from mert_core.synth.items import mix_item, note_item
 from mert_core.synth.library import Library
+from mert_core.synth.performance import Performance
+from mert_core.synth.render import PlayedNote, PlayedPart
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +44,12 @@ def test_corpus_is_as_long_as_asked(tracks: list[SourceTrack], scores_config: Co
     assert all(track.waveform.shape == (72000,) and track.waveform.dtype == np.float32 for track in tracks)
 
 
-def test_pieces_keep_to_their_split(tracks: list[SourceTrack], items: list[SourceTrack], library: Library) -> None:
+def test_waveforms_are_audible_and_do_not_clip_and_pieces_keep_to_their_split(
+    tracks: list[SourceTrack], items: list[SourceTrack], library: Library
+) -> None:
     split = {piece.score: piece.split for piece in library.pieces}
-    assert all(track.split == split[track.source] for track in [*tracks, *items])
-
-
-def test_waveforms_are_audible_and_do_not_clip(tracks: list[SourceTrack], items: list[SourceTrack]) -> None:
     for track in [*tracks, *items]:
+        assert track.split == split[track.source]
         assert np.isfinite(track.waveform).all()
         assert np.abs(track.waveform).max() <= 0.99
         assert np.sqrt(np.mean(track.waveform**2)) > 10 ** (-45 / 20)
@@ -58,36 +67,80 @@ def test_track_ids_are_unique_and_rows_fit_one_table(tracks: list[SourceTrack], 
     assert {notes.schema.field(name).type for name in ("part", "pitch", "velocity", "program")} == {pa.int16()}
 
 
-def test_probe_items(items: list[SourceTrack], scores_config: Config) -> None:
+def test_probe_items(
+    items: list[SourceTrack], of_kind: Callable[[str], list[SourceTrack]], scores_config: Config
+) -> None:
     assert len(items) == count_probe_set(scores_config)
-    assert Counter(item.labels["kind"] for item in items if item.labels) == {
-        "mix": 68,
-        "note": 22,
-        "rhythm": 6,
-        "phrase": 32,
-        "stem:mix": 4,
-        "stem:vocals": 4,
-        "stem:drums": 4,
-        "stem:bass": 4,
-        "stem:other": 4,
-    }
-    for item in items:
-        assert item.labels is not None
-        assert item.notes
-        if item.labels["kind"] == "mix":
-            assert 0 <= item.labels["key"] < 24
-            assert item.waveform.size == 96000
-            assert item.beats
-        elif item.labels["kind"] == "note":
-            (note,) = item.notes
-            assert item.labels["key"] == -1
-            assert note["pitch"] == item.labels["pitch"]
-            assert list(item.labels["programs"]) == [note["program"]]
-            assert note["program"] in FAMILIES[item.labels["family"]]
-            assert note["onset_seconds"] + note["duration_seconds"] <= 1.5 + 1e-6
-            assert item.beats == []
+    stems = {f"stem:{part}": 4 for part in ("mix", "vocals", "drums", "bass", "other")}
+    kinds = Counter(item.labels["kind"] for item in items if item.labels)
+    assert kinds == {"mix": 68, "note": 22, "rhythm": 6, "phrase": 32, **stems}
+    assert all(item.notes for item in items)
+    for item in of_kind("mix"):
+        assert item.labels and 0 <= item.labels["key"] < 24
+        assert item.waveform.size == 96000
+        assert item.beats
+    for item in of_kind("note"):
+        assert item.labels and item.notes
+        (note,) = item.notes
+        assert item.labels["key"] == -1
+        assert note["pitch"] == item.labels["pitch"]
+        assert list(item.labels["programs"]) == [note["program"]]
+        assert note["program"] in FAMILIES[item.labels["family"]]
+        assert note["onset_seconds"] + note["duration_seconds"] <= 1.5 + 1e-6
+        assert item.beats == []
     families = Counter(item.labels["family"] for item in items if item.split == "train" and item.labels["family"])
     assert families == dict.fromkeys(NOTE_FAMILIES, 2)
+
+
+def test_beats_of_rhythms_are_the_scores_and_heard(
+    of_kind: Callable[[str], list[SourceTrack]], library: Library
+) -> None:
+    pieces = {piece.score: piece for piece in library.pieces}
+    for item in of_kind("rhythm"):
+        assert item.labels and item.beats and item.notes
+        piece, quarter = pieces[item.source], 60 / float(item.labels["quarters_per_minute"])
+        length, expected = len(item.waveform) / 24000, []
+        bar, at = int(item.labels["start_bar"]), 0.0
+        while at < length:
+            here = piece.bars[bar]
+            expected += [
+                (at + (beat - here.onset) * quarter, here.downbeat and number == 0)
+                for number, beat in enumerate(here.beats)
+            ]
+            following = piece.bars[bar + 1].onset if bar + 1 < len(piece.bars) else here.onset + here.length
+            at += (following - here.onset) * quarter
+            bar = (bar + 1) % len(piece.bars)
+        expected = [(seconds, downbeat) for seconds, downbeat in expected if seconds < length - 1e-4]
+        np.testing.assert_allclose([beat["seconds"] for beat in item.beats], [one[0] for one in expected], atol=1e-3)
+        assert [beat["downbeat"] for beat in item.beats] == [one[1] for one in expected]
+        between = np.diff([float(beat["seconds"]) for beat in item.beats])
+        assert 55 <= 60 / between.mean() <= 215 and np.ptp(between) < 0.02 * between.mean() + 1e-5
+        onsets = np.array([float(note["onset_seconds"]) for note in item.notes])
+        heard = [np.abs(onsets - float(beat["seconds"])).min() <= 0.02 for beat in item.beats]
+        assert np.mean(heard) >= 0.75
+
+
+EVERY = [0.5 * n for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("beats", "onsets", "steady"),
+    [
+        (EVERY, EVERY, True),
+        (EVERY, EVERY[:9], True),
+        (EVERY, EVERY[::2], False),  # half of the beats unheard
+        (EVERY, [0.25 + beat for beat in EVERY], False),  # all of them
+        ([0.2 * n for n in range(20)], [0.2 * n for n in range(20)], False),  # 300 per minute
+        ([1.2 * n for n in range(8)], [1.2 * n for n in range(8)], False),  # 50
+        ([0.0, 0.5, 1.0, 1.7, 2.2], [0.0, 0.5, 1.0, 1.7, 2.2], False),
+        ([0.0, 0.5, 1.0], [0.0, 0.5, 1.0], False),
+        (EVERY, [], False),
+    ],
+)
+def test_steady_pulse(beats: list[float], onsets: list[float], steady: bool) -> None:
+    part = PlayedPart(tuple(PlayedNote(onset, 0.2, 60, 90) for onset in onsets), 0, 1.0, 0.0)
+    times = tuple((beat, False) for beat in beats)
+    assert has_steady_pulse(Performance((part,), ("piano",), times, 0, 0, 120.0, 0)) == steady
 
 
 def test_old_items_do_not_change(scores_config: Config, library: Library) -> None:

@@ -16,28 +16,18 @@ from mert_core.errors import MertError
 from mert_core.synth import library as library_module
 from mert_core.synth.labels import pitch_class_times
 from mert_core.synth.library import SPLITS, Library, assign_splits, corpus_folder, list_candidates, load_library
-from mert_core.synth.parse import UnusableScoreError, cache_path, load_piece, split_songs
-from mert_core.synth.pieces import Bar, Candidate, KeySignature, Part, Piece
+from mert_core.synth.pieces import Candidate, UnusableScoreError, cache_path, load_piece, split_songs
+from tests.synth.conftest import line_piece
 
 
-def _candidate(name: str, composer: str = "bach") -> Candidate:
-    path = corpus_folder() / name
-    return Candidate(name, composer, f"{composer}/{name}", path.suffix, 0, str(path))
+@pytest.fixture
+def chorale() -> Candidate:
+    return Candidate("bach/bwv66.6.mxl", "bach", "bach/bwv66.6", 0, corpus_folder() / "bach/bwv66.6.mxl")
 
 
-def _piece(score: str, group: str, pitches: tuple[int, ...]) -> Piece:
-    count = len(pitches)
-    part = Part(tuple(map(float, range(count))), (1.0,) * count, pitches)
-    bars = tuple(Bar(4.0 * index, 4.0, (4.0 * index,), True) for index in range(count // 4))
-    return Piece((part,), bars, (KeySignature(0.0, 0, None),), None, score, "bach", group)
-
-
-def test_every_composer_has_pieces_in_every_split(library: Library) -> None:
+def test_every_composer_has_pieces_in_every_split_and_no_work_is_in_two(library: Library) -> None:
     for composer in library.composers:
         assert [len(library.of(split, composer)) for split in SPLITS] == [2, 1, 1]
-
-
-def test_no_work_is_in_two_splits(library: Library) -> None:
     splits = defaultdict(set)
     for piece in library.pieces:
         splits[piece.group].add(piece.split)
@@ -46,8 +36,8 @@ def test_no_work_is_in_two_splits(library: Library) -> None:
 
 def test_transposed_copy_counts_as_the_same_work(scores_config: Config) -> None:
     tunes = [tuple(60 + (step * factor) % 11 for step in range(24)) for factor in (1, 3, 4, 5)]
-    pieces = [_piece(f"s{index}", f"g{index}", tune) for index, tune in enumerate(tunes)]
-    copy = _piece("copy", "elsewhere", tuple(pitch + 5 for pitch in tunes[2]))
+    pieces = [line_piece(tune, score=f"s{index}", group=f"g{index}") for index, tune in enumerate(tunes)]
+    copy = line_piece(tuple(pitch + 5 for pitch in tunes[2]), score="copy", group="elsewhere")
     placed = {piece.score: piece for piece in assign_splits([*pieces, copy], scores_config)}
     assert placed["copy"].split == placed["s2"].split
     assert placed["copy"].group == placed["s2"].group
@@ -55,7 +45,7 @@ def test_transposed_copy_counts_as_the_same_work(scores_config: Config) -> None:
 
 
 def test_too_few_works_is_an_error(scores_config: Config) -> None:
-    one_work = [_piece(f"s{index}", "g", tuple(range(40 + index, 64 + index))) for index in range(5)]
+    one_work = [line_piece(tuple(range(40 + n, 64 + n)), score=f"s{n}", group="g") for n in range(5)]
     with pytest.raises(MertError, match="bach has 1 works"):
         assign_splits(one_work, scores_config)
 
@@ -79,7 +69,7 @@ def test_unreadable_score_makes_room_for_the_next(
     broken = tmp_path / "broken.mxl"
     broken.write_bytes(b"no score at all")
     candidates = list_candidates("bach", scores_config.seed)[:5]
-    bad = replace(candidates[0], score="bach/broken.mxl", path=str(broken))
+    bad = replace(candidates[0], score="bach/broken.mxl", path=broken)
     monkeypatch.setattr(library_module, "list_candidates", lambda *_: [bad, *candidates[1:]])
     library = load_library(scores_config, tmp_path, ["bach"])
     assert {piece.score for piece in library.pieces} == {one.score for one in candidates[1:]}
@@ -87,33 +77,24 @@ def test_unreadable_score_makes_room_for_the_next(
     assert "bach/broken.mxl" in caplog.text
 
 
-def test_cached_piece_equals_fresh_one(tmp_path: Path) -> None:
-    candidate = _candidate("bach/bwv66.6.mxl")
-    fresh = load_piece(candidate, tmp_path)
-    written = cache_path(candidate, tmp_path).read_bytes()
-    assert load_piece(candidate, tmp_path) == fresh
-    cache_path(candidate, tmp_path).write_bytes(written[:50])  # a damaged entry is made again
-    assert load_piece(candidate, tmp_path) == fresh
-    assert cache_path(candidate, tmp_path).read_bytes() == written
+def test_cached_piece_equals_fresh_one(chorale: Candidate, tmp_path: Path) -> None:
+    fresh = load_piece(chorale, tmp_path)
+    written = cache_path(chorale, tmp_path).read_bytes()
+    assert load_piece(chorale, tmp_path) == fresh
+    cache_path(chorale, tmp_path).write_bytes(written[:50])  # a damaged entry is made again
+    assert load_piece(chorale, tmp_path) == fresh
+    assert cache_path(chorale, tmp_path).read_bytes() == written
 
 
-def test_upbeat_ties_and_key_of_a_chorale(tmp_path: Path) -> None:
-    piece = load_piece(_candidate("bach/bwv66.6.mxl"), tmp_path)
+def test_upbeat_ties_and_key_of_a_chorale(chorale: Candidate, tmp_path: Path) -> None:
+    piece = load_piece(chorale, tmp_path)
     assert len(piece.parts) == 4
     assert piece.keys[0].sharps == 3
     assert (piece.bars[0].length, piece.bars[0].downbeat) == (1.0, False)
     assert [bar.downbeat for bar in piece.bars[1:4]] == [True, True, True]
     assert piece.bars[1].beats == (1.0, 2.0, 3.0, 4.0)
     assert piece.parts[0].pitches[:5] == (73, 71, 69, 71, 73)
-    assert sum(pitch_class_times_of(piece)) == pytest.approx(4 * piece.length)
-
-
-def pitch_class_times_of(piece: Piece) -> list[float]:
-    """Return how long each pitch class sounds in a piece."""
-    import numpy as np
-
-    total = sum(pitch_class_times(np.array(part.pitches), np.array(part.durations)) for part in piece.parts)
-    return [float(value) for value in total]  # type: ignore[union-attr]
+    assert pitch_class_times(piece.parts).sum() == pytest.approx(4 * piece.length)
 
 
 def test_grace_notes_chords_ties_and_bars_of_abc(tmp_path: Path) -> None:
@@ -122,25 +103,22 @@ def test_grace_notes_chords_ties_and_bars_of_abc(tmp_path: Path) -> None:
     path.write_text(
         f"X:1\nT:one\nM:4/4\nL:1/8\nK:Am\n{tune}\n\nX:7\nT:two\nM:6/8\nL:1/8\nK:D\nABc def|\n", encoding="utf-8"
     )
-    songs = split_songs(path.read_bytes())
-    assert sorted(songs) == [1, 7]
-    piece = load_piece(Candidate("songs#1", "ryan", "ryan/songs#1", ".abc", 1, str(path)), tmp_path)
+    assert sorted(split_songs(path.read_bytes())) == [1, 7]
+    piece = load_piece(Candidate("songs#1", "ryan", "ryan/songs#1", 1, path), tmp_path)
     part = piece.parts[0]
     assert part.onsets[:5] == (0.0, 1.0, 2.0, 2.0, 3.0)
     assert 79 not in part.pitches  # the grace note
     assert (part.onsets[9], part.durations[9]) == (8.0, 8.0)  # two tied wholes are one note
     assert (piece.keys[0].sharps, piece.keys[0].mode) == (0, "minor")
     with pytest.raises(UnusableScoreError, match="fewer than"):
-        load_piece(Candidate("songs#7", "ryan", "ryan/songs#7", ".abc", 7, str(path)), tmp_path)
+        load_piece(Candidate("songs#7", "ryan", "ryan/songs#7", 7, path), tmp_path)
 
 
 def test_same_notes_in_another_process_with_another_hash_seed(tmp_path: Path) -> None:
     script = (
-        "import json, sys; from pathlib import Path; from mert_core.synth.library import list_candidates;"
-        "from mert_core.synth.parse import load_piece;"
-        "from mert_core.synth.pieces import piece_to_json;"
-        "one = list_candidates('ryan', 3)[0];"
-        "print(json.dumps([one.score, piece_to_json(load_piece(one, Path(sys.argv[1])))]))"
+        "import json, sys; from dataclasses import asdict; from pathlib import Path;"
+        "from mert_core.synth.library import list_candidates; from mert_core.synth.pieces import load_piece;"
+        "print(json.dumps(asdict(load_piece(list_candidates('ryan', 3)[0], Path(sys.argv[1])))))"
     )
     results = []
     for seed in ("1", "2"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mert_core.data.track import SourceTrack
-from mert_core.synth.performers import PERFORMERS, TECHNIQUES, LineNote, Performer, brighten
-from mert_core.synth.phrases import single_line
+from mert_core.synth.phrases import PERFORMERS, TECHNIQUES, LineNote, Performer, brighten, play_note, single_line
 from mert_core.synth.pieces import Part
 from mert_core.synth.render import Expression, PlayedNote, PlayedPart, mix_mono, render_stems
 
@@ -37,7 +37,7 @@ def _loudness(wave: NDArray[np.float32], pieces: int = 20) -> NDArray[np.float64
 
 
 def _play(technique: str, performer: Performer = PLAIN) -> list[PlayedNote]:
-    return TECHNIQUES[technique](NOTE, performer, np.random.default_rng(0))
+    return play_note(technique, NOTE, performer, np.random.default_rng(0))
 
 
 def test_no_expression_and_an_empty_one_sound_the_same() -> None:
@@ -119,8 +119,8 @@ def test_line_is_the_top_of_chords_and_never_overlaps() -> None:
     assert line == Part((0.0, 1.0, 3.0), (1.0, 1.0, 1.0), (64, 62, 55))
 
 
-def test_phrases_have_all_performers_and_techniques_in_turn(items: list[SourceTrack]) -> None:
-    phrases = [item for item in items if item.labels and item.labels["kind"] == "phrase" and item.split == "train"]
+def test_phrases_have_all_performers_and_techniques_in_turn(of_kind: Callable[[str], list[SourceTrack]]) -> None:
+    phrases = [item for item in of_kind("phrase") if item.split == "train"]
     seen = defaultdict(set)
     programs = {one.name: one.program for one in PERFORMERS}
     for phrase in phrases:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -14,18 +17,19 @@ from mert_core.synth.library import Library
 from mert_core.synth.stems import ROLES, stem_items
 
 
-def _stem_sets(items: list[SourceTrack]) -> dict[str, dict[str, SourceTrack]]:
-    found: dict[str, dict[str, SourceTrack]] = {}
-    for item in items:
-        if item.labels and item.labels["kind"].startswith("stem:"):
-            found.setdefault(item.labels["mix"], {})[item.labels["kind"].removeprefix("stem:")] = item
-    return found
+@pytest.fixture
+def stem_sets(of_kind: Callable[[str], list[SourceTrack]]) -> dict[str, dict[str, SourceTrack]]:
+    """The tracks of each mixture by its stems' roles."""
+    sets: dict[str, dict[str, SourceTrack]] = defaultdict(dict)
+    for item in of_kind("stem:"):
+        assert item.labels
+        sets[item.labels["mix"]][item.labels["kind"].removeprefix("stem:")] = item
+    return sets
 
 
-def test_stems_add_up_to_the_mixture_in_int16(items: list[SourceTrack]) -> None:
-    sets = _stem_sets(items)
-    assert len(sets) == 4
-    for name, tracks in sets.items():
+def test_stems_add_up_to_the_mixture_in_int16(stem_sets: dict[str, dict[str, SourceTrack]]) -> None:
+    assert len(stem_sets) == 4
+    for name, tracks in stem_sets.items():
         assert set(tracks) == {"mix", *ROLES} and tracks["mix"].track_id == name
         stems = [to_int16(tracks[role].waveform) for role in ROLES]
         mixture, clipped = to_int16(tracks["mix"].waveform)
@@ -36,8 +40,10 @@ def test_stems_add_up_to_the_mixture_in_int16(items: list[SourceTrack]) -> None:
         assert {item.split for item in tracks.values()} == {tracks["mix"].split}
 
 
-def test_roles_are_cast_by_register_and_percussion_strikes_the_beats(items: list[SourceTrack]) -> None:
-    for tracks in _stem_sets(items).values():
+def test_roles_are_cast_by_register_and_percussion_strikes_the_beats(
+    stem_sets: dict[str, dict[str, SourceTrack]],
+) -> None:
+    for tracks in stem_sets.values():
         notes = {role: track.notes or [] for role, track in tracks.items()}
         assert {note["family"] for note in notes["vocals"]} == {"voice"}
         assert {note["family"] for note in notes["bass"]} == {"bass"}

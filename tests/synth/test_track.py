@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import numpy as np
-import pretty_midi
 import pytest
 
 from mert_core.data.track import SourceTrack
-from mert_core.synth.descriptors import describe
-from mert_core.synth.instruments import INSTRUMENTS, PROGRAM_NAMES
 from mert_core.synth.library import COLLECTIONS
+from mert_core.synth.track import describe
 
 
 def _milliseconds(note: dict[str, Any]) -> int:
     return round(float(note["onset_seconds"]) * 1000)
 
 
-def _by_hand(track: SourceTrack) -> tuple[set[str], set[str]]:
-    """Return moods and genres, by plain loops."""
+def _by_hand(track: SourceTrack) -> dict[str, Any]:
+    """Return moods, genres and descriptors, by plain loops."""
     assert track.notes and track.labels and track.beats is not None
     parts = defaultdict(list)
     for note in track.notes:
         parts[int(note["part"])].append(note)
-    gaps, pairs, onsets = [], 0, set()
-    for notes in parts.values():
-        own = sorted({_milliseconds(note) for note in notes})
-        gaps += [(later - earlier) / 1000 for earlier, later in pairwise(own)]
-        pairs += len(own)
-        onsets |= set(own)
+    own = [sorted({_milliseconds(note) for note in notes}) for notes in parts.values()]
+    gaps = [(later - earlier) / 1000 for onsets in own for earlier, later in pairwise(onsets)]
     moods, genres = set(), set(COLLECTIONS[track.artist].genres)
     if gaps:
         moods |= {"slow"} if median(gaps) >= 0.5 else set()
@@ -46,9 +41,8 @@ def _by_hand(track: SourceTrack) -> tuple[set[str], set[str]]:
     held = sum(float(note["duration_seconds"]) for note in track.notes)
     mean = sum(float(note["duration_seconds"]) * int(note["pitch"]) for note in track.notes) / held
     moods |= {"low"} if mean < 60 else {"high"} if mean >= 69 else set()
-    highest = max(parts.values(), key=lambda notes: sum(int(note["pitch"]) for note in notes) / len(notes))
     line: dict[int, int] = {}
-    for note in highest:
+    for note in max(parts.values(), key=lambda notes: sum(int(note["pitch"]) for note in notes) / len(notes)):
         line[_milliseconds(note)] = max(line.get(_milliseconds(note), 0), int(note["pitch"]))
     tune = [line[onset] for onset in sorted(line)]
     if len(tune) > 1:
@@ -57,63 +51,40 @@ def _by_hand(track: SourceTrack) -> tuple[set[str], set[str]]:
     key = int(track.labels["key"])
     if key >= 0:
         scale = [0, 2, 4, 5, 7, 9, 11] if key < 12 else [0, 2, 3, 5, 7, 8, 9, 10, 11]
-        foreign = sum(
-            float(note["duration_seconds"]) for note in track.notes if (int(note["pitch"]) - key) % 12 not in scale
-        )
+        out = sum(float(one["duration_seconds"]) for one in track.notes if (int(one["pitch"]) - key) % 12 not in scale)
         moods |= {"major"} if key < 12 else {"minor"}
-        moods |= {"chromatic"} if foreign / held >= 0.05 else set()
-    together = pairs / len(onsets) / len(parts)
+        moods |= {"chromatic"} if out / held >= 0.05 else set()
+    together = sum(map(len, own)) / len(set().union(*own)) / len(parts)
     if len(parts) == 1:
         genres.add("solo")
-    elif together <= 0.5:
-        genres.add("polyphonic")
-    elif together >= 0.7:
-        genres.add("homophonic")
+    else:
+        genres |= {"polyphonic"} if together <= 0.5 else {"homophonic"} if together >= 0.7 else set()
     downbeats = [number for number, beat in enumerate(track.beats) if beat["downbeat"]]
-    if downbeats[1:2] == [downbeats[0] + 3] if downbeats else False:
-        genres.add("triple")
-    return moods, genres
+    genres |= {"triple"} if downbeats and downbeats[1:2] == [downbeats[0] + 3] else set()
+    descriptors = {"density": pytest.approx(math.log(rate), rel=1e-6), "register": pytest.approx(mean, rel=1e-6)}
+    return {"moods": sorted(moods), "genres": sorted(genres), **descriptors}
 
 
-def test_tags_are_what_the_rules_say(items: list[SourceTrack]) -> None:
+def test_tags_and_descriptors_are_what_the_rules_say(items: list[SourceTrack]) -> None:
     seen: set[str] = set()
     for track in items:
         assert track.labels
-        moods, genres = _by_hand(track)
-        assert track.labels["moods"] == sorted(moods), track.track_id
-        assert track.labels["genres"] == sorted(genres), track.track_id
-        seen |= moods | genres
+        expected = _by_hand(track)
+        assert {name: track.labels[name] for name in expected} == expected, track.track_id
+        seen |= {*expected["moods"], *expected["genres"]}
     assert {"slow", "fast", "sparse", "dense", "soft", "loud", "low", "high", "major", "minor", "stepwise"} <= seen
     assert {"baroque", "sacred", "vocal", "dance", "folk", "solo", "homophonic", "polyphonic"} <= seen
 
 
-def test_descriptors_are_density_and_register(items: list[SourceTrack]) -> None:
-    for track in items:
-        assert track.notes and track.labels
-        seconds = len(track.waveform) / 24000
-        assert track.labels["density"] == pytest.approx(math.log(len(track.notes) / seconds), rel=1e-6)
-        held = [float(note["duration_seconds"]) for note in track.notes]
-        pitch = sum(hold * int(note["pitch"]) for hold, note in zip(held, track.notes, strict=True)) / sum(held)
-        assert track.labels["register"] == pytest.approx(pitch, rel=1e-6)
-
-
-def test_one_changed_fact_changes_its_tag(items: list[SourceTrack]) -> None:
-    mix = next(item for item in items if item.labels and item.labels["kind"] == "mix" and item.labels["key"] < 12)
+def test_one_changed_fact_changes_its_tag(of_kind: Callable[[str], list[SourceTrack]]) -> None:
+    mix = next(item for item in of_kind("mix") if item.labels and item.labels["key"] < 12)
     assert mix.labels and mix.notes
     minor = replace(mix, labels={**mix.labels, "key": np.int16(12)})
     assert "major" in describe(mix)["moods"]
     assert {"minor", "major"} & set(describe(minor)["moods"]) == {"minor"}
-    quiet = replace(mix, waveform=mix.waveform * np.float32(0.01))
-    assert "soft" in describe(quiet)["moods"]
+    assert "soft" in describe(replace(mix, waveform=mix.waveform * np.float32(0.01)))["moods"]
     down = replace(mix, notes=[{**note, "pitch": np.int16(note["pitch"] - 24)} for note in mix.notes])
     assert describe(down)["register"] == pytest.approx(describe(mix)["register"] - 24, abs=1e-4)
     assert "low" in describe(down)["moods"]
     solo = replace(mix, notes=[{**note, "part": np.int16(0)} for note in mix.notes])
     assert "solo" in describe(solo)["genres"]
-
-
-def test_programs_have_general_midis_names() -> None:
-    assert set(PROGRAM_NAMES) == {one.program for one in INSTRUMENTS}
-    assert len(set(PROGRAM_NAMES.values())) == len(PROGRAM_NAMES)
-    for program, name in PROGRAM_NAMES.items():
-        assert name == pretty_midi.program_to_instrument_name(program).lower()
