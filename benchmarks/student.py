@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mert_core.config import LossTerm
 from mert_core.data.target_kinds import Codes
 from mert_core.features.cqt import CQT_BINS
 from mert_core.model.config import PRESETS, MertConfig
@@ -59,7 +58,8 @@ def heads(shape: MertConfig, seed: int = 1) -> Heads:
 def target_set() -> TargetSet:
     """Return the published targets: codes, which each batch brings, and the CQT of the crop."""
     store: Any = SimpleNamespace(kind=Codes(CODEBOOKS, ENTRIES))  # nothing is read from it
-    terms = [LossTerm(teacher=CODES), LossTerm(teacher=SPECTRUM, targets="crop")]
+    wanted = {CODES: "stored", SPECTRUM: "crop"}
+    terms: Any = [SimpleNamespace(teacher=name, targets=targets, weight=1.0) for name, targets in wanted.items()]
     return TargetSet(terms, {CODES: store}, {SPECTRUM: ConstantQTeacher()})
 
 

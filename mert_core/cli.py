@@ -232,12 +232,12 @@ def _stage(options: argparse.Namespace) -> int:
             from mert_core.teachers.registry import check_teachers, configured_teacher
 
             check_teachers(config)
-            if name != "pretrain":
-                configured_teacher(config, run)
-        if name == "pretrain":
-            from mert_core.training.stage import resumable_run_id
+            if name == "pretrain":
+                from mert_core.training.stage import resumable_run_id
 
-            resume_run_id = resumable_run_id(config, layout, run)
+                resume_run_id = resumable_run_id(config, layout, run)
+            else:
+                configured_teacher(config, run)
         with open_run(config, layout, name, run or None, resume_run_id=resume_run_id) as tracker:
             module, _, function = _STAGES[name].partition(":")
             work = getattr(importlib.import_module(module), function)

@@ -216,7 +216,7 @@ def _run_in_workers(
     threads = max(1, config.threads // workers)
     with ray_running(workers, threads, _OBJECT_STORE_BYTES):
         import ray
-        from ray.exceptions import RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         gpus = min(1, cluster_gpus(config.device))
 
@@ -236,6 +236,11 @@ def _run_in_workers(
                 yield ray.get(done)
             except RayTaskError as error:
                 raise error.cause from error
+            except RayError as error:
+                raise MertError(
+                    f"a probing worker was lost: {error}. It may lack memory: use fewer with probe.workers. Embeddings "
+                    "made so far are kept; the same command goes on from there."
+                ) from error
 
 
 _opened: dict[Subject, Encoder] = {}  # in a worker's process: the encoder outlives a task

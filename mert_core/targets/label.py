@@ -233,7 +233,7 @@ def in_actors(actors: int, teacher: Teacher, shards: Path, plan: BatchPlan) -> I
 def _keep_busy(actors: list[Any], teacher: Any, batches: Iterator[ShardTracks]) -> Iterator[LabeledBatch]:
     """Give every actor its next batch before it has done the last, and yield results as they come."""
     import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     under_way: dict[Any, Any] = {}  # the actor of each batch
     free = actors * _WAITING
@@ -250,8 +250,8 @@ def _keep_busy(actors: list[Any], teacher: Any, batches: Iterator[ShardTracks]) 
         except RayTaskError as error:
             cause = error.cause
             raise (cause if isinstance(cause, MertError) else MertError(f"a target actor failed: {error}")) from error
-        except RayActorError as error:
+        except RayError as error:
             raise MertError(
-                f"a target actor died more than {_RESTARTS} times ({error}). It may lack memory: use fewer with "
-                "targets.actors. Finished shards are kept; the same command goes on from there."
+                f"a target actor was lost ({error}). If it lacked memory, use fewer with targets.actors. Finished "
+                "shards are kept; the same command goes on from there."
             ) from error

@@ -132,7 +132,7 @@ def _train(job: Job, cuda: bool, observer: Observer) -> dict[str, Any]:
 def _follow(actors: list[Any], job: Job, observer: Observer) -> dict[str, Any]:
     """Let the actors work, tell the observer what the leading one says, and return its facts."""
     import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     facts: dict[str, Any] = {}
     streams: dict[Any, int] = {}
@@ -161,7 +161,7 @@ def _follow(actors: list[Any], job: Job, observer: Observer) -> dict[str, Any]:
             raise MertError(f"training worker {rank} failed: {error.cause}") from error
         # Where one is killed, the others lose their connection to it and may be heard of first.
         raise _WorkerFailure(_lost(streams) or f"{rank} failed: {error.cause!r}") from error
-    except RayActorError as error:
+    except RayError as error:  # its process died, memory ran out, or its machine went away
         raise _WorkerFailure(f"{rank} was lost: {error}") from error
     return facts
 
@@ -169,7 +169,7 @@ def _follow(actors: list[Any], job: Job, observer: Observer) -> dict[str, Any]:
 def _lost(streams: dict[Any, int], seconds: float = 3.0) -> str | None:
     """Say which worker's process is gone, if one is, within a time."""
     import ray
-    from ray.exceptions import RayActorError, RayError
+    from ray.exceptions import RayError, RayTaskError
 
     end = time.monotonic() + seconds
     while streams and (left := end - time.monotonic()) > 0:
@@ -177,10 +177,10 @@ def _lost(streams: dict[Any, int], seconds: float = 3.0) -> str | None:
         for stream in ready:
             try:
                 ray.get(next(stream))
-            except RayActorError as error:
-                return f"{streams[stream]} was lost: {error}"
-            except (RayError, StopIteration):
+            except (RayTaskError, StopIteration):
                 del streams[stream]
+            except RayError as error:
+                return f"{streams[stream]} was lost: {error}"
     return None
 
 
